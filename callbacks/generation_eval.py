@@ -1,0 +1,77 @@
+"""Answer a fixed set of rows at every evaluation and log the metric, so that training can be steered by it."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from transformers import Trainer, TrainerCallback
+
+from eval.boxes import answer_box_metrics
+from eval.evaluation import Evaluation
+
+
+class GenerationEvalCallback(TrainerCallback):
+    """Log `eval_<metric>` from generated answers whenever the Trainer evaluates.
+
+    All numbers enter the Trainer's `metrics`, so `metric_for_best_model="eval_<metric>"` and `EarlyStoppingCallback`
+    (add it after this one) work with them. Every tracker sees them, too, intervals and baselines for the headline
+    alone. `metrics` and `predictions` hold the latest evaluation.
+
+    Args:
+        trainer: the Trainer this is added to; its `log` reaches the trackers.
+        rows: the rows to answer (chat rows, or whatever `evaluation`'s collator takes).
+        limit: answer only this many, the same ones at every evaluation (drawn with `seed`). None: all.
+    """
+
+    def __init__(self, trainer: Trainer, rows: Any, evaluation: Evaluation, limit: int | None = None, seed: int = 0):
+        self.trainer = trainer
+        self.evaluation = evaluation
+        if limit is not None and limit < len(rows):
+            chosen = sorted(random.Random(seed).sample(range(len(rows)), limit))
+            rows = rows.select(chosen) if hasattr(rows, "select") else [rows[i] for i in chosen]
+        self.rows = rows
+        self.metrics: dict[str, float] = {}
+        self.predictions: list[dict[str, Any]] = []
+
+    def on_evaluate(self, args, state, control, metrics, model, **kwargs):
+        self.metrics, self.predictions = self.evaluation(model, self.rows)
+        metrics.update({f"eval_{name}": value for name, value in self.metrics.items()})
+        headline = self.evaluation.headline
+        self.trainer.log(
+            {
+                f"eval_{name}": value
+                for name, value in self.metrics.items()
+                if headline in name or not name.endswith(("_low", "_high")) and not name.startswith("baseline_")
+            }
+        )
+
+
+class IoUCallback(GenerationEvalCallback):
+    """`GenerationEvalCallback` for boxes: logs `eval_iou_mean`, `eval_giou_mean`, `eval_accuracy_50`, … .
+
+    Args:
+        rows: chat rows with `boxes` (`[x1, y1, x2, y2]` in pixels as displayed) and `image_size` (`[width, height]`).
+        collator: a `ChatCollator` with `prompt_only=True`.
+        codec: reads boxes out of the model's text, see `eval.boxes.box_codec`.
+        settings: further arguments of `eval.evaluation.Evaluation`.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        rows: Any,
+        collator: Callable,
+        codec: Any,
+        limit: int | None = None,
+        max_new_tokens: int = 128,
+        **settings,
+    ):
+        evaluation = Evaluation(
+            collator=collator,
+            metric=answer_box_metrics(codec),
+            headline="iou_mean",
+            max_new_tokens=max_new_tokens,
+            reference=lambda row: codec.encode(row["boxes"], row["image_size"], [""] * len(row["boxes"])),
+            **settings,
+        )
+        super().__init__(trainer, rows, evaluation, limit)

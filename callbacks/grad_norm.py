@@ -1,0 +1,123 @@
+"""Gradient norms before clipping, in total and by group of parameters."""
+
+import logging
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback
+
+logger = logging.getLogger(__name__)
+
+# The first pattern found in a parameter's name decides its group.
+GROUPS = {
+    "lora_a": r"lora_(embedding_)?A",
+    "lora_b": r"lora_(embedding_)?B",
+    "projector": r"merger|projector|language_projection|qformer|query_tokens",
+    "vision": r"visual|vision",
+    "language": r"",
+}
+QUIET_STEPS = 3  # LoRA's B starts at zero, so A's first gradient is zero by design
+
+
+class GradNormCallback(TrainerCallback):
+    """Log `grad_norm/<group>`: L2 norms of the gradient as it was before clipping (the Trainer logs their total).
+
+    Also `grad_norm/clipped_share` (of the logged steps so far, 0–1) and `tensors_without_gradient` (trainable
+    ones that got none; DeepSpeed gives those zeros, so there they are the ones whose gradient is all zero). Warns, by
+    name, of a group whose gradient stays zero. Looks at gradients only on steps that log (with
+    `logging_strategy="epoch"` on every step, for any may be an epoch's last); right under gradient accumulation,
+    mixed precision, DDP, FSDP2 and DeepSpeed ZeRO.
+
+    The Trainer calls back after clipping. All groups are scaled by one factor (clipping's; under DeepSpeed the loss
+    scale), so the logged total before clipping, divided by the total seen, brings every group back. DeepSpeed steps
+    and forgets the gradients before the Trainer calls back; there they are read as its optimizer steps.
+
+    Args:
+        trainer: the Trainer this is added to; its `log` reaches the trackers.
+        groups: name -> regular expression searched in parameter names, the first match counts. Default: `GROUPS`.
+    """
+
+    def __init__(self, trainer: Trainer, groups: Mapping[str, str] | None = None):
+        self.trainer = trainer
+        self.patterns = {name: re.compile(pattern) for name, pattern in (groups or GROUPS).items()}
+        self.logged = self.clipped = 0
+        self.quiet: dict[str, int] = {}
+        self._squares: dict[str, torch.Tensor] | None = None
+        self._without_gradient = 0
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        self.parameters: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                group = next((group for group, pattern in self.patterns.items() if pattern.search(name)), "other")
+                self.parameters.setdefault(group, []).append(parameter)
+        self.is_deepspeed = self.trainer.is_deepspeed_enabled
+        if self.is_deepspeed:
+            self._measure_before(self.trainer.model_wrapped.optimizer, args, state)
+
+    def _measure_before(self, optimizer, args, state) -> None:
+        step = optimizer.step
+
+        def measured_step(*positional, **named):
+            if self._will_log(args, state):
+                self._measure()
+            return step(*positional, **named)
+
+        optimizer.step = measured_step
+
+    def _will_log(self, args, state) -> bool:
+        step = state.global_step + 1
+        if args.logging_strategy == "steps" and step % state.logging_steps == 0:
+            return True
+        return args.logging_strategy == "epoch" or (step == 1 and args.logging_first_step)
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if not self.is_deepspeed and self._will_log(args, state):
+            self._measure()
+
+    @torch.no_grad()
+    def _measure(self) -> None:
+        self._squares, self._without_gradient = {}, 0
+        for group, parameters in self.parameters.items():
+            squares = [self._square(parameter) for parameter in parameters]
+            found = [square for square in squares if square is not None]
+            self._without_gradient += len(squares) - len(found)
+            self._squares[group] = torch.stack(found).sum() if found else torch.zeros(())
+
+    def _square(self, parameter: nn.Parameter) -> torch.Tensor | None:
+        """The squared norm of a parameter's whole gradient, None if it has none."""
+        if self.is_deepspeed:
+            from deepspeed.utils import safe_get_full_grad
+
+            gradient = safe_get_full_grad(parameter)
+            return gradient.float().pow(2).sum() if gradient is not None and gradient.any() else None
+        if parameter.grad is None:
+            return None
+        square = parameter.grad.float().pow(2).sum()
+        return square.full_tensor() if hasattr(square, "full_tensor") else square  # FSDP2 shards gradients
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        if self._squares is None or "grad_norm" not in logs:
+            return
+        norms = {group: square.sqrt().item() for group, square in self._squares.items()}
+        self._squares = None
+        seen, total = sum(norm**2 for norm in norms.values()) ** 0.5, logs["grad_norm"]
+        factor = total / seen if seen > 0 else 1.0
+        overflow = not math.isfinite(total)  # of the fp16 loss scale: this step is skipped
+        self.logged += 1
+        self.clipped += bool(args.max_grad_norm and total > args.max_grad_norm and not overflow)
+        values = {f"grad_norm/{group}": norm * factor for group, norm in norms.items()}
+        values["grad_norm/clipped_share"] = self.clipped / self.logged
+        values["tensors_without_gradient"] = self._without_gradient
+        if not overflow:
+            self._warn_of_quiet_groups(norms)
+        self.trainer.log(values)
+
+    def _warn_of_quiet_groups(self, norms: dict[str, float]) -> None:
+        for group, norm in norms.items():
+            self.quiet[group] = self.quiet.get(group, 0) + 1 if norm == 0 else 0
+            if self.quiet[group] == QUIET_STEPS:
+                logger.warning("the gradient of %r has been zero at %d logged steps in a row", group, QUIET_STEPS)

@@ -1,0 +1,79 @@
+"""Show what a run will train on, and refuse to start when it would train on the wrong thing."""
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_utils import RemoveColumnsCollator
+
+GREEN, DIM, RESET = "\033[32m", "\033[2m", "\033[0m"
+IGNORE = -100
+
+
+class LabelAuditCallback(TrainerCallback):
+    """Print the first training rows with what is trained in green, then check their labels.
+
+    Raises `ValueError` naming the row when an answer is empty, when it does not end with an end-of-turn token, or
+    when an image token is among the labels: such a run trains without complaint and learns the wrong thing.
+
+    Args:
+        rows: how many rows to show and check.
+        end_tokens: tokens that end an answer; default: the tokenizer's end-of-sequence token.
+    """
+
+    def __init__(self, rows: int = 3, end_tokens: list[str] | None = None):
+        self.rows = rows
+        self.end_tokens = end_tokens
+
+    def on_train_begin(self, args, state, control, train_dataloader, processing_class, **kwargs):
+        self.collator = train_dataloader.collate_fn
+        if isinstance(self.collator, RemoveColumnsCollator):
+            self.collator = self.collator.data_collator
+        processor = self.collator.processor
+        tokenizer = processor.tokenizer
+        ends = tokenizer.convert_tokens_to_ids(self.end_tokens or [tokenizer.eos_token])
+        image_id = tokenizer.convert_tokens_to_ids(str(processor.image_token))
+        dataset = train_dataloader.dataset
+        for i in range(min(self.rows, len(dataset))):
+            row = dataset[i]
+            batch = self.collator([row])
+            if state.is_world_process_zero:
+                print(self._coloured(batch, tokenizer, image_id, row.get("id", i)), flush=True)
+            if getattr(self.collator, "train_on", "assistant") == "assistant":
+                check_labels(batch["labels"][0], ends, image_id, f"row {row.get('id', i)!r}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and getattr(self.collator, "truncated", None):
+            print(f"rows changed to fit into max_length: {dict(self.collator.truncated)}", flush=True)
+
+    @staticmethod
+    def _coloured(batch, tokenizer, image_id: int, name) -> str:
+        ids, labels = batch["input_ids"][0], batch["labels"][0]
+        n_images = int((ids == image_id).sum())
+        if labels.shape != ids.shape or not torch.equal(labels[labels != IGNORE], ids[labels != IGNORE]):
+            prompt = tokenizer.decode(ids[ids != image_id])  # an encoder-decoder keeps its answer apart
+            text = f"{DIM}{prompt}{RESET}\n{GREEN}{tokenizer.decode(labels[labels != IGNORE])}{RESET}"
+            return f"--- row {name}: {n_images} image tokens\n{text}"
+        text, start = "", 0
+        for end in range(1, len(ids) + 1):
+            if end == len(ids) or (labels[end] == IGNORE) != (labels[start] == IGNORE):
+                span = ids[start:end]
+                colour = DIM if labels[start] == IGNORE else GREEN
+                text += f"{colour}{tokenizer.decode(span[span != image_id])}{RESET}"
+                start = end
+        return f"--- row {name}: {n_images} image tokens\n{text}"
+
+
+def check_labels(labels: torch.Tensor, end_ids: list[int], image_id: int, name: str) -> None:
+    """Raise `ValueError` if one row's `labels` `[S]` hold an image token, or a span that is empty or does not end."""
+    trained = labels != IGNORE
+    if (labels == image_id).any():
+        raise ValueError(f"{name}: image tokens are among the labels; the model would be trained to print them")
+    if not trained.any():
+        raise ValueError(f"{name}: no token would be trained; the row has no answer")
+    edges = torch.diff(trained.int(), prepend=torch.zeros(1), append=torch.zeros(1))
+    starts, stops = (edges == 1).nonzero().flatten().tolist(), (edges == -1).nonzero().flatten().tolist()
+    for start, stop in zip(starts, stops, strict=True):
+        answer = labels[start:stop].tolist()
+        if not set(end_ids) & set(answer[-2:]):  # some templates train the newline after the token, too
+            raise ValueError(f"{name}: an answer ends without an end-of-turn token; the model would not learn to stop")
+        if answer[0] in end_ids:
+            raise ValueError(f"{name}: an answer is empty")

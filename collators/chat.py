@@ -1,0 +1,156 @@
+"""Chat rows -> a batch whose labels are what the assistant says, and nothing else."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from transformers import BatchFeature, ProcessorMixin
+from transformers.image_utils import load_image
+
+from collators.conversation import clean_messages, render
+from collators.fit import FitToLength
+
+IGNORE = -100
+
+
+@dataclass
+class ChatCollator:
+    """Collate chat rows for Qwen2-VL, Qwen2.5-VL, LLaVA and alike.
+
+    A row has `messages` (TRL's conversational format) and `images` (or `image`): PIL images or paths, none for a
+    text-only row; `id` is used in messages to the reader. Images are decoded, rotated by their EXIF tag and resized
+    here, that is in the data loader's workers.
+
+    Returns `input_ids`, `attention_mask`, `labels` `[B, S]`, padded on the right, and what the image processor gives
+    (Qwen2-VL: `pixel_values` `[patches, 1176]`, `image_grid_thw` `[images, 3]`; LLaVA: `pixel_values`
+    `[images, 3, H, W]`), plus `mm_token_type_ids` `[B, S]` where the model reads it.
+
+    Args:
+        processor: turns text and images into tensors; its tokenizer must be a fast one (offsets are needed).
+        train_on: "assistant" puts only the assistant's answers and their end-of-turn tokens into the labels; "all"
+            everything but padding and image tokens.
+        max_length: longest sequence in tokens. A longer row gets smaller images, then a shorter prompt; a row that
+            still does not fit is left out and named. `truncated` counts each. None: no limit.
+        prompt_only: for generation. The last answer is left out, padding goes to the left, there are no labels.
+        chat_template: instead of the processor's own.
+
+    Raises `ValueError` when a row's messages and images disagree, or when no token of the batch would be trained.
+    """
+
+    processor: ProcessorMixin
+    train_on: Literal["assistant", "all"] = "assistant"
+    max_length: int | None = None
+    prompt_only: bool = False
+    chat_template: str | None = None
+    fit: FitToLength | None = field(init=False, default=None, repr=False)
+
+    def __post_init__(self):
+        self.tokenizer = self.processor.tokenizer
+        if not self.tokenizer.is_fast:
+            raise ValueError(f"{type(self.tokenizer).__name__} is not a fast tokenizer, labels need its offsets")
+        self.image_token = str(self.processor.image_token)
+        self.image_token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        video_token = getattr(self.processor, "video_token", None)  # LLaVA has none
+        self.placeholders = tuple(str(token) for token in (self.image_token, video_token) if token)
+        # Llama's tokenizer starts a text with <s>, which its chat template leaves out; Qwen's has no such token.
+        self.prefix = self.tokenizer.decode(self.tokenizer("").input_ids) if self.tokenizer.bos_token else ""
+        self.fit = FitToLength(self.processor, self.max_length) if self.max_length else None
+
+    @property
+    def truncated(self) -> Counter:
+        """How many rows got smaller images or a shorter prompt, or were left out, in all workers so far."""
+        return self.fit.counts if self.fit else Counter()
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
+        prepared = [item for row in rows if (item := self._prepare(row)) is not None]
+        if not prepared:
+            raise ValueError(f"no row of this batch fits into max_length={self.max_length}: {_names(rows)}")
+        images = [image for images, _ in prepared for image in images]
+        pixels = self.processor.image_processor(images, return_tensors="pt") if images else {}
+        tokens_per_image = iter(
+            self.processor.replace_image_token(pixels, i).count(self.image_token) for i in range(len(images))
+        )
+        encoded = self.tokenizer(
+            ["".join(text for text, _ in segments) for _, segments in prepared],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+        )
+        sequences = []
+        for (_, segments), ids, offsets in zip(prepared, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            ids = torch.tensor(ids)
+            trained = self._trained(ids, offsets, segments)
+            # One placeholder in the text becomes as many tokens as the image has.
+            repeats = torch.ones_like(ids)
+            is_image = ids == self.image_token_id
+            repeats[is_image] = torch.tensor([next(tokens_per_image) for _ in range(int(is_image.sum()))]).long()
+            ids, trained = ids.repeat_interleave(repeats), trained.repeat_interleave(repeats)
+            sequences.append((ids, torch.where(trained, ids, IGNORE)))
+        batch = self._pad(sequences)
+        batch.update(pixels)
+        if not self.prompt_only and not (batch["labels"] != IGNORE).any():
+            raise ValueError(f"no token of this batch would be trained: {_names(rows)} have no answer")
+        return batch
+
+    def _prepare(self, row: dict[str, Any]) -> tuple[list, list[tuple[str, bool]]] | None:
+        """The row's images, and its text in segments; None if it cannot be made to fit."""
+        images = row["images"] if "images" in row else [row["image"]] if row.get("image") is not None else []
+        try:
+            images = [open_image(image) for image in images or []]
+            messages = clean_messages(row["messages"], len(images), self.placeholders)
+            segments = self._render(messages)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{_names([row])}: {error}") from error
+        if self.fit is None:
+            return images, segments
+        return self.fit(images, messages, self._render, _names([row]), required=self.prompt_only)
+
+    def _render(self, messages: list[dict[str, Any]]) -> list[tuple[str, bool]]:
+        segments = render(self.processor, messages, self.chat_template, self.prompt_only)
+        if self.prefix and not segments[0][0].startswith(self.prefix):
+            segments.insert(0, (self.prefix, False))
+        placed = sum(text.count(self.image_token) for text, _ in segments)
+        if placed != (shown := sum(part["type"] == "image" for m in messages for part in m["content"])):
+            raise ValueError(f"the chat template writes {placed} image tokens for {shown} images")
+        return segments
+
+    def _trained(self, ids: torch.Tensor, offsets: list, segments: list[tuple[str, bool]]) -> torch.Tensor:
+        if self.train_on == "all":
+            return ids != self.image_token_id
+        starts = torch.tensor([start for start, _ in offsets])
+        trained, position = torch.zeros(len(ids), dtype=torch.bool), 0
+        for text, spoken in segments:
+            if spoken:
+                trained |= (starts >= position) & (starts < position + len(text))
+            position += len(text)
+        return trained
+
+    def _pad(self, sequences: list[tuple[torch.Tensor, torch.Tensor]]) -> BatchFeature:
+        side = "left" if self.prompt_only else "right"
+
+        def padded(tensors: list[torch.Tensor], value: int) -> torch.Tensor:
+            return torch.nn.utils.rnn.pad_sequence(tensors, True, value, padding_side=side)
+
+        ids = [ids for ids, _ in sequences]
+        batch = BatchFeature(
+            {
+                "input_ids": padded(ids, self.tokenizer.pad_token_id),
+                "attention_mask": padded([torch.ones_like(row) for row in ids], 0),
+            }
+        )
+        if not self.prompt_only:
+            batch["labels"] = padded([labels for _, labels in sequences], IGNORE)
+        if "mm_token_type_ids" in self.processor.model_input_names:
+            batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token_id).long()
+        return batch
+
+
+def open_image(image: Image.Image | str | PathLike[str]) -> Image.Image:
+    """An RGB image, rotated by its EXIF tag. Nothing but an image or a local path: a row must not fetch URLs."""
+    return load_image(image if isinstance(image, Image.Image) else Image.open(image))
+
+
+def _names(rows: list[dict[str, Any]]) -> str:
+    return "row " + ", ".join(repr(row.get("id", "without id")) for row in rows)

@@ -1,0 +1,191 @@
+"""A dataset -> rows that can be trained on. What cannot is refused here, by name, before the first step."""
+
+import io
+import json
+import os
+import random
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+from accelerate import PartialState
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+Row = dict[str, Any]
+MAX_ASPECT_RATIO = 200  # Qwen2-VL's resizing refuses more
+ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations exchange width and height
+
+
+# What an adapter or json may raise over a row: `None.strip()` and `int(inf)` are as much the row's fault as a BadRow.
+UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+
+
+class DataError(ValueError):
+    """The dataset as a whole cannot be used; the message says why and what to do."""
+
+
+class BadRow(ValueError):
+    """One row cannot be used; the message is the reason."""
+
+
+def load_split(name: str, config: str | None, split: str, columns: Iterable[str]) -> datasets.Dataset:
+    """Load one split of a Hub dataset or local folder, its images not yet decoded.
+
+    Raises `DataError` if the dataset, the split or one of `columns` is missing.
+    """
+    try:
+        dataset = datasets.load_dataset(name, config)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, datasets.exceptions.DatasetGenerationError):  # says nothing itself
+            error = error.__cause__ or error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"cannot load the dataset {name!r}: {reason}") from error
+    if split not in dataset:
+        raise DataError(f"{name!r} has no split {split!r}, only {', '.join(map(repr, dataset))}")
+    require_columns(dataset[split], columns, name)
+    return dataset[split]
+
+
+def require_columns(dataset: datasets.Dataset, columns: Iterable[str], name: str) -> None:
+    """Raise `DataError` if `dataset` lacks one of `columns`."""
+    if missing := [column for column in columns if column not in dataset.column_names]:
+        raise DataError(f"{name!r} has no column {missing[0]!r}, only {', '.join(map(repr, dataset.column_names))}")
+
+
+def usable_rows(
+    splits: dict[str, datasets.Dataset],
+    adapt: Callable[[Row], Row],
+    output_dir: str,
+    max_rejected: float,
+    num_proc: int | None = None,
+) -> tuple[list[datasets.Dataset], list[Row]]:
+    """Adapt every row and check its image; return each split's usable rows, and all refused ones.
+
+    `adapt` gets the row with its `image` undecoded and `image_size`, `[width, height]` in pixels as displayed (EXIF
+    rotation applied); it returns the new row with at least `id` and raises `BadRow` (or another of `UNUSABLE`) for
+    one it cannot use. The image column is carried over untouched and decoded when a row is read.
+    Refused rows are `{split, id, reason}`, also written to `rejected.jsonl` in `output_dir`, one a line.
+
+    Raises `DataError` if no row is usable, or if more than `max_rejected` of them (a share, 0–1) are not.
+    """
+    usable, refused = [], []
+    for split, dataset in splits.items():
+        rows, bad = _check(dataset, adapt, split, num_proc)
+        usable.append(rows)
+        refused += bad
+    if PartialState().is_main_process:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in refused)
+        (Path(output_dir) / "rejected.jsonl").write_text(lines, encoding="utf-8")
+    total = sum(map(len, splits.values()))
+    example = f", for example {refused[0]['id']!r}: {refused[0]['reason']}" if refused else ""
+    for split, rows in zip(splits, usable, strict=True):
+        if not len(rows):
+            raise DataError(f"none of the {len(splits[split])} rows of {split!r} can be used{example}")
+    if len(refused) > max_rejected * total:
+        raise DataError(
+            f"{len(refused)} of {total} rows were refused, more than max_rejected={max_rejected:g} allows; "
+            f"see {output_dir}/rejected.jsonl{example}"
+        )
+    return usable, refused
+
+
+def _check(
+    dataset: datasets.Dataset, adapt: Callable[[Row], Row], split: str, num_proc: int | None
+) -> tuple[datasets.Dataset, list[Row]]:
+    dataset = dataset.cast_column("image", datasets.Image(decode=False))
+    checked = dataset.map(
+        partial(_adapt, adapt=adapt),
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        num_proc=num_proc,
+        desc=f"checking {split}",
+    )
+    usable = [i for i, reason in enumerate(checked["refused"]) if not reason]
+    refused = [
+        {"split": split, "id": row["id"], "reason": row["refused"]}
+        for row in checked.select_columns(["id", "refused"])
+        if row["refused"]
+    ]
+    if not usable:
+        return dataset.select([]), refused
+    columns = {key: None for row in map(json.loads, checked["row"]) if row for key in row}
+    adapted = checked.map(
+        lambda row: {**columns, **(json.loads(row["row"]) or {})},
+        remove_columns=checked.column_names,
+        writer_batch_size=len(checked),  # the types come from the first batch: 1,000 refused rows would have none
+    )
+    # Side by side before the selection, so that the images are not written a second time.
+    rows = datasets.concatenate_datasets([adapted, dataset.select_columns("image")], axis=1).select(usable)
+    return rows.cast_column("image", datasets.Image()), refused
+
+
+def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
+    row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
+    try:
+        adapted = adapt({**row, "image_size": check_image(row["image"])})
+        text, reason = json.dumps({key: value for key, value in adapted.items() if key != "image"}), ""
+    except BadRow as error:
+        text, reason = "null", str(error) or "refused without a reason"
+    except UNUSABLE as error:
+        text, reason = "null", f"{type(error).__name__}: {error}"
+    return {"id": str(row_id), "refused": reason, "row": text}
+
+
+def check_image(image: dict[str, Any] | None) -> list[int]:
+    """Decode `{"bytes", "path"}` at the lowest scale; return `[width, height]` in pixels as displayed.
+
+    Raises `BadRow` for an image that is missing, empty, truncated, no image, too large to be honest, or a sliver.
+    """
+    if not image or (image.get("bytes") is None and not image.get("path")):
+        raise BadRow("no image, or one outside the dataset's folder")
+    if image.get("bytes") is None and not os.path.isfile(image["path"]):
+        raise BadRow(f"image file is missing: {os.path.basename(image['path'])}")
+    source = io.BytesIO(image["bytes"]) if image.get("bytes") is not None else image["path"]
+    try:
+        with Image.open(source) as picture:
+            width, height = picture.size
+            if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+                raise BadRow(f"image of {width}×{height} pixels is larger than {Image.MAX_IMAGE_PIXELS}")
+            if isinstance(picture, ImageFile.ImageFile):  # a JPEG is read to its end, at an eighth of its size
+                picture.draft(None, (max(width // 8, 1), max(height // 8, 1)))
+            picture.load()
+            # Only now: a TIFF turns itself while loading, and its tag is gone.
+            if picture.getexif().get(ORIENTATION) in ROTATED:
+                width, height = height, width
+    except BadRow:
+        raise
+    except Exception as error:  # decoders raise anything: RuntimeError (AVIF), ValueError (PPM), SyntaxError (PNG), …
+        raise BadRow(f"image cannot be read: {_without_path(error)}") from error
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise BadRow(f"image of {width}×{height} pixels is more than {MAX_ASPECT_RATIO} times longer than wide")
+    return [width, height]
+
+
+def _without_path(error: BaseException) -> str:
+    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+
+
+def inside(root: str | Path, name: str) -> str | None:
+    """The path of the file `name` in the folder `root`; None if it would lie outside."""
+    try:
+        path = Path(root, name).resolve()
+    except (ValueError, RuntimeError, OSError):  # a null byte, a loop of symbolic links
+        return None
+    return str(path) if path.is_relative_to(Path(root).resolve()) else None
+
+
+def hold_out(dataset: datasets.Dataset, fraction: float, by: str, seed: int) -> tuple[datasets.Dataset, ...]:
+    """Split off about `fraction` of the groups that share a value in the column `by`, at least one if `fraction` > 0.
+
+    Returns `(rest, held out)`; no group is in both. The draw depends on the groups' names and the seed alone.
+    """
+    keys = dataset[by]
+    groups = sorted(set(keys))
+    random.Random(seed).shuffle(groups)
+    held = set(groups[: max(1, round(fraction * len(groups)))] if fraction > 0 else [])
+    return tuple(
+        dataset.select([i for i, key in enumerate(keys) if (key in held) is wanted]) for wanted in (False, True)
+    )

@@ -1,0 +1,60 @@
+"""Question-and-answer rows -> a batch for an encoder-decoder such as BLIP-2 with T5."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import BatchFeature, ProcessorMixin
+from transformers.image_utils import load_image
+
+from collators.conversation import defuse
+
+IGNORE = -100
+
+
+@dataclass
+class Seq2SeqCollator:
+    """Collate rows with `image`, `prompt` and `answer`: the question goes to the encoder, the answer to the decoder.
+
+    Returns `input_ids` and `attention_mask` `[B, S]` (image tokens first, padded on the right: T5's positions are
+    relative), `pixel_values` `[B, 3, H, W]`, and `labels` `[B, T]`: the answer's tokens and the end-of-sequence
+    token, with -100 as padding.
+
+    Args:
+        image_transform: applied to each decoded RGB image before the processor, in the data loader's workers.
+        prompt_only: for generation; there are no labels.
+
+    Raises `ValueError` naming the rows without an answer.
+    """
+
+    processor: ProcessorMixin
+    image_transform: Callable[[Image.Image], Image.Image] | None = None
+    prompt_only: bool = False
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
+        images = [load_image(row["image"]) for row in rows]
+        if self.image_transform is not None:
+            images = [self.image_transform(image) for image in images]
+        # Padded afterwards: BLIP-2's processor puts the image tokens in front of text that is padded already.
+        encoded = self.processor(images=images, text=[self._text(row["prompt"]) for row in rows])
+        tokenizer = self.processor.tokenizer
+        batch = tokenizer.pad(
+            {key: encoded[key] for key in ("input_ids", "attention_mask")}, padding_side="right", return_tensors="pt"
+        )
+        batch = BatchFeature({**batch, "pixel_values": torch.stack(list(encoded["pixel_values"]))})
+        if not self.prompt_only:
+            batch["labels"] = self._labels(rows)
+        return batch
+
+    def _text(self, text: str) -> str:
+        return defuse(text, (str(self.processor.image_token),))
+
+    def _labels(self, rows: list[dict[str, Any]]) -> torch.Tensor:
+        if silent := [row.get("id") for row in rows if not (row["answer"] or "").strip()]:
+            raise ValueError(f"rows without an answer: {silent}")
+        eos = self.processor.tokenizer.eos_token_id
+        answers = self.processor.tokenizer(text_target=[self._text(row["answer"]) for row in rows])["input_ids"]
+        answers = [torch.tensor(ids if ids[-1] == eos else ids + [eos]) for ids in answers]
+        return torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=IGNORE)

@@ -1,0 +1,41 @@
+"""`python -m demo RECIPE`: draw a small dataset, make a small model, and launch the recipe on them.
+
+The recipe does not know: it gets a --dataset_name, a --model_name_or_path and a --config, as from anybody.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from demo.worlds import build_nutrition_tables, build_vqa_rad
+
+ROOT = Path(__file__).resolve().parent.parent
+WORLDS: dict[str, Callable[[Path, Path], None]] = {
+    "nutrition_tables": build_nutrition_tables,
+    "vqa_rad": build_vqa_rad,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", choices=WORLDS)
+    recipe = parser.parse_args(arguments).recipe
+
+    output = ROOT / "outputs" / "demo" / recipe
+    dataset, checkpoint = output / "dataset", output / "untrained"
+    if not (checkpoint / "config.json").is_file():  # written last
+        print(f"drawing the dataset and making the model in {output}", flush=True)
+        WORLDS[recipe](dataset, checkpoint)
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", "accelerate_configs/cpu.yaml", f"recipes/{recipe}.py"]
+    command += ["--dataset_name", dataset, "--model_name_or_path", checkpoint, "--output_dir", output]
+    command += ["--config", f"demo/configs/{recipe}.yaml"]
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "TOKENIZERS_PARALLELISM": "false"}
+    return subprocess.run(command, cwd=ROOT, env={**threads, **os.environ, "HF_HUB_OFFLINE": "1"}).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""What each demo needs: a dataset in the real format and an untrained checkpoint of the real architecture."""
+
+import json
+import shutil
+from pathlib import Path
+
+from demo.blip2 import write_blip2
+from demo.packages import draw_packages
+from demo.qwen2_vl import write_qwen2_vl
+from demo.radiology import draw_radiology
+from recipes import nutrition_tables, vqa_rad
+
+
+def build_nutrition_tables(dataset: Path, checkpoint: Path) -> None:
+    """Drawn packages, and a Qwen2-VL whose vocabulary is made of the prompt and the answers."""
+    shutil.rmtree(dataset, ignore_errors=True)
+    draw_packages(dataset)
+    boxes = (f"({i % 1000},{7 * i % 1000}),({13 * i % 1000},{29 * i % 1000})" for i in range(500))
+    spoken = [part["text"] for message in nutrition_tables.prompt() for part in message["content"] if "text" in part]
+    write_qwen2_vl(checkpoint, [*spoken * 50, *boxes, *["nutrition-table"] * 50])
+
+
+def build_vqa_rad(dataset: Path, checkpoint: Path) -> None:
+    """Drawn scans, and a BLIP-2 whose vocabulary is made of the prompt, the questions and the answers."""
+    shutil.rmtree(dataset, ignore_errors=True)
+    draw_radiology(dataset)
+    rows = json.loads(next(dataset.glob("*.json")).read_text(encoding="utf-8"))
+    texts = [text for row in rows for text in (vqa_rad.prompt(str(row["question"])), str(row["answer"]))]
+    write_blip2(checkpoint, texts)

@@ -1,0 +1,235 @@
+"""The report's figures as PNG bytes, drawn with matplotlib's object API: no pyplot, nothing kept between calls."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+
+Log = Sequence[Mapping[str, Any]]  # trainer.state.log_history
+Curve = tuple[np.ndarray, np.ndarray]  # steps, values
+
+BLUE, ORANGE, GREY, INK = "#0067b1", "#d55e00", "#767676", "#222222"
+GROUP_COLORS = ["#0067b1", "#d55e00", "#009e73", "#b8559a", "#b58900", "#3aa0d8", "#8c564b", "#6b6bd6"]
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "text.parse_math": False,  # a "$" in a name is a dollar, not a formula
+}
+FIGURE_NAMES = ("metric", "loss", "gradient_norms", "published")
+WIDTH, HEIGHT, DPI = 5.6, 3.9, 170  # inches, shown at about 100 pixels each and still legible at 70
+LARGEST = 1e100  # a run that has diverged this far has no number to show
+MARKED_POINTS = 40  # curves up to this long show their points, so that a single one is seen
+SMOOTHED_POINTS = 60  # train losses from this many on get a running mean
+
+
+def as_number(value: Any) -> float | None:
+    """`value` as a float, which may be NaN or infinite; None for what is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def curve(log_history: Log, key: str) -> Curve:
+    """Steps and values of `key`, in order, one value a step (the last logged), from `LARGEST` on as NaN."""
+    points = {}
+    for entry in log_history:
+        step, value = as_number(entry.get("step")), as_number(entry.get(key))
+        if step is not None and value is not None and np.isfinite(step):
+            points[step] = value if abs(value) < LARGEST else np.nan
+    steps = sorted(points)
+    return np.array(steps, dtype=float), np.array([points[step] for step in steps], dtype=float)
+
+
+def draw_figures(
+    log_history: Log,
+    headline: str,
+    baseline: tuple[str, float] | None = None,
+    published_metrics: Sequence[str] = (),
+    published_rows: Sequence[tuple[str, Mapping[str, float | None], bool]] = (),
+) -> dict[str, bytes]:
+    """Draw those of `FIGURE_NAMES` that there is data for: name to PNG.
+
+    `baseline` is a label and a value in the metric's unit; a published row is a name, its numbers, and whether it
+    is this run's.
+    """
+    with rc_context(STYLE):
+        figures = (
+            metric_figure(log_history, headline, baseline),
+            loss_figure(log_history),
+            gradient_figure(log_history),
+            published_figure(published_metrics, published_rows),
+        )
+        drawn = zip(FIGURE_NAMES, figures, strict=True)
+        return {name: as_png(figure) for name, figure in drawn if figure is not None}
+
+
+def metric_figure(log_history: Log, headline: str, baseline: tuple[str, float] | None) -> Figure | None:
+    """`eval_<headline>` over time with its 95% interval and baseline; `eval_loss` below it."""
+    key = f"eval_{headline}"
+    curves = {headline: curve(log_history, key), "eval loss": curve(log_history, "eval_loss")}
+    curves = {name: points for name, points in curves.items() if np.isfinite(points[1]).any()}
+    if not curves:
+        return None
+    figure, panels = panels_over_steps([2.4, 1][: len(curves)])
+    for panel, name in zip(panels, curves, strict=True):
+        draw_curve(panel, curves[name], name, BLUE if name == headline else ORANGE)
+        panel.set_ylabel(name)
+    if headline in curves:
+        panel, (steps, values) = panels[0], curves[headline]
+        best = np.nanargmax(values)
+        panel.set_title(f"Validation {headline}: highest {values[best]:.3f} at step {steps[best]:.0f}")
+        (low_steps, low), (high_steps, high) = curve(log_history, f"{key}_low"), curve(log_history, f"{key}_high")
+        if len(low) and np.array_equal(low_steps, high_steps):
+            panel.fill_between(low_steps, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95% interval")
+            if len(low) == 1:  # too narrow to be seen as an area
+                panel.vlines(low_steps, low, high, color=BLUE, alpha=0.35, linewidth=5)
+        if baseline is not None and np.isfinite(baseline[1]):
+            panel.axhline(baseline[1], color=GREY, linestyle="--", linewidth=1.4, label=baseline[0])
+        panel.margins(y=0.12)
+        if np.nanmin(values) >= 0:
+            panel.set_ylim(bottom=0)
+        panel.legend(loc="best")
+    return figure
+
+
+def loss_figure(log_history: Log) -> Figure | None:
+    """Train loss (with a running mean once it is long) and validation loss; the learning rate below them."""
+    train, validation = curve(log_history, "loss"), curve(log_history, "eval_loss")
+    rates = curve(log_history, "learning_rate")
+    if not len(train[0]) and not len(validation[0]):
+        return None
+    figure, panels = panels_over_steps([2.4, 1] if len(rates[0]) else [1], title="Loss")
+    if len(train[0]) >= SMOOTHED_POINTS:
+        window = len(train[0]) // 20
+        mean = np.convolve(train[1], np.full(window, 1 / window), mode="valid")
+        draw_curve(panels[0], train, None, BLUE, alpha=0.3, linewidth=1)
+        draw_curve(panels[0], (train[0][window // 2 :][: len(mean)], mean), f"train (mean of {window} logs)", BLUE)
+    else:
+        draw_curve(panels[0], train, "train", BLUE)
+    draw_curve(panels[0], validation, "validation", ORANGE)
+    panels[0].set_ylabel("loss")
+    use_log_scale(panels[0], np.concatenate([train[1], validation[1]]), from_ratio=20)
+    panels[0].legend(loc="best")
+    if len(rates[0]):
+        draw_curve(panels[1], rates, None, GREY)
+        panels[1].set(ylabel="learning rate", ylim=(0, None))
+        panels[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    return figure
+
+
+def gradient_figure(log_history: Log) -> Figure | None:
+    """Gradient norms before clipping, in total and by group, and the share of steps that were clipped."""
+    names = {key for entry in log_history for key in entry if key.startswith("grad_norm/")}
+    groups = sorted(names - {"grad_norm/clipped_share"})
+    curves = {key: curve(log_history, key) for key in ["grad_norm", *groups]}
+    curves = {key: points for key, points in curves.items() if np.isfinite(points[1]).any()}
+    if not curves:
+        return None
+    clipped = curve(log_history, "grad_norm/clipped_share")
+    with_clipped = np.isfinite(clipped[1]).any()
+    title = "Gradient norm before clipping"
+    if with_clipped:
+        title += f": {np.nanmean(clipped[1]):.0%} of steps clipped"
+    figure, panels = panels_over_steps([3, 1] if with_clipped else [1], title=title)
+    for index, (key, points) in enumerate(curves.items()):
+        if key == "grad_norm":
+            draw_curve(panels[0], points, "total", INK, linewidth=2.6)
+        else:
+            zero = " (always 0)" if not np.nan_to_num(points[1]).any() else ""
+            color = GROUP_COLORS[(index - 1) % len(GROUP_COLORS)]
+            draw_curve(panels[0], points, shortened(key.removeprefix("grad_norm/")) + zero, color, linewidth=1.3)
+    panels[0].set_ylabel("L2 norm")
+    use_log_scale(panels[0], np.concatenate([values for _, values in curves.values()]), from_ratio=3)
+    figure.legend(loc="outside lower center", ncols=3)
+    if with_clipped:
+        draw_curve(panels[1], clipped, None, GREY)
+        panels[1].set(ylabel="clipped", ylim=(-0.05, 1.05))
+        panels[1].yaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def published_figure(
+    metrics: Sequence[str], rows: Sequence[tuple[str, Mapping[str, float | None], bool]]
+) -> Figure | None:
+    """One panel of bars per metric, one bar per row, what was measured here in colour."""
+    if not metrics or not rows:
+        return None
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * len(rows)), layout="constrained")
+    names = [shortened(name) for name, _, _ in rows]
+    for panel, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
+        for position, (_, values, own) in enumerate(rows):
+            value = values.get(metric)
+            known = value is not None and np.isfinite(value)
+            color = BLUE if own and position == 0 else GREY if own else "#b9c3cc"
+            panel.barh(position, value if known else 0, color=color, height=0.68)
+            text = f" {value:.3g}" if known else " –"
+            panel.text(max(value, 0) if known else 0, position, text, va="center", fontweight="bold" if own else None)
+        panel.set_title(metric, fontsize=11 if len(metrics) < 3 else 8)
+        panel.set_yticks(range(len(rows)), names)
+        panel.margins(x=0.6 / 4 * len(metrics))
+        panel.grid(axis="y", visible=False)
+    panel.invert_yaxis()
+    return figure
+
+
+def shortened(name: str) -> str:
+    """A name that leaves room for the figure."""
+    return name if len(name) <= 28 else f"{name[:27]}…"
+
+
+def panels_over_steps(height_ratios: Sequence[float], title: str = "") -> tuple[Figure, list[Axes]]:
+    """A figure with panels one above the other over the same optimizer steps."""
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    panels = figure.subplots(len(height_ratios), sharex=True, squeeze=False, height_ratios=height_ratios)[:, 0]
+    panels[0].set_title(title)
+    panels[-1].set_xlabel("optimizer step")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    return figure, list(panels)
+
+
+def draw_curve(panel: Axes, points: Curve, label: str | None, color: str, **style: Any) -> None:
+    """Plot one curve, with a red cross at the foot of the panel wherever a value is not finite."""
+    steps, values = points
+    finite = np.isfinite(values)
+    if finite.any():
+        marker = "o" if len(steps) <= MARKED_POINTS else ""
+        panel.plot(steps, values, label=label, color=color, marker=marker, markersize=4, **style)
+    if not finite.all():
+        foot = np.full(np.sum(~finite), 0.03)
+        label = f"{len(foot)} not finite"
+        panel.plot(steps[~finite], foot, "x", color="#c00000", transform=panel.get_xaxis_transform(), label=label)
+
+
+def use_log_scale(panel: Axes, values: np.ndarray, from_ratio: float) -> None:
+    """Switch to a logarithmic axis with plain numbers if the positive values span more than `from_ratio`."""
+    positive = values[values > 0]  # no NaN among them
+    ratio = positive.max() / positive.min() if len(positive) else 1
+    if ratio > from_ratio:
+        panel.set_yscale("log", nonpositive="mask")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 300 else (1,)))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def as_png(figure: Figure) -> bytes:
+    """Render on white."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+    return buffer.getvalue()

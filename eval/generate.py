@@ -1,0 +1,103 @@
+"""Rows -> the model's answers, greedily, in batches, on every process; nothing here computes logits of a label."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import datasets
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+Row = dict[str, Any]
+# Checkpoints bring sampling settings along (Qwen2-VL: temperature 0.01, Qwen2.5-VL: a repetition penalty).
+GREEDY = {"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0}
+PIXELS_PER_TOKEN, CHARACTERS_PER_TOKEN = 28 * 28, 4
+
+
+def without_images(rows: datasets.Dataset | Sequence[Row]) -> list[Row]:
+    """The rows as dicts, without their pictures (no image is decoded)."""
+    if isinstance(rows, datasets.Dataset):
+        rows = rows.remove_columns([name for name in ("image", "images") if name in rows.column_names])
+    return [{key: value for key, value in row.items() if key not in ("image", "images")} for row in rows]
+
+
+@torch.no_grad()
+def generate(
+    model: PreTrainedModel,
+    rows: datasets.Dataset | Sequence[Row],
+    collator: Callable[[list[Row]], dict[str, torch.Tensor]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    autocast: torch.dtype | None = None,
+    **generation_kwargs,
+) -> list[str]:
+    """Answer every row; return the texts in the order of `rows`, the same on every process.
+
+    Each process answers a share, longest rows first; all run the same number of batches (ZeRO-3 and FSDP gather
+    weights at every step), and a row that fills up a batch is not counted twice. Texts keep special tokens such as
+    `<|box_start|>`; the end-of-sequence token, and what follows it, is cut.
+
+    Args:
+        model: the unwrapped model, or what its Trainer calls `model`; left in the mode (train or eval) it came in.
+        collator: makes prompts only, padded on the left for a decoder (`prompt_only=True`); has `processor`.
+        max_new_tokens: longest answer in tokens.
+        autocast: the dtype training runs in, if it uses mixed precision.
+        generation_kwargs: override greedy decoding.
+    """
+    state = PartialState()
+    order = _longest_first(rows)
+    share = order[state.process_index :: state.num_processes]
+    n_batches = -(-len(order) // (state.num_processes * batch_size))
+    padding = n_batches * batch_size - len(share) if len(share) <= (n_batches - 1) * batch_size else 0
+    loader = DataLoader(
+        Subset(rows, share + order[:1] * padding), batch_size, collate_fn=collator, num_workers=num_workers
+    )
+    was_training = model.training
+    model.eval()
+    texts = []
+    device = next(model.parameters()).device
+    for batch in tqdm(loader, "answering", disable=not state.is_main_process, leave=False):
+        batch = {key: value.to(device) for key, value in batch.items()}
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            tokens = model.generate(
+                **batch, **{**GREEDY, "use_cache": True, "max_new_tokens": max_new_tokens, **generation_kwargs}
+            )
+        if not model.config.is_encoder_decoder:
+            tokens = tokens[:, batch["input_ids"].shape[1] :]
+        texts += _decode(tokens, model, collator.processor.tokenizer)
+    model.train(was_training)
+
+    answers = dict(gather_object(list(zip(share, texts, strict=False))))  # the padding's answers end here
+    return [answers[i] for i in range(len(order))]
+
+
+def _longest_first(rows: datasets.Dataset | Sequence[Row]) -> list[int]:
+    """Row numbers by descending estimated tokens: the largest batch comes first, and alike rows share a batch."""
+    if isinstance(rows, datasets.Dataset):
+        rows = rows.select_columns(
+            [name for name in ("messages", "prompt", "image_size") if name in rows.column_names] or rows.column_names
+        )
+
+    def length(row: Row) -> float:
+        width, height = row.get("image_size") or (0, 0)
+        text = row.get("prompt") or str(row.get("messages", ""))
+        return len(text) / CHARACTERS_PER_TOKEN + width * height / PIXELS_PER_TOKEN
+
+    lengths = [length(row) for row in rows]
+    return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+
+def _decode(tokens: torch.Tensor, model: PreTrainedModel, tokenizer: Any) -> list[str]:
+    eos = model.generation_config.eos_token_id
+    ends = set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
+    silent = {tokenizer.pad_token_id, tokenizer.bos_token_id}  # T5 starts its answer with the padding token
+    texts = []
+    for ids in tokens.tolist():
+        stop = next((i for i, token in enumerate(ids) if token in ends and (i > 0 or token not in silent)), len(ids))
+        texts.append(tokenizer.decode([token for token in ids[:stop] if token not in silent]).strip())
+    return texts

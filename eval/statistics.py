@@ -1,0 +1,96 @@
+"""Means over rows with bootstrap intervals, for every metric of this package."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.stats import bootstrap
+
+Scores = Sequence[float | None]
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    groups: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    statistic: Callable[..., np.ndarray] = np.mean,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic of per-row values.
+
+    `values` has one number per row, in any unit. `groups`, one name per row, resamples whole groups instead of
+    rows: questions about one image are not independent, and resampling rows would make the interval too narrow.
+    A resample then holds as many groups as the data, and its statistic runs over all rows of those groups.
+    `statistic` is `numpy.mean` or `numpy.median`. The same seed gives the same interval.
+
+    Returns `(low, high)`. Raises ValueError for fewer than two rows (or groups): there is nothing to resample.
+    Source: Efron 1979, with clusters as in Field and Welsh 2007 ("Bootstrapping clustered data").
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if groups is None:
+        samples, of_resample = (values,), statistic
+    else:
+        _, group_of_row, group_sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+        if statistic is np.mean:  # a group's sum and size are all that a mean needs, and stay vectorised
+            samples = (np.bincount(group_of_row, weights=values), group_sizes)
+
+            def of_resample(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
+                return sums.sum(axis=axis) / sizes.sum(axis=axis)
+        else:
+            rows = np.split(values[np.argsort(group_of_row)], np.cumsum(group_sizes)[:-1])
+            samples = (np.arange(len(rows)),)
+
+            def of_resample(chosen: np.ndarray) -> np.ndarray:
+                return statistic(np.concatenate([rows[group] for group in chosen]))
+
+    if len(samples[0]) < 2:
+        raise ValueError(f"a bootstrap needs at least 2 rows or groups, got {len(samples[0])}")
+    result = bootstrap(
+        samples,
+        of_resample,
+        paired=True,  # a group's sum and size are drawn together
+        n_resamples=n_resamples,
+        batch=max(1, 2**22 // len(samples[0])),  # about 32 MB of resampled values at a time
+        confidence_level=confidence,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def summarize(
+    scores: dict[str, Scores],
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+    statistic: Callable[..., np.ndarray] = np.mean,
+) -> dict[str, float]:
+    """Mean (or median) of every metric over its rows, with a 95% bootstrap interval.
+
+    `scores` maps a metric's name to one score per row; None says that the row does not count for that metric (an
+    open question for closed accuracy). `groups` has one name per row, see `bootstrap_interval`.
+
+    Returns `<metric>`, `<metric>_low` and `<metric>_high` per metric, and `n`, the number of rows. A metric with
+    None among its scores also has `<metric>_n`, the number of rows that count, and is left out where that is 0.
+    The interval is left out for fewer than two rows or groups. Without rows the result is `{"n": 0}`. Raises
+    ValueError, naming the metric, where lengths differ or a score is NaN.
+    """
+    lengths = {name: len(rows) for name, rows in scores.items()} | ({} if groups is None else {"groups": len(groups)})
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"every metric, and groups, needs one entry per row, got lengths {lengths}")
+    n_rows = max(lengths.values(), default=0)
+    summary: dict[str, float] = {"n": n_rows}
+    for name, rows in scores.items() if n_rows else ():
+        counted = [row for row, score in enumerate(rows) if score is not None]
+        if len(counted) < n_rows:
+            summary[f"{name}_n"] = len(counted)
+        if not counted:
+            continue
+        values = np.array([rows[row] for row in counted], dtype=np.float64)
+        if np.isnan(values).any():
+            raise ValueError(f"{name}: the score of row {counted[int(np.isnan(values).argmax())]} is NaN")
+        summary[name] = float(statistic(values))
+        counted_groups = None if groups is None else [groups[row] for row in counted]
+        if len(set(counted if counted_groups is None else counted_groups)) >= 2:
+            low, high = bootstrap_interval(values, counted_groups, seed=seed, statistic=statistic)
+            summary[f"{name}_low"], summary[f"{name}_high"] = low, high
+    return summary

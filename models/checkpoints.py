@@ -1,0 +1,67 @@
+"""A name or a folder -> model and processor, whether it holds a whole model or only an adapter."""
+
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from peft import PeftConfig, PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from trl import ModelConfig, get_quantization_config
+
+
+class CheckpointError(ValueError):
+    """The model cannot be loaded; the message says which and why."""
+
+
+def load_checkpoint(
+    model: ModelConfig, to_train: bool = False, skip_quantising: tuple[str, ...] = ()
+) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
+    """Load `model.model_name_or_path`: a Hub id, or a local folder with a model, or with an adapter to some base.
+
+    To answer, it comes on this process's device, an adapter as an adapter on its base, as it was in training. With
+    `to_train`, an adapter becomes part of the weights, to train on from there, and the Trainer places the model.
+    Weights are read from safetensors only and no code from the checkpoint runs.
+
+    Args:
+        skip_quantising: modules that stay as they are under 4 or 8 bit, besides the output head.
+
+    Raises `CheckpointError` in one line when there is no such model.
+    """
+    name = model.model_name_or_path
+    adapter = Path(name, "adapter_config.json").is_file()
+    quantization = get_quantization_config(model)
+    if quantization is not None and skip_quantising:
+        quantization.llm_int8_skip_modules = ["lm_head", *skip_quantising]  # a list replaces the automatic lm_head
+    try:
+        base = PeftConfig.from_pretrained(name).base_model_name_or_path if adapter else name
+        processor = AutoProcessor.from_pretrained(name, revision=model.model_revision)
+        network = AutoModelForImageTextToText.from_pretrained(
+            base,
+            revision=model.model_revision,
+            dtype=getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype,
+            attn_implementation=model.attn_implementation,
+            quantization_config=quantization,
+            device_map={"": PartialState().device} if quantization is not None else None,
+            use_safetensors=True,
+        )
+        # A checkpoint would be written under the Hub's old weight names, which the Trainer does not translate when it
+        # resumes or loads the best model: it would go on with other weights (transformers issue 43701).
+        network._weight_conversions = []
+        if adapter:
+            network = PeftModel.from_pretrained(network, name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot load the model {name!r}: {_first_line(error)}") from error
+    if adapter and to_train:
+        network = network.merge_and_unload()
+    if quantization is None and not to_train:
+        network.to(PartialState().device)
+    return network, processor
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def left_by_a_run(name: str) -> bool:
+    """Whether `name` is a recipe's output folder or one of its checkpoints, with the processor it was trained with."""
+    return any((folder / "run.json").is_file() for folder in (Path(name), Path(name).parent))

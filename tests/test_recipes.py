@@ -1,0 +1,312 @@
+"""The recipes as a whole, on small checkpoints: they learn, add up, agree across processes and fail in one line."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from transformers import AutoProcessor
+
+from collators.rows import check_image
+from demo.blip2 import write_blip2
+from demo.qwen2_vl import write_qwen2_vl
+from eval.boxes import Qwen2VLBoxes
+from recipes import nutrition_tables, vqa_rad
+
+ROOT = Path(__file__).parent.parent
+REAL = ROOT.parent / "shared" / "data"
+COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
+QUIET = dict(
+    report_to="none",
+    disable_tqdm=True,
+    dataloader_num_workers=0,
+    dataloader_pin_memory=False,
+    eval_strategy="no",
+    save_strategy="no",
+    load_best_model_at_end=False,
+    bf16=False,
+    fp16=False,
+    logging_steps=1,
+    use_cpu=True,
+)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> Path:
+    """Eight pictures with one bright table each, on whole thousandths, as training and as test part."""
+    folder = tmp_path_factory.mktemp("tables")
+    for split in ("train", "val"):
+        (folder / split).mkdir()
+        lines = []
+        for i, colour in enumerate(COLOURS):
+            box = [0.1 + 0.05 * i, 0.4 - 0.03 * i, 0.5 + 0.05 * i, 0.9 - 0.04 * i]
+            image = Image.new("RGB", (112, 112), "black")
+            y_min, x_min, y_max, x_max = (112 * side for side in box)
+            ImageDraw.Draw(image).rectangle([x_min, y_min, x_max, y_max], fill=colour)
+            image.save(folder / split / f"{i}.png")
+            objects = {"bbox": [[round(side, 3) for side in box]], "category_id": [0], "category_name": ["table"]}
+            row = {"file_name": f"{i}.png", "image_id": f"{split}{i}", "width": 112, "height": 112, "objects": objects}
+            lines.append(json.dumps(row))
+        (folder / split / "metadata.jsonl").write_text("\n".join(lines))
+    configs = "configs:\n- config_name: default\n  data_files:\n" + "".join(
+        f"  - split: {split}\n    path: {split}/*\n" for split in ("train", "val")
+    )
+    (folder / "README.md").write_text(f"---\n{configs}---\n")
+    spoken = [part["text"] for message in nutrition_tables.prompt() for part in message["content"] if "text" in part]
+    write_qwen2_vl(folder / "model", spoken * 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> Path:
+    """Eight pictures with one question each in VQA-RAD's original format, as training and as test part."""
+    folder = tmp_path_factory.mktemp("scans")
+    (folder / "images").mkdir()
+    rows = []
+    for i, colour in enumerate(COLOURS):
+        Image.new("RGB", (64, 48), colour).save(folder / "images" / f"{i}.png")
+        for phrase in ("freeform", "test_freeform"):
+            rows.append(
+                {
+                    "qid": len(rows),
+                    "image_name": f"{i}.png",
+                    "question": "What is shown?",
+                    "answer": f"{colour} tissue" if i % 2 else colour,
+                    "answer_type": "OPEN" if i % 2 else "CLOSED ",
+                    "question_type": "COLOR",
+                    "phrase_type": phrase,
+                }
+            )
+    (folder / "rows.json").write_text(json.dumps(rows))
+    texts = [text for row in rows for text in (vqa_rad.prompt(row["question"]), row["answer"])]
+    write_blip2(folder / "model", texts, width=64, queries=4)
+    return folder
+
+
+def run(recipe, dataset: Path, output: Path, data: dict | None = None, model: dict | None = None, **training) -> dict:
+    """Run a recipe in this process; return its results, its log and its predictions."""
+    settings = {**QUIET, "output_dir": str(output), **training}
+    plain = {"load_in_8bit": False, "use_peft": False} if recipe is vqa_rad else {"tune": "all"}
+    if recipe is nutrition_tables:
+        settings["gradient_checkpointing"] = False
+        data = {"min_pixels": 112 * 112, "max_pixels": 112 * 112, "max_new_tokens": 48, **(data or {})}
+    recipe.main(
+        recipe.Data(dataset_name=str(dataset), validation_fraction=0, **(data or {})),
+        recipe.Training(**settings),
+        recipe.Model(**{"model_name_or_path": str(dataset / "model"), "dtype": "float32", **plain, **(model or {})}),
+    )
+    state = output / "trainer_state.json"
+    return {
+        "results": json.loads((output / "results.json").read_text()),
+        "predictions": [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()],
+        "log": json.loads(state.read_text())["log_history"] if state.exists() else [],
+    }
+
+
+@pytest.fixture(scope="module")
+def overfitted(tables, scans, tmp_path_factory) -> dict:
+    """Both recipes after they have learnt their eight rows by heart."""
+    return {
+        recipe: run(
+            recipe,
+            dataset,
+            tmp_path_factory.mktemp("overfitted") / "run",
+            max_steps=steps,
+            per_device_train_batch_size=8,
+            gradient_accumulation_steps=1,
+            learning_rate=rate,
+            warmup_steps=10,
+        )
+        | {"output": tmp_path_factory.getbasetemp() / f"overfitted{i}" / "run"}
+        for i, (recipe, dataset, steps, rate) in enumerate(
+            [(nutrition_tables, tables, 160, 3e-3), (vqa_rad, scans, 120, 3e-3)]
+        )
+    }
+
+
+@pytest.mark.parametrize("recipe", [nutrition_tables, vqa_rad], ids=lambda recipe: recipe.__name__)
+def test_eight_rows_are_learnt_by_heart(recipe, overfitted):
+    learnt = overfitted[recipe]
+    assert [log["loss"] for log in learnt["log"] if "loss" in log][-1] < 0.05
+    assert learnt["results"]["test"][{nutrition_tables: "iou_mean", vqa_rad: "token_f1"}[recipe]] == pytest.approx(1.0)
+    assert all(row["prediction"] == row["reference"] for row in learnt["predictions"])
+    assert learnt["results"]["test"]["n"] == 8
+
+
+@pytest.mark.parametrize("recipe", [nutrition_tables, vqa_rad], ids=lambda recipe: recipe.__name__)
+def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(recipe, tables, scans, tmp_path):
+    dataset = {nutrition_tables: tables, vqa_rad: scans}[recipe]
+    seen = []
+    for size, accumulation in [(8, 1), (4, 2), (2, 4), (1, 8)]:
+        log = run(
+            recipe,
+            dataset,
+            tmp_path / f"{size}x{accumulation}",
+            do_predict=False,
+            max_steps=1,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+        )["log"]
+        seen.append([log[0]["loss"], log[0]["grad_norm"]])
+    torch.testing.assert_close(torch.tensor(seen), torch.tensor(seen[:1] * 4), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("recipe", [nutrition_tables, vqa_rad], ids=lambda recipe: recipe.__name__)
+def test_two_processes_evaluate_to_the_same_numbers_as_one(recipe, tables, scans, overfitted, tmp_path):
+    dataset = {nutrition_tables: tables, vqa_rad: scans}[recipe]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]
+    command += ["--mixed_precision", "no", "--num_processes", "2", "--main_process_port", "0"]
+    command += [f"recipes/{recipe.__name__.split('.')[-1]}.py", "--use_cpu", "true", "--do_train", "false"]
+    command += [
+        "--validation_fraction",
+        "0.3",
+        "--per_device_eval_batch_size",
+        "2",
+        "--dataloader_num_workers",
+        "0",
+        "--output_dir",
+        str(tmp_path),
+    ]
+    command += ["--dataset_name", str(dataset), "--model_name_or_path", str(overfitted[recipe]["output"])]
+    command += ["--load_in_8bit", "false"] if recipe is vqa_rad else []
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert json.loads((tmp_path / "run.json").read_text())["processes"] == 2
+    assert results["test"] == pytest.approx(overfitted[recipe]["results"]["test"])
+    assert results["validation"]["n"] == 2
+    predictions = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [row for row in predictions if row["split"] == "test"] == overfitted[recipe]["predictions"]
+
+
+@pytest.mark.parametrize("tune", ["language", "vision", "joint"])
+def test_only_what_tune_names_is_trained(tune, tables, tmp_path):
+    learning = dict(max_steps=12, per_device_train_batch_size=8, gradient_accumulation_steps=1, learning_rate=3e-3)
+    model = {"tune": tune, "lora_r": 8, "lora_dropout": 0.0}
+    log = run(nutrition_tables, tables, tmp_path, model=model, warmup_steps=0, do_predict=False, **learning)["log"]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert losses[-1] < losses[0]
+    groups = {key for entry in log for key in entry if key.startswith("grad_norm/")} - {"grad_norm/clipped_share"}
+    expected = {"vision": {"vision", "projector"}}.get(tune, {"lora_a", "lora_b"})
+    assert groups == {f"grad_norm/{group}" for group in expected}
+    if tune == "vision":
+        assert (tmp_path / "model.safetensors").is_file()
+    else:
+        adapted = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
+        assert ("visual" in adapted) == (tune == "joint")
+
+
+def test_an_adapter_is_evaluated_again_to_the_same_answers(tables, tmp_path):
+    model = {"tune": "joint", "lora_r": 8}
+    first = run(nutrition_tables, tables, tmp_path / "a", model=model, max_steps=3, learning_rate=1e-2)
+    again = run(
+        nutrition_tables,
+        tables,
+        tmp_path / "b",
+        model={**model, "model_name_or_path": str(tmp_path / "a")},
+        do_train=False,
+    )
+    assert again["predictions"] == first["predictions"]
+    assert again["results"] == first["results"]
+
+
+def test_ask_draws_the_box_that_evaluation_found(tables, overfitted, capsys, tmp_path):
+    from eval.ask import main as ask
+
+    output = tmp_path / "run"
+    shutil.copytree(overfitted[nutrition_tables]["output"], output)
+    ask([str(output), str(tables / "val" / "0.png")])
+    assert overfitted[nutrition_tables]["predictions"][0]["prediction"] in capsys.readouterr().out
+    assert Image.open(output / "answers" / "0.png").size == (112, 112)
+
+
+def test_ask_answers_every_picture_of_a_folder(scans, overfitted, capsys):
+    from eval.ask import main as ask
+
+    ask([str(overfitted[vqa_rad]["output"]), str(scans / "images"), "What is shown?"])
+    out = capsys.readouterr().out
+    assert f"{scans / 'images' / '1.png'}: lime tissue" in out and out.count(".png:") == 8
+
+
+def fails(recipe: str, *arguments: str, monkeypatch) -> str:
+    """Run the recipe's file with these arguments; return the one line that it ends with."""
+    monkeypatch.setattr(sys, "argv", [recipe, *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
+    assert isinstance(stopped.value.code, str) and "\n" not in stopped.value.code
+    return stopped.value.code
+
+
+@pytest.mark.parametrize("recipe", ["nutrition_tables", "vqa_rad"])
+def test_what_cannot_work_ends_in_one_clear_line(recipe, tables, scans, tmp_path, monkeypatch):
+    dataset = {"nutrition_tables": tables, "vqa_rad": scans}[recipe]
+    common = ["--output_dir", str(tmp_path / "out"), "--use_cpu", "true", "--load_in_8bit", "false"]
+    good_data, good_model = ["--dataset_name", str(dataset)], ["--model_name_or_path", str(dataset / "model")]
+
+    line = fails(recipe, *common, *good_data, "--model_name_or_path", "no/such/model", monkeypatch=monkeypatch)
+    assert "no/such/model" in line and "model" in line
+
+    line = fails(recipe, *common, *good_model, "--dataset_name", "no/such/dataset", monkeypatch=monkeypatch)
+    assert "no/such/dataset" in line
+
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "train.csv").write_text("a,b\n1,2\n")
+    (plain / "test.csv").write_text("a,b\n1,2\n")
+    line = fails(recipe, *common, *good_model, "--dataset_name", str(plain), "--dataset_test_split", "test",
+                 monkeypatch=monkeypatch)  # fmt: skip
+    assert "no column" in line and "'a'" in line
+
+    (tmp_path / "typo.yaml").write_text("learning_rat: 1.0\n")
+    line = fails(recipe, *good_data, *good_model, "--config", str(tmp_path / "typo.yaml"), monkeypatch=monkeypatch)
+    assert "learning_rat" in line
+
+
+@pytest.mark.parametrize("recipe", ["nutrition_tables", "vqa_rad"])
+def test_a_dataset_without_a_usable_row_is_refused(recipe, tables, scans, tmp_path, monkeypatch):
+    source = {"nutrition_tables": tables, "vqa_rad": scans}[recipe]
+    broken = tmp_path / "broken"
+    shutil.copytree(source, broken, ignore=shutil.ignore_patterns("model"))
+    for image in broken.rglob("*.png"):
+        image.write_bytes(b"")
+    arguments = ["--dataset_name", str(broken), "--model_name_or_path", str(source / "model"), "--use_cpu", "true"]
+    arguments += ["--output_dir", str(tmp_path / "out"), "--load_in_8bit", "false"]
+    line = fails(recipe, *arguments, monkeypatch=monkeypatch)
+    assert line.startswith("error: none of the 8 rows of 'train' can be used")
+    assert len((tmp_path / "out" / "rejected.jsonl").read_text().splitlines()) == 16
+
+
+@pytest.mark.skipif(not (REAL / "nutrition_tables").is_dir(), reason="the real samples are not on this machine")
+def test_the_real_photograph_gives_the_golden_row(tables):
+    row = json.loads((REAL / "nutrition_tables" / "metadata.jsonl").read_text().splitlines()[0])
+    path = REAL / "nutrition_tables" / row["file_name"]
+    row["image_size"] = check_image({"path": str(path), "bytes": None})
+    assert row["image_size"] == [row["width"], row["height"]] == [2592, 1944]
+    chat = nutrition_tables.to_chat(row, Qwen2VLBoxes())
+    golden = "<|box_start|>(14,57),(991,603)<|box_end|>"
+    assert chat["answer"] == f"<|object_ref_start|>nutrition-table<|object_ref_end|>{golden}"
+    processor = AutoProcessor.from_pretrained(tables / "model")
+    nutrition_tables.set_pixel_budget(processor, 256 * 28 * 28, 1280 * 28 * 28)
+    batch = nutrition_tables.ChatCollator(processor)([{**chat, "images": [str(path)]}])
+    trained = batch["labels"][0][batch["labels"][0] != -100]
+    assert processor.tokenizer.decode(trained) == chat["answer"] + "<|im_end|>"
+    assert 256 <= int(batch["image_grid_thw"].prod()) // 4 <= 1280
+
+
+@pytest.mark.skipif(not (REAL / "vqa_rad").is_dir(), reason="the real samples are not on this machine")
+def test_the_real_vqa_rad_is_read_with_its_quirks():
+    splits = vqa_rad.read(vqa_rad.Data(dataset_name=str(REAL / "vqa_rad")))
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 1797, "test": 451}
+    rows = [vqa_rad.to_row({**row, "image_size": [1, 1]}, exemplar=False) for row in splits["test"]]
+    closed = [row for row in rows if row["closed"]]
+    assert len(closed) == 272 and sum(row["answer"].lower() in ("yes", "no") for row in closed) == 251
+    assert sum(row["answer"].lower() == "yes" for row in rows) == 118
+    in_train = set(splits["train"]["image_name"])
+    assert len({row["image_id"] for row in rows} & in_train) == 202 and len({row["image_id"] for row in rows}) == 203

@@ -1,0 +1,286 @@
+import math
+import os
+import re
+import shutil
+import subprocess
+import warnings
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.drawing import PREDICTED_COLOR, TRUE_COLOR, draw_boxes, thumbnail_jpeg
+from eval.figures import curve
+from eval.report import TEXT_LIMIT, GalleryItem, Published, best_and_worst, write_report
+
+NAN, INF = float("nan"), float("inf")
+HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">{{ 7 * 7 }}"
+RESULTS = {
+    "validation": {"iou_mean": 0.75, "n": 64},
+    "test": {
+        "accuracy_50": 0.91,
+        "iou_mean": 0.8132469,
+        "iou_mean_low": 0.7791,
+        "iou_mean_high": 0.8441,
+        "baseline_iou_mean": 0.3312,
+        "n": 1234,
+        "closed_accuracy": 0.5,
+        "closed_accuracy_n": 272,
+    },
+}
+
+
+class Page(HTMLParser):
+    """What a browser would read: tags, addresses it would load, text, and the cells of every table row."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags, self.addresses, self.text, self.rows, self.in_cell = [], [], "", [], False
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.addresses += [value for name, value in attributes if name in ("src", "srcset", "href", "data", "action")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
+        if tag == "data" and self.in_cell:
+            self.rows[-1].append(float(dict(attributes)["value"]))
+
+    def handle_endtag(self, tag):
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        self.text += data
+        if self.in_cell and isinstance(self.rows[-1][-1], str):
+            self.rows[-1][-1] += data.strip()
+
+    def numbers(self, name: str) -> list[list[float]]:
+        """The numbers in each table row that begins with a name."""
+        return [[cell for cell in row if isinstance(cell, float)] for row in self.rows if row and row[0] == name]
+
+
+def report(tmp_path: Path, **inputs) -> Page:
+    inputs = {"title": "A run", "headline": "iou_mean", "log_history": [], "results": {}} | inputs
+    return Page(write_report(tmp_path, **inputs))
+
+
+def item(name: str, score: float | None, text: str = "a table", size: int = 40) -> GalleryItem:
+    return GalleryItem(name, Image.new("RGB", (size, size), "navy"), f"where is {text}?", text, text, score)
+
+
+def training_log(steps: int = 60) -> list[dict]:
+    log = []
+    for step in range(1, steps + 1):
+        norms = {
+            "grad_norm": 2.0,
+            "grad_norm/vision tower": 1.0,
+            "grad_norm/lora_A": 0.0,
+            "grad_norm/clipped_share": 0.5,
+        }
+        log.append({"step": step, "epoch": step / 20, "loss": 3 / step, "learning_rate": 1e-4, **norms})
+        if step % 20 == 0:
+            interval = {"eval_iou_mean_low": 0.1, "eval_iou_mean_high": step / 60}
+            log.append({"step": step, "eval_loss": 2 / step, "eval_iou_mean": step / 80, "eval_n": 9, **interval})
+    return log
+
+
+PUBLISHED = Published(["iou_mean", "f1"], [("Model $x_{$", {"iou_mean": 0.864}, "n = 50")], "a paper")
+
+
+def test_numbers_in_the_table_equal_the_inputs(tmp_path):
+    page = report(tmp_path, results=RESULTS)
+    difference = 0.8132469 - 0.3312
+    expected = [[0.8132469, 0.7791, 0.8441, 1234, 0.3312, difference], [0.75, 64]]
+    assert page.numbers("iou_mean") == expected
+    assert page.numbers("accuracy_50") == [[0.91, 1234]]
+    assert page.numbers("closed_accuracy") == [[0.5, 272]]
+    names = [row[0] for row in page.rows]
+    assert names == ["metric", "iou_mean", "accuracy_50", "closed_accuracy", "metric", "iou_mean"]
+    assert "0.813" in page.text and "1,234" in page.text and "+0.482" in page.text
+
+
+def test_before_the_test_the_headline_is_the_last_evaluation_in_the_log(tmp_path):
+    page = report(tmp_path, log_history=training_log())
+    assert "iou_mean on the validation split" in page.text
+    assert "0.750" in page.text and "0.100 to 1.000" in page.text and "n = 9" in page.text
+
+
+def test_a_run_in_progress_reloads_its_page_and_a_finished_one_does_not(tmp_path):
+    def reloads(page: Page) -> bool:
+        return any(attributes.get("http-equiv") == "refresh" for _, attributes in page.tags)
+
+    assert reloads(report(tmp_path)) and reloads(report(tmp_path, run={"device": "cpu"}))
+    assert not reloads(report(tmp_path, run={"finished": True}))
+
+
+def test_hostile_text_anywhere_is_escaped(tmp_path):
+    page = report(
+        tmp_path,
+        title=HOSTILE,
+        headline=HOSTILE,
+        results={HOSTILE: {HOSTILE: 0.5}},
+        log_history=[{"step": 1, f"eval_{HOSTILE}": 0.5, f"grad_norm/{HOSTILE}": 1.0}],
+        gallery=[item(HOSTILE, 1.0, HOSTILE), item("other", 0.0, HOSTILE)],
+        published=Published([HOSTILE], [(HOSTILE, {HOSTILE: 1.0}, HOSTILE)], HOSTILE),
+        run={HOSTILE: {HOSTILE: HOSTILE}, "arguments": {"prompt": HOSTILE, "list": [HOSTILE]}},
+        rejected=[{"id": HOSTILE, "reason": HOSTILE}],
+    )
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert "{{ 7 * 7 }}" in page.text
+    assert page.text.count("<script>") >= 15
+
+
+def test_bidirectional_and_control_characters_are_spelled_out_and_long_text_is_cut(tmp_path):
+    hidden = item("a\u202eb", 1.0, "\u2066x\x00y\ud800z")
+    page = report(tmp_path, gallery=[hidden, item("long", 0.0, "w" * 100_000)])
+    assert "a\\u202eb" in page.text and "\\u2066x\\u0000y\\ud800z" in page.text
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00]", page.source)
+    assert "w" * TEXT_LIMIT + "… (99,200 more characters)" in page.text
+    assert "w" * (TEXT_LIMIT + 1) not in page.text
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path):
+    inputs = {"log_history": training_log(), "results": RESULTS, "published": PUBLISHED, "gallery": [item("a", 1.0)]}
+    page = report(tmp_path, **inputs)
+    assert len(page.addresses) == 6  # an empty icon, four figures, one image
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert "http://" not in page.source and "https://" not in page.source and "url(" not in page.source
+    policies = [meta["content"] for _, meta in page.tags if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert figures == ["gradient_norms.png", "loss.png", "metric.png", "published.png"]
+    assert sorted(os.listdir(tmp_path)) == ["figures", "report.html"]  # no temporary file is left
+
+
+def test_figures_of_an_earlier_run_do_not_stay(tmp_path):
+    report(tmp_path, log_history=training_log())
+    report(tmp_path)
+    assert list((tmp_path / "figures").iterdir()) == []
+
+
+@pytest.mark.parametrize("log_history", [[], [{}], [{"loss": 1.0}], [{"step": 1, "loss": 1.0}], training_log(1)])
+def test_a_run_that_has_just_begun_has_a_report(tmp_path, log_history):
+    page = report(tmp_path, log_history=log_history)
+    assert "Nothing evaluated yet." in page.text
+
+
+def test_nan_infinite_missing_and_unreadable_values_do_not_stop_the_report(tmp_path):
+    log = [
+        {"step": 1, "epoch": NAN, "loss": NAN, "grad_norm": INF, "grad_norm/a": NAN, "learning_rate": None},
+        {"step": 2, "loss": 1e300, "grad_norm": 1.0, "eval_loss": INF, "grad_norm/clipped_share": NAN},
+        {"step": 2, "eval_iou_mean": 0.5, "eval_iou_mean_low": NAN, "eval_iou_mean_high": 0.6},
+        {"step": 3, "eval_iou_mean": NAN, "loss": "text", "learning_rate": 0.0},
+        {"step": NAN, "loss": 1.0},
+    ]
+    results = {"validation": {"iou_mean": NAN, "n": NAN, "iou_mean_low": INF, "text": "x", "none": None}, "test": {}}
+    published = Published(["iou_mean"], [("a", {"iou_mean": NAN}, ""), ("b", {}, "")], "")
+    gallery = [item("a", NAN), item("b", None), GalleryItem("c", None, "", "", "", INF)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = report(
+            tmp_path, log_history=log, results=results, published=published, gallery=gallery, rejected=[{}], run={}
+        )
+    assert [row[0] for row in page.rows][:2] == ["metric", "iou_mean"]
+    assert all(math.isnan(number) or math.isinf(number) for number in page.numbers("iou_mean")[0])
+
+
+def test_a_curve_is_in_order_with_the_last_value_of_each_step():
+    log = [{"step": 3, "loss": 3.0}, {"step": 1, "loss": INF}, {"step": 3, "loss": 4.0}, {"step": 2}, {"loss": 9.0}]
+    steps, values = curve(log, "loss")
+    assert steps.tolist() == [1, 3]
+    assert math.isnan(values[0]) and values[1] == 4.0
+
+
+def test_published_numbers_stand_beside_the_test_result_with_its_n_and_baseline(tmp_path):
+    page = report(tmp_path, results=RESULTS, published=PUBLISHED)
+    assert page.numbers("This run") == [[0.8132469]]
+    assert page.numbers("Trivial baseline") == [[0.3312]]
+    assert page.numbers("Model $x_{$") == [[0.864]]
+    assert "n = 1,234" in page.text and "papers or other runs (a paper)" in page.text
+
+
+def test_before_the_test_published_numbers_stand_alone(tmp_path):
+    page = report(tmp_path, results={"validation": RESULTS["validation"]}, published=PUBLISHED)
+    assert page.numbers("This run") == [] and page.numbers("Model $x_{$") == [[0.864]]
+    assert "test result is not there yet" in page.text
+
+
+def test_the_gallery_shows_the_best_first_then_the_worst_first_and_no_row_twice():
+    items = [item(str(number), number / 20) for number in range(20)]
+    best, worst = best_and_worst([*items[::2], *items[1::2], *items])
+    assert [row.id for row in best] == ["19", "18", "17", "16", "15", "14"]
+    assert [row.id for row in worst] == ["0", "1", "2", "3", "4", "5"]
+    best, worst = best_and_worst([item("nan", NAN), *items[:4]])
+    assert [row.id for row in best] == ["3", "2", "1"]
+    assert [row.id for row in worst] == ["nan", "0"]
+    assert best_and_worst([]) == ([], [])
+
+
+def test_rejected_rows_are_counted_by_reason_and_the_first_twenty_shown(tmp_path):
+    rejected = [{"id": f"row-{number}", "reason": "odd" if number % 3 else "third"} for number in range(30)]
+    page = report(tmp_path, rejected=rejected)
+    assert ["odd", "20"] in page.rows and ["third", "10"] in page.rows
+    assert "row-19" in page.text and "row-20" not in page.text
+
+
+def test_a_thumbnail_fits_480_pixels_whatever_the_mode():
+    for mode in ("RGB", "L", "CMYK", "RGBA", "P", "1", "I;16"):
+        image = Image.new(mode, (1000, 500))
+        data = thumbnail_jpeg(image)
+        assert data.startswith(b"\xff\xd8") and image.size == (1000, 500)
+        assert b"\xff\xc0\x00\x11\x08" + (240).to_bytes(2, "big") + (480).to_bytes(2, "big") in data
+
+
+def test_true_boxes_are_green_predicted_ones_orange_and_exact_ones_both():
+    image = Image.new("L", (400, 400))
+    drawn = draw_boxes(image, [[50, 60, 150, 160], [200, 200, 300, 300]], [[60.4, 70, 160, 170], [200, 200, 300, 300]])
+    assert drawn.mode == "RGB" and drawn.size == image.size and image.getextrema() == (0, 0)
+    assert drawn.getpixel((50, 110)) == TRUE_COLOR == drawn.getpixel((100, 160))
+    assert drawn.getpixel((60, 110)) == PREDICTED_COLOR == drawn.getpixel((160, 120))
+    assert drawn.getpixel((200, 250)) == PREDICTED_COLOR and drawn.getpixel((204, 250)) == TRUE_COLOR
+    assert drawn.getpixel((250, 250)) == (0, 0, 0)
+    assert drawn.getpixel((1, 1)) == (255, 255, 255)  # the legend, in a corner without boxes
+
+
+def test_boxes_that_leave_the_image_end_at_its_border_and_odd_ones_are_harmless():
+    image = Image.new("RGB", (100, 80))
+    drawn = draw_boxes(image, [[-50, -1e9, INF, 500]], [[90, 70, 20.5, 30], [NAN, 0, 1, 1], [500, 500, 600, 600]])
+    assert drawn.getpixel((99, 40)) == TRUE_COLOR == drawn.getpixel((50, 79))
+    assert drawn.getpixel((90, 50)) == PREDICTED_COLOR
+    assert image.getextrema() == ((0, 0), (0, 0), (0, 0))
+    assert draw_boxes(Image.new("CMYK", (1, 1)), [[0, 0, 1, 1]], []).size == (1, 1)
+
+
+def chromium(page: Path, profile: Path, *arguments: str) -> str:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine, so the page is not rendered")
+    quiet = ["no-first-run", "disable-background-networking", "disable-component-update", "disable-sync"]
+    options = [f"--{name}" for name in ("headless", "no-sandbox", "disable-gpu", "disable-quic", *quiet)]
+    command = [browser, *options, f"--user-data-dir={profile}", *arguments, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_chromium_renders_the_page_and_runs_none_of_its_text(tmp_path):
+    inputs = {"log_history": training_log(), "results": RESULTS, "gallery": [item(HOSTILE, 0.9, HOSTILE)]}
+    path = write_report(tmp_path / "run", title="A run", headline="iou_mean", run={"prompt": HOSTILE}, **inputs)
+    screenshot = tmp_path / "page.png"
+    dom = chromium(path, tmp_path / "profile", "--dump-dom")
+    assert "<title>A run</title>" in dom and "&lt;script&gt;" in dom and "<script" not in dom
+    unescaped = tmp_path / "unescaped.html"
+    unescaped.write_text(f"<title>A run</title>{HOSTILE}")
+    assert "<title>owned</title>" in chromium(unescaped, tmp_path / "profile", "--dump-dom")
+    chromium(path, tmp_path / "profile", "--window-size=1280,900", "--hide-scrollbars", f"--screenshot={screenshot}")
+    with Image.open(screenshot) as image:
+        pixels = np.asarray(image.convert("RGB").reduce(4)).astype(int)
+    assert pixels.shape == (225, 320, 3)
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200
+    navy = np.abs(pixels - (0, 0, 128)).max(axis=-1) < 12
+    assert navy.sum() > 500  # the gallery's image is on the first screen

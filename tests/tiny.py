@@ -1,0 +1,112 @@
+"""A few rows, and small checkpoints that have learnt them; written once per process and removed at its end."""
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from collators import ChatCollator, Seq2SeqCollator
+from demo.blip2 import write_blip2
+from demo.qwen2_vl import write_qwen2_vl
+
+# Answers of different lengths; the boxes' special tokens have to survive.
+ANSWERS = {
+    "red": "red",
+    "lime": "it is green",
+    "blue": "blue, and as far as I can see nothing else",
+    "yellow": "<|box_start|>(1,2),(3,4)<|box_end|>",
+    "cyan": "cyan cyan cyan",
+    "white": "white",
+    "black": "nothing at all",
+}
+QUESTION = "What colour do you see?"
+SIZES = [(56, 56), (84, 56), (56, 112), (84, 84), (112, 56), (56, 56), (84, 112)]
+
+
+def _message(role: str, text: str, image: bool = False) -> dict:
+    content = [{"type": "image"}] if image else []
+    return {"role": role, "content": [*content, {"type": "text", "text": text}]}
+
+
+def chat_rows() -> list[dict]:
+    """One-colour pictures of different sizes with a question each, and one row without a picture."""
+    rows = [
+        {
+            "id": colour,
+            "images": [Image.new("RGB", size, colour)],
+            "image_size": list(size),
+            "answer": answer,
+            "messages": [_message("user", QUESTION, image=True), _message("assistant", answer)],
+        }
+        for (colour, answer), size in zip(ANSWERS.items(), SIZES, strict=True)
+    ]
+    text_only = {"id": "text only", "images": [], "image_size": [0, 0], "answer": "sunshine"}
+    text_only["messages"] = [_message("user", "And without a picture?"), _message("assistant", "sunshine")]
+    return [*rows[:3], text_only, *rows[3:]]
+
+
+def question_rows() -> list[dict]:
+    """The same pictures as rows for an encoder-decoder."""
+    answers = ANSWERS | {"yellow": "yellow (1,2)"}
+    return [
+        {"id": colour, "image": Image.new("RGB", size, colour), "prompt": f"Question: {QUESTION} Answer:"}
+        | {"answer": answer}
+        for (colour, answer), size in zip(answers.items(), SIZES, strict=True)
+    ]
+
+
+@cache
+def folder() -> Path:
+    path = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, path)
+    return path
+
+
+@cache
+def qwen2_vl() -> Path:
+    """A random Qwen2-VL."""
+    texts = [part["text"] for row in chat_rows() for message in row["messages"] for part in message["content"][-1:]]
+    write_qwen2_vl(
+        folder() / "qwen2_vl", texts * 20, hidden_size=64, layers=1, min_pixels=4 * 784, max_pixels=16 * 784
+    )
+    return folder() / "qwen2_vl"
+
+
+@cache
+def blip2() -> Path:
+    """A random BLIP-2."""
+    texts = [text for row in question_rows() for text in (row["prompt"], row["answer"])]
+    write_blip2(folder() / "blip2", texts, image_size=16, width=64, layers=1, queries=4)
+    return folder() / "blip2"
+
+
+def learn(checkpoint: Path, collator_class, rows: list[dict], steps: int, learning_rate: float) -> Path:
+    """Train on all rows at every step; returns the folder of the trained model with its processor."""
+    model, processor = AutoModelForImageTextToText.from_pretrained(checkpoint), AutoProcessor.from_pretrained(checkpoint)
+    batch = collator_class(processor)(rows)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    model.train()
+    for _ in range(steps):
+        model(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = checkpoint.with_name(f"{checkpoint.name}_trained")
+    model.save_pretrained(trained)
+    processor.save_pretrained(trained)
+    return trained
+
+
+@cache
+def trained_qwen2_vl() -> Path:
+    return learn(qwen2_vl(), ChatCollator, chat_rows(), steps=60, learning_rate=5e-3)
+
+
+@cache
+def trained_blip2() -> Path:
+    return learn(blip2(), Seq2SeqCollator, question_rows(), steps=150, learning_rate=5e-3)
