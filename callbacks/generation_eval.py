@@ -37,11 +37,12 @@ class GenerationEvalCallback(TrainerCallback):
         self.metrics, self.predictions = self.evaluation(model, self.rows)
         metrics.update({f"eval_{name}": value for name, value in self.metrics.items()})
         headline = self.evaluation.headline
+        of_headline = (f"{headline}_low", f"{headline}_high", f"baseline_{headline}")
         self.trainer.log(
             {
                 f"eval_{name}": value
                 for name, value in self.metrics.items()
-                if headline in name or not name.endswith(("_low", "_high")) and not name.startswith("baseline_")
+                if name in of_headline or not (name.endswith(("_low", "_high")) or name.startswith("baseline_"))
             }
         )
 

@@ -1,7 +1,9 @@
 """Show what a run will train on, and refuse to start when it would train on the wrong thing."""
 
+from itertools import islice
+
 import torch
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import RemoveColumnsCollator
 
 GREEN, DIM, RESET = "\033[32m", "\033[2m", "\033[0m"
@@ -27,18 +29,16 @@ class LabelAuditCallback(TrainerCallback):
         self.collator = train_dataloader.collate_fn
         if isinstance(self.collator, RemoveColumnsCollator):
             self.collator = self.collator.data_collator
-        processor = self.collator.processor
+        processor = getattr(self.collator, "processor", processing_class)  # a plain function has none
         tokenizer = processor.tokenizer
         ends = tokenizer.convert_tokens_to_ids(self.end_tokens or [tokenizer.eos_token])
         image_id = tokenizer.convert_tokens_to_ids(str(processor.image_token))
-        dataset = train_dataloader.dataset
-        for i in range(min(self.rows, len(dataset))):
-            row = dataset[i]
+        for i, row in enumerate(islice(train_dataloader.dataset, self.rows)):
             batch = self.collator([row])
             if state.is_world_process_zero:
                 print(self._coloured(batch, tokenizer, image_id, row.get("id", i)), flush=True)
             if getattr(self.collator, "train_on", "assistant") == "assistant":
-                check_labels(batch["labels"][0], ends, image_id, f"row {row.get('id', i)!r}")
+                check_labels(batch["labels"][0], tokenizer, ends, image_id, f"row {row.get('id', i)!r}")
 
     def on_train_end(self, args, state, control, **kwargs):
         if state.is_world_process_zero and getattr(self.collator, "truncated", None):
@@ -62,7 +62,9 @@ class LabelAuditCallback(TrainerCallback):
         return f"--- row {name}: {n_images} image tokens\n{text}"
 
 
-def check_labels(labels: torch.Tensor, end_ids: list[int], image_id: int, name: str) -> None:
+def check_labels(
+    labels: torch.Tensor, tokenizer: PreTrainedTokenizerBase, end_ids: list[int], image_id: int, name: str
+) -> None:
     """Raise `ValueError` if one row's `labels` `[S]` hold an image token, or a span that is empty or does not end."""
     trained = labels != IGNORE
     if (labels == image_id).any():
@@ -75,5 +77,5 @@ def check_labels(labels: torch.Tensor, end_ids: list[int], image_id: int, name: 
         answer = labels[start:stop].tolist()
         if not set(end_ids) & set(answer[-2:]):  # some templates train the newline after the token, too
             raise ValueError(f"{name}: an answer ends without an end-of-turn token; the model would not learn to stop")
-        if answer[0] in end_ids:
+        if not tokenizer.decode([token for token in answer if token not in end_ids]).strip():
             raise ValueError(f"{name}: an answer is empty")

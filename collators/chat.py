@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.image_utils import load_image
 
-from collators.conversation import clean_messages, render
+from collators.conversation import Segments, clean_messages, encode, render
 from collators.fit import FitToLength
 
 IGNORE = -100
@@ -55,8 +55,6 @@ class ChatCollator:
         self.image_token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         video_token = getattr(self.processor, "video_token", None)  # LLaVA has none
         self.placeholders = tuple(str(token) for token in (self.image_token, video_token) if token)
-        # Llama's tokenizer starts a text with <s>, which its chat template leaves out; Qwen's has no such token.
-        self.prefix = self.tokenizer.decode(self.tokenizer("").input_ids) if self.tokenizer.bos_token else ""
         self.fit = FitToLength(self.processor, self.max_length) if self.max_length else None
 
     @property
@@ -73,15 +71,11 @@ class ChatCollator:
         tokens_per_image = iter(
             self.processor.replace_image_token(pixels, i).count(self.image_token) for i in range(len(images))
         )
-        encoded = self.tokenizer(
-            ["".join(text for text, _ in segments) for _, segments in prepared],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-        )
         sequences = []
-        for (_, segments), ids, offsets in zip(prepared, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            ids = torch.tensor(ids)
-            trained = self._trained(ids, offsets, segments)
+        for _, segments in prepared:
+            encoded = encode(self.tokenizer, segments)
+            ids = torch.tensor(encoded["input_ids"])
+            trained = self._trained(ids, encoded["offset_mapping"], segments)
             # One placeholder in the text becomes as many tokens as the image has.
             repeats = torch.ones_like(ids)
             is_image = ids == self.image_token_id
@@ -94,7 +88,7 @@ class ChatCollator:
             raise ValueError(f"no token of this batch would be trained: {_names(rows)} have no answer")
         return batch
 
-    def _prepare(self, row: dict[str, Any]) -> tuple[list, list[tuple[str, bool]]] | None:
+    def _prepare(self, row: dict[str, Any]) -> tuple[list, Segments] | None:
         """The row's images, and its text in segments; None if it cannot be made to fit."""
         images = row["images"] if "images" in row else [row["image"]] if row.get("image") is not None else []
         try:
@@ -107,16 +101,14 @@ class ChatCollator:
             return images, segments
         return self.fit(images, messages, self._render, _names([row]), required=self.prompt_only)
 
-    def _render(self, messages: list[dict[str, Any]]) -> list[tuple[str, bool]]:
+    def _render(self, messages: list[dict[str, Any]]) -> Segments:
         segments = render(self.processor, messages, self.chat_template, self.prompt_only)
-        if self.prefix and not segments[0][0].startswith(self.prefix):
-            segments.insert(0, (self.prefix, False))
         placed = sum(text.count(self.image_token) for text, _ in segments)
         if placed != (shown := sum(part["type"] == "image" for m in messages for part in m["content"])):
             raise ValueError(f"the chat template writes {placed} image tokens for {shown} images")
         return segments
 
-    def _trained(self, ids: torch.Tensor, offsets: list, segments: list[tuple[str, bool]]) -> torch.Tensor:
+    def _trained(self, ids: torch.Tensor, offsets: list, segments: Segments) -> torch.Tensor:
         if self.train_on == "all":
             return ids != self.image_token_id
         starts = torch.tensor([start for start, _ in offsets])

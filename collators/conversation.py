@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from transformers import ProcessorMixin
+from transformers import BatchEncoding, PreTrainedTokenizerFast, ProcessorMixin
 
 Messages = list[dict[str, Any]]
+Segments = list[tuple[str, bool]]
 
 
 def clean_messages(messages: Messages, n_images: int, placeholders: tuple[str, ...]) -> Messages:
@@ -60,7 +61,7 @@ def defuse(text: str, placeholders: tuple[str, ...]) -> str:
 
 def render(
     processor: ProcessorMixin, messages: Messages, chat_template: str | None = None, prompt_only: bool = False
-) -> list[tuple[str, bool]]:
+) -> Segments:
     """Render cleaned messages as `(text, spoken by the assistant)` segments; joined, they are the whole conversation.
 
     An assistant's segment runs from just after the generation prompt to its end-of-turn token, without the white
@@ -98,6 +99,16 @@ def render(
     if whole[done:]:
         segments.append((whole[done:], False))
     return segments
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, segments: Segments) -> BatchEncoding:
+    """Tokenize rendered segments, with offsets into the joined text.
+
+    Llama's tokenizer starts a text with `<s>`, which LLaVA's template leaves to it; one that writes it gets no second.
+    Spelt in the text instead, it would change the token after it (`USER` for `▁USER`).
+    """
+    text, bos = "".join(text for text, _ in segments), tokenizer.bos_token
+    return tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)), return_offsets_mapping=True)
 
 
 def _squeezed(text: str) -> str:

@@ -11,11 +11,12 @@ from torch.utils.data import get_worker_info
 from transformers import ProcessorMixin
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
+from collators.conversation import Segments, encode
+
 logger = logging.getLogger(__name__)
 
 OUTCOMES = ("image_shrunk", "prompt_cut", "left_out")
 MAX_WORKERS = 256
-Segments = list[tuple[str, bool]]
 
 
 class FitToLength:
@@ -69,19 +70,20 @@ class FitToLength:
 
     def _text_tokens(self, segments: Segments) -> int:
         """Tokens of the text without its image placeholders (`_image_tokens` counts what they become)."""
-        text = "".join(text for text, _ in segments)
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        return len(ids) - text.count(str(self.processor.image_token))
+        placeholders = sum(text.count(str(self.processor.image_token)) for text, _ in segments)
+        return len(encode(self.tokenizer, segments).input_ids) - placeholders
 
     def _image_tokens(self, images: list[Image.Image]) -> list[int]:
         sizes = [(image.height, image.width) for image in images]
         return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"] if sizes else []
 
     def _shrink(self, images: list[Image.Image], room: int) -> list[Image.Image]:
-        """Scale every image to its equal part of `room` tokens; a processor with one fixed size undoes this."""
+        """Scale every image to its equal part of `room` tokens, where tokens depend on an image's size at all."""
         image_processor = self.processor.image_processor
-        factor = image_processor.patch_size * getattr(image_processor, "merge_size", 1)
         size = image_processor.size
+        if "longest_edge" not in size:  # LLaVA: one size for all
+            return images
+        factor = image_processor.patch_size * image_processor.merge_size
         min_pixels = (size["shortest_edge"] if "shortest_edge" in size else None) or factor**2
         max_pixels = max(room // len(images), 1) * factor**2
         shrunk = []

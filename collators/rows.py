@@ -37,7 +37,7 @@ def load_split(name: str, config: str | None, split: str, columns: Iterable[str]
     """
     try:
         dataset = datasets.load_dataset(name, config)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # builders raise anything: IndexError for an empty metadata.jsonl
         if isinstance(error, datasets.exceptions.DatasetGenerationError):  # says nothing itself
             error = error.__cause__ or error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -96,6 +96,8 @@ def _check(
     dataset: datasets.Dataset, adapt: Callable[[Row], Row], split: str, num_proc: int | None
 ) -> tuple[datasets.Dataset, list[Row]]:
     dataset = dataset.cast_column("image", datasets.Image(decode=False))
+    if not len(dataset):
+        return dataset, []
     checked = dataset.map(
         partial(_adapt, adapt=adapt),
         with_indices=True,

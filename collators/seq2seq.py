@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
-from transformers.image_utils import load_image
 
+from collators.chat import open_image
 from collators.conversation import defuse
 
 IGNORE = -100
@@ -34,7 +34,7 @@ class Seq2SeqCollator:
     prompt_only: bool = False
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        images = [load_image(row["image"]) for row in rows]
+        images = [open_image(row["image"]) for row in rows]
         if self.image_transform is not None:
             images = [self.image_transform(image) for image in images]
         # Padded afterwards: BLIP-2's processor puts the image tokens in front of text that is padded already.

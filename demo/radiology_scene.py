@@ -19,7 +19,7 @@ LESION_AREAS = {
     ("ABD", "Axial"): ((0.32, 0.62), (-0.28, 0.28)),
     ("ABD", "Coronal"): ((0.32, 0.56), (-0.50, 0.50)),
 }
-SMALL, LARGE = (0.075, 0.10), (0.16, 0.20)  # radii: the gap between them keeps size from being a guess
+SMALL, LARGE = (0.11, 0.14), (0.20, 0.24)  # radii: the gap between them keeps size from being a guess
 
 
 @dataclass(frozen=True)

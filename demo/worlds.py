@@ -14,10 +14,11 @@ from recipes import nutrition_tables, vqa_rad
 def build_nutrition_tables(dataset: Path, checkpoint: Path) -> None:
     """Drawn packages, and a Qwen2-VL whose vocabulary is made of the prompt and the answers."""
     shutil.rmtree(dataset, ignore_errors=True)
-    draw_packages(dataset)
+    draw_packages(dataset, train=5000, val=200)
     boxes = (f"({i % 1000},{7 * i % 1000}),({13 * i % 1000},{29 * i % 1000})" for i in range(500))
     spoken = [part["text"] for message in nutrition_tables.prompt() for part in message["content"] if "text" in part]
-    write_qwen2_vl(checkpoint, [*spoken * 50, *boxes, *["nutrition-table"] * 50])
+    phrases = [sentence for text in spoken for sentence in text.split("\n")]
+    write_qwen2_vl(checkpoint, [*boxes, *["nutrition-table"] * 50], phrases=phrases)
 
 
 def build_vqa_rad(dataset: Path, checkpoint: Path) -> None:

@@ -164,7 +164,9 @@ def answer_box_metrics(codec: BoxCodec, baseline: Box | None = None) -> Callable
             ]
             scores = box_metrics(constant, references, groups)
             compared = (name for name in scores if name.startswith(("iou_m", "giou_m", "accuracy", "iou_first")))
-            metrics |= {f"baseline_{name}": scores[name] for name in compared if not name.endswith(("_low", "_high", "_n"))}
+            metrics |= {
+                f"baseline_{name}": scores[name] for name in compared if not name.endswith(("_low", "_high", "_n"))
+            }
         return metrics
 
     return metric

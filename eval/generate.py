@@ -1,6 +1,7 @@
 """Rows -> the model's answers, greedily, in batches, on every process; nothing here computes logits of a label."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
@@ -13,7 +14,8 @@ from transformers import PreTrainedModel
 
 Row = dict[str, Any]
 # Checkpoints bring sampling settings along (Qwen2-VL: temperature 0.01, Qwen2.5-VL: a repetition penalty).
-GREEDY = {"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0}
+GREEDY = {"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
+GREEDY |= {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "length_penalty": 1.0}
 PIXELS_PER_TOKEN, CHARACTERS_PER_TOKEN = 28 * 28, 4
 
 
@@ -53,27 +55,36 @@ def generate(
     order = _longest_first(rows)
     share = order[state.process_index :: state.num_processes]
     n_batches = -(-len(order) // (state.num_processes * batch_size))
-    padding = n_batches * batch_size - len(share) if len(share) <= (n_batches - 1) * batch_size else 0
+    padding = max(0, (n_batches - 1) * batch_size + 1 - len(share))  # a single row makes the last batch
     loader = DataLoader(
         Subset(rows, share + order[:1] * padding), batch_size, collate_fn=collator, num_workers=num_workers
     )
-    was_training = model.training
-    model.eval()
-    texts = []
+    settings = {**GREEDY, "use_cache": True, "max_new_tokens": max_new_tokens, **generation_kwargs}
     device = next(model.parameters()).device
-    for batch in tqdm(loader, "answering", disable=not state.is_main_process, leave=False):
-        batch = {key: value.to(device) for key, value in batch.items()}
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            tokens = model.generate(
-                **batch, **{**GREEDY, "use_cache": True, "max_new_tokens": max_new_tokens, **generation_kwargs}
-            )
-        if not model.config.is_encoder_decoder:
-            tokens = tokens[:, batch["input_ids"].shape[1] :]
-        texts += _decode(tokens, model, collator.processor.tokenizer)
-    model.train(was_training)
+    texts = []
+    with _in_eval_mode(model):
+        for batch in tqdm(loader, "answering", disable=not state.is_main_process, leave=False):
+            batch = {key: value.to(device) for key, value in batch.items()}
+            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+                tokens = model.generate(**batch, **settings)
+            if not model.config.is_encoder_decoder:
+                tokens = tokens[:, batch["input_ids"].shape[1] :]
+            texts += _decode(tokens, model, collator.processor.tokenizer)
 
     answers = dict(gather_object(list(zip(share, texts, strict=False))))  # the padding's answers end here
     return [answers[i] for i in range(len(order))]
+
+
+@contextmanager
+def _in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Leaves each module in the mode it came in: a frozen tower may be in eval mode while the rest trains."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _longest_first(rows: datasets.Dataset | Sequence[Row]) -> list[int]:

@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.image_utils import load_image
 
 from eval.evaluation import Evaluation
+from eval.page import replace_file
 from eval.report import GalleryItem, Published, best_and_worst, write_report
 
 Row = dict[str, Any]
@@ -141,10 +144,17 @@ class RunRecord:
             if id(item) in shown:
                 row = rows[split][i]
                 item.question, item.prediction = self.evaluation.question(row), predicted["prediction"]
-                draw = self.evaluation.draw
-                item.image = draw(row["image"], row, item.prediction) if draw else row["image"]
+                item.image, draw = _picture(row), self.evaluation.draw
+                if draw and item.image is not None:
+                    item.image = draw(item.image, row, item.prediction)
         return items
 
 
+def _picture(row: Row) -> Image.Image | None:
+    """A row's first image, from `image` or `images`, upright; None for a row without."""
+    images = [row["image"]] if row.get("image") is not None else row.get("images") or []
+    return load_image(images[0]) if images else None
+
+
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    replace_file(path, text.encode(errors="backslashreplace"))  # a lone surrogate becomes JSON's own escape

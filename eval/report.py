@@ -2,8 +2,6 @@
 
 import math
 import os
-import re
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +9,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image
 
-from eval.drawing import thumbnail_jpeg
 from eval.figures import FIGURE_NAMES, Log, as_number, draw_figures
+from eval.page import PAGES, replace_file
 
-TEXT_LIMIT = 800  # characters of any one text that the page shows
 REJECTED_SHOWN = 20
-# Control, bidirectional and lone surrogate characters, which would steer the page (or its encoding) unseen
-HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
 Results = Mapping[str, Mapping[str, Any]]  # split -> metric -> number
 
 
@@ -202,43 +194,3 @@ def run_sections(run: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     sections = {"run": {key: value for key, value in run.items() if not isinstance(value, Mapping)}}
     sections |= {key: value for key, value in run.items() if isinstance(value, Mapping)}
     return {name: values for name, values in sections.items() if values}
-
-
-def visible(value: Any) -> Any:
-    """Text as the page may show it: cut at `TEXT_LIMIT`, hidden characters spelled out; Jinja2 then escapes it."""
-    if isinstance(value, Markup | int | float):
-        return value
-    text = str(value)
-    shown = HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text[:TEXT_LIMIT])
-    return shown if len(text) <= TEXT_LIMIT else f"{shown}… ({len(text) - TEXT_LIMIT:,} more characters)"
-
-
-def short(value: float | None) -> str:
-    """A number to three or four digits."""
-    if value is None:
-        return "–"
-    if not math.isfinite(value):
-        return str(value)
-    if value and not 0.001 <= abs(value) < 1e6:
-        return f"{value:.2e}"
-    return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.1f}"
-
-
-def replace_file(path: Path, data: bytes) -> Path:
-    """Write a file in one step, as seen by its readers."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_bytes(data)
-    os.replace(unfinished, path)
-    return path
-
-
-PAGES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    finalize=visible,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-PAGES.filters.update(short=short, thumbnail=thumbnail_jpeg, base64=lambda data: Markup(b64encode(data).decode()))

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from trl import ModelConfig, get_quantization_config
 
@@ -27,15 +28,18 @@ def load_checkpoint(
 
     Raises `CheckpointError` in one line when there is no such model.
     """
-    name = model.model_name_or_path
+    name = base = model.model_name_or_path
     adapter = Path(name, "adapter_config.json").is_file()
     quantization = get_quantization_config(model)
     if quantization is not None and skip_quantising:
         quantization.llm_int8_skip_modules = ["lm_head", *skip_quantising]  # a list replaces the automatic lm_head
     try:
-        base = PeftConfig.from_pretrained(name).base_model_name_or_path if adapter else name
-        processor = AutoProcessor.from_pretrained(name, revision=model.model_revision)
-        network = AutoModelForImageTextToText.from_pretrained(
+        if adapter:
+            base = PeftConfig.from_pretrained(name).base_model_name_or_path
+            if not Path(name, "adapter_model.safetensors").is_file():  # PEFT would also read a pickle
+                raise OSError("it holds no adapter_model.safetensors")
+        processor = AutoProcessor.from_pretrained(name, revision=model.model_revision, trust_remote_code=False)
+        network, loaded = AutoModelForImageTextToText.from_pretrained(
             base,
             revision=model.model_revision,
             dtype=getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype,
@@ -43,14 +47,19 @@ def load_checkpoint(
             quantization_config=quantization,
             device_map={"": PartialState().device} if quantization is not None else None,
             use_safetensors=True,
+            trust_remote_code=False,  # None would ask on the terminal
+            output_loading_info=True,
         )
+        if Path(base).is_dir() and loaded["missing_keys"]:
+            raise OSError(f"the weights lack {min(loaded['missing_keys'])!r}, which would start at random")
         # A checkpoint would be written under the Hub's old weight names, which the Trainer does not translate when it
         # resumes or loads the best model: it would go on with other weights (transformers issue 43701).
         network._weight_conversions = []
         if adapter:
             network = PeftModel.from_pretrained(network, name)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot load the model {name!r}: {_first_line(error)}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        what = f"{name!r}, an adapter to {base!r}" if base != name else repr(name)
+        raise CheckpointError(f"cannot load the model {what}: {_reason(base, error)}") from error
     if adapter and to_train:
         network = network.merge_and_unload()
     if quantization is None and not to_train:
@@ -58,7 +67,9 @@ def load_checkpoint(
     return network, processor
 
 
-def _first_line(error: Exception) -> str:
+def _reason(name: str, error: Exception) -> str:
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no id of the Hub
+        return "there is no such folder"
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -141,9 +141,15 @@ def read(data: Data) -> dict[str, Dataset]:
             split: load_split(data.dataset_name, data.dataset_config, split, COLUMNS)
             for split in (data.dataset_train_split, data.dataset_test_split)
         }
-    rows = json.loads(files[0].read_text(encoding="utf-8"))
+    try:
+        rows = json.loads(files[0].read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{files[0]} is not JSON: {error}") from error
     keys = ("qid", "image_name", "question", "answer", "answer_type", "question_type", "phrase_type")
-    texts = Dataset.from_list([{key: str(row[key]).strip() for key in keys if key in row} for row in rows])
+    columns = {key: [row.get(key) for row in rows] for key in keys if any(key in row for row in rows)}
+    texts = Dataset.from_dict(
+        {key: ["" if value is None else str(value).strip() for value in values] for key, values in columns.items()}
+    )
     require_columns(texts, keys, str(files[0]))
     images = [inside(folder / "images", name) for name in texts["image_name"]]
     dataset = texts.add_column("image", images).cast_column("image", Image(decode=False))

@@ -3,10 +3,16 @@ import sys
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments
+from trl import SFTConfig, SFTTrainer
 
 from callbacks import GradNormCallback
-from tests.processes.grad_norms import N_ROWS, Toy, toy_rows
+from collators import ChatCollator
+from tests import tiny
+from tests.processes import launch
+from tests.processes.toy import N_ROWS, Toy, toy_rows
 
 TINY = 1e-3  # far below the gradient's norm, so that every step is clipped
 
@@ -201,3 +207,86 @@ def test_deepspeed_is_not_imported_for_a_plain_run(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "deepspeed", None)  # importing it now raises ImportError
     monkeypatch.setitem(sys.modules, "deepspeed.utils", None)
     assert train(tmp_path)[1][4]["grad_norm/vision"] > 0
+
+
+def logged(result):
+    ours = {log["step"]: log for log in result["log"] if "tensors_without_gradient" in log}
+    return ours, {log["step"]: log["grad_norm"] for log in result["log"] if "grad_norm" in log}
+
+
+def test_two_processes_log_the_norms_of_the_global_batch():
+    for result in launch.ddp()["grad_norms"]:
+        assert result["kind"] == "MULTI_CPU"
+        ours, theirs = logged(result)
+        assert_equal(ours, theirs, by_hand(3, TINY, PARTS))
+        assert ours[1]["tensors_without_gradient"] == 2 and ours[3]["grad_norm/clipped_share"] == 1
+
+
+def test_gradients_sharded_by_fsdp2_have_the_norms_of_the_whole():
+    expected = by_hand(1, TINY, PARTS)[0]
+    for result in launch.ddp()["sharded_grad_norms"]:
+        assert result == pytest.approx({group: expected[group] for group in PARTS}, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_logs_the_norms_of_the_global_batch(stage):
+    pytest.importorskip("deepspeed")
+    for result in launch.deepspeed(stage)["grad_norms"]:
+        assert result["kind"] == "DEEPSPEED"
+        ours, theirs = logged(result)
+        assert_equal(ours, theirs, by_hand(3, TINY, PARTS))
+        assert ours[1]["tensors_without_gradient"] == 2 and ours[3]["grad_norm/clipped_share"] == 1
+
+
+def test_lora_on_qwen2_vl_splits_into_a_and_b_and_a_starts_at_zero(tmp_path, caplog):
+    """B starts at zero, so A's first gradient is zero by design; by hand with the very adapter that trains."""
+    processor = AutoProcessor.from_pretrained(tiny.qwen2_vl())
+    args = SFTConfig(
+        tmp_path,
+        max_steps=3,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+        logging_steps=1,
+        learning_rate=1e-2,
+        max_grad_norm=TINY,
+        max_length=None,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+    )
+    trainer = SFTTrainer(
+        AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl()),
+        args,
+        data_collator=ChatCollator(processor),
+        train_dataset=Dataset.from_list(tiny.chat_rows()),
+        processing_class=processor,
+        peft_config=LoraConfig(task_type="CAUSAL_LM", target_modules=r".*language_model.*\.[qv]_proj"),
+    )
+    trainer.model.train()
+    trainer.model(**ChatCollator(processor)(tiny.chat_rows())).loss.backward()
+    square = {"lora_A": 0.0, "lora_B": 0.0}
+    for name, parameter in trainer.model.named_parameters():
+        for part in square:
+            if part in name:
+                square[part] += parameter.grad.pow(2).sum().item()
+    trainer.model.zero_grad()
+
+    trainer.add_callback(GradNormCallback(trainer))
+    trainer.train()
+    ours, theirs = logged({"log": trainer.state.log_history})
+    assert {key for key in ours[1] if key.startswith("grad_norm/")} == {
+        "grad_norm/lora_a",
+        "grad_norm/lora_b",
+        "grad_norm/clipped_share",
+    }
+    assert ours[1]["grad_norm/lora_a"] == square["lora_A"] == 0
+    assert ours[1]["grad_norm/lora_b"] == pytest.approx(math.sqrt(square["lora_B"]), rel=1e-4)
+    assert ours[2]["grad_norm/lora_a"] > 0
+    assert math.hypot(ours[3]["grad_norm/lora_a"], ours[3]["grad_norm/lora_b"]) == pytest.approx(theirs[3], rel=1e-6)
+    assert ours[1]["tensors_without_gradient"] == 0
+    assert not [record for record in caplog.records if record.name == "callbacks.grad_norm"]

@@ -13,7 +13,8 @@ from PIL import Image
 
 from eval.drawing import PREDICTED_COLOR, TRUE_COLOR, draw_boxes, thumbnail_jpeg
 from eval.figures import curve
-from eval.report import TEXT_LIMIT, GalleryItem, Published, best_and_worst, write_report
+from eval.page import TEXT_LIMIT
+from eval.report import GalleryItem, Published, best_and_worst, write_report
 
 NAN, INF = float("nan"), float("inf")
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">{{ 7 * 7 }}"

@@ -1,16 +1,7 @@
-"""Train `Toy` in a plain Trainer with `GradNormCallback`, in one process or several; write what it logged.
-
-torchrun --nproc_per_node 2 tests/processes/grad_norms.py --output_dir FOLDER [any TrainingArguments]
-"""
-
-import json
-from pathlib import Path
+"""A model with parts named as in a vision-language model, and rows for it: small enough to compute by hand."""
 
 import torch
 from torch import nn
-from transformers import HfArgumentParser, Trainer, TrainingArguments
-
-from callbacks import GradNormCallback
 
 N_ROWS, WIDTH = 8, 4
 
@@ -37,13 +28,3 @@ def toy_rows() -> list[dict[str, torch.Tensor]]:
         {"x": torch.randn(WIDTH, generator=generator), "y": 3 * torch.randn((), generator=generator)}
         for _ in range(N_ROWS)
     ]
-
-
-if __name__ == "__main__":
-    (args,) = HfArgumentParser((TrainingArguments,)).parse_args_into_dataclasses()
-    trainer = Trainer(Toy(), args, train_dataset=toy_rows())
-    trainer.add_callback(GradNormCallback(trainer))
-    trainer.train()
-    if trainer.is_world_process_zero():
-        described = {"kind": str(trainer.accelerator.distributed_type), "processes": args.world_size}
-        Path(args.output_dir, "logged.json").write_text(json.dumps(described | {"log": trainer.state.log_history}))

@@ -1,0 +1,124 @@
+"""What has to hold in several processes too. Each check's result goes to FOLDER/<check>.<rank>.json.
+
+torchrun --nproc_per_node 2 tests/processes/checks.py FOLDER grad_norms answers …
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForImageTextToText, AutoProcessor, Seq2SeqTrainingArguments, Trainer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from callbacks import GenerationEvalCallback, GradNormCallback
+from collators import ChatCollator, Seq2SeqCollator
+from eval.evaluation import Evaluation
+from eval.generate import generate
+from models.blip2 import TokenMeanTrainer
+from tests import tiny
+from tests.processes.toy import N_ROWS, Toy, toy_rows
+
+ROW_COUNTS = (0, 1, 2, 5, 7)
+
+
+def arguments(folder: Path, **settings) -> Seq2SeqTrainingArguments:
+    """Settings under which the processes see all rows together at every optimizer step."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
+        settings["ddp_backend"] = "gloo"  # with use_cpu accelerate would take DDP
+    else:
+        settings["use_cpu"] = True
+    processes = int(os.environ["WORLD_SIZE"])
+    defaults = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
+    defaults |= {"lr_scheduler_type": "constant", "learning_rate": 0.1, "optim": "sgd", "max_grad_norm": 1e-3}
+    defaults |= {"per_device_train_batch_size": N_ROWS // 2 // processes, "gradient_accumulation_steps": 2}
+    return Seq2SeqTrainingArguments(folder, **(defaults | settings))
+
+
+def grad_norms(folder: Path) -> dict:
+    args = arguments(folder, max_steps=3)
+    trainer = Trainer(Toy(), args, train_dataset=toy_rows())
+    trainer.add_callback(GradNormCallback(trainer))
+    trainer.train()
+    return {"kind": trainer.accelerator.distributed_type.value, "log": trainer.state.log_history}
+
+
+def sharded_grad_norms(folder: Path) -> dict:
+    """FSDP2's gradients, which accelerate has only on GPUs: PyTorch shards, and the callback looks."""
+    trainer = Trainer(Toy(), arguments(folder), train_dataset=toy_rows())
+    model = fully_shard(trainer.model, mesh=init_device_mesh("cpu", (PartialState().num_processes,)))
+    callback = GradNormCallback(trainer)
+    callback.on_train_begin(trainer.args, trainer.state, trainer.control, model)
+    mine = toy_rows()[PartialState().process_index :: PartialState().num_processes]
+    model(torch.stack([row["x"] for row in mine]), torch.stack([row["y"] for row in mine]))["loss"].backward()
+    callback._measure()
+    return {group: square.sqrt().item() for group, square in callback._squares.items()}
+
+
+def answers(folder: Path) -> dict:
+    """Answers of the trained Qwen2-VL; under DeepSpeed as its Trainer divided it among the processes."""
+    rows = tiny.chat_rows()
+    checkpoint = folder / "qwen2_vl_trained"
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(checkpoint),
+        AutoProcessor.from_pretrained(checkpoint),
+    )
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
+        rows = [row for row in rows if row["images"]]  # ZeRO-3 waits for ever where only some processes see an image
+        args = arguments(folder, max_steps=1, learning_rate=0.0, remove_unused_columns=False)
+        trainer = Trainer(model, args, data_collator=ChatCollator(processor), train_dataset=rows)
+        trainer.train()
+        model = trainer.model
+    calls, answer = [], model.generate
+    model.generate = lambda **batch: calls.append(len(batch["input_ids"])) or answer(**batch)
+    result = {"divided": is_deepspeed_zero3_enabled()}
+    for count in ROW_COUNTS:
+        calls.clear()
+        collator = ChatCollator(processor, prompt_only=True)
+        texts = generate(model, rows[:count], collator, max_new_tokens=30, batch_size=2)
+        result[str(count)] = {"texts": texts, "calls": [*calls]}
+    return result
+
+
+def token_mean(folder: Path) -> dict:
+    """BLIP-2 at one optimizer step over all rows, evaluated by a callback before and after it."""
+    PartialState().wait_for_everyone()
+    checkpoint = folder / "blip2_trained"
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(checkpoint),
+        AutoProcessor.from_pretrained(checkpoint),
+    )
+    args = arguments(folder, max_steps=1, learning_rate=0.0, remove_unused_columns=False, eval_strategy="steps")
+    trainer = TokenMeanTrainer(
+        model,
+        args,
+        data_collator=Seq2SeqCollator(processor),
+        train_dataset=tiny.eight_questions(),
+        eval_dataset=tiny.question_rows(),
+        processing_class=processor,
+    )
+    evaluation = Evaluation(
+        collator=Seq2SeqCollator(processor, prompt_only=True),
+        metric=tiny.exact_match,
+        headline="exact",
+        max_new_tokens=30,
+        reference=lambda row: row["answer"],
+        batch_size=2,
+    )
+    trainer.add_callback(GenerationEvalCallback(trainer, tiny.question_rows(), evaluation))
+    trainer.train()
+    return {"log": trainer.state.log_history}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    here = Path(sys.argv[1])
+    for name in sys.argv[2:]:
+        result = globals()[name](here)
+        (here / f"{name}.{os.environ['RANK']}.json").write_text(json.dumps(result))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,57 @@
+"""Launches `checks.py` in two processes on the CPU and reads what each of them wrote."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = str(Path(__file__).parent / "checks.py")
+
+
+def run(launcher: list[str], checks: list[str]) -> dict[str, list[Any]]:
+    """Check -> its result in each of the processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        for checkpoint in (tiny.trained_qwen2_vl(), tiny.trained_blip2()):
+            Path(folder, checkpoint.name).symlink_to(checkpoint)
+        process = subprocess.Popen(
+            [sys.executable, "-m", *launcher, SCRIPT, folder, *checks],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=300)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # the launcher alone would leave its workers behind
+        assert process.returncode == 0, output[-5000:]
+        return {
+            check: [json.loads(Path(folder, f"{check}.{rank}.json").read_text()) for rank in (0, 1)]
+            for check in checks
+        }
+
+
+@cache
+def ddp() -> dict[str, list[Any]]:
+    """All checks under DDP; launched once for the tests of all files."""
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return run(launcher, ["grad_norms", "sharded_grad_norms", "answers", "token_mean"])
+
+
+@cache
+def deepspeed(stage: int) -> dict[str, list[Any]]:
+    """Gradient norms and answers under ZeRO, with the accelerate config that users use."""
+    config = str(ROOT / "accelerate_configs" / f"zero{stage}.yaml")
+    launcher = ["accelerate.commands.launch", "--config_file", config, "--mixed_precision", "no"]
+    return run([*launcher, "--main_process_port", "0"], ["grad_norms", "answers"])
