@@ -25,7 +25,7 @@ def draw_photo(rng: np.random.Generator) -> tuple[Image.Image, list[Rectangle]]:
     ImageDraw.Draw(shadow).polygon([(x + width * 0.02, y + height * 0.025) for x, y in corners], fill=150)
     photo.paste((30, 24, 20), mask=shadow.filter(ImageFilter.BoxBlur(width * 0.02)))
     backward = _homography(corners, outline).flatten()[:8]
-    placed = face.transform(photo.size, Image.Transform.PERSPECTIVE, tuple(backward), Image.Resampling.BICUBIC)
+    placed = face.transform(photo.size, Image.Transform.PERSPECTIVE, tuple(backward), Image.Resampling.BILINEAR)
     photo.paste(placed, mask=placed.getchannel("A"))
 
     forward = _homography(outline, corners)
@@ -73,13 +73,14 @@ def _shape(rng: np.random.Generator, face: Image.Image) -> Image.Image:
 def _expose(rng: np.random.Generator, photo: Image.Image) -> Image.Image:
     """Uneven light, a glare spot, a little blur and sensor noise."""
     width, height = photo.size
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    angle = rng.uniform(0, 2 * np.pi)
-    light = rng.uniform(0.82, 1.08) + rng.uniform(0, 0.16) * (np.cos(angle) * x + np.sin(angle) * y)
-    spot_x, spot_y = rng.uniform(-1, 1, 2)
-    glare = rng.choice((0, 45)) * np.exp(-((x - spot_x) ** 2 + (y - spot_y) ** 2) / 0.12)
+    x = np.linspace(-1, 1, width, dtype=np.float32)
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.16)
+    light = rng.uniform(0.82, 1.08) + float(slope * np.cos(angle)) * x + float(slope * np.sin(angle)) * y
+    spot_x, spot_y = map(float, rng.uniform(-1, 1, 2))
+    glare = float(rng.choice((0, 45))) * np.exp(-((x - spot_x) ** 2) / 0.12) * np.exp(-((y - spot_y) ** 2) / 0.12)
     noise = rng.uniform(0, 6) * rng.standard_normal((height, width), dtype=np.float32)
-    tint = rng.uniform(0.94, 1.06, 3)
+    tint = rng.uniform(0.94, 1.06, 3).astype(np.float32)
     pixels = np.asarray(photo.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.1))), dtype=np.float32)
     pixels = pixels * light[..., None] * tint + (glare + noise)[..., None]
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

@@ -94,7 +94,7 @@ def view_facts(scene: Scene, rng: np.random.Generator) -> Iterator[Fact]:
 
 
 def ask(scene: Scene, rng: np.random.Generator) -> Iterator[dict]:
-    """1 to 12 questions (median 7), half of the facts in two wordings, as the original's fields about what is asked."""
+    """1 to 12 questions (median 7), half of the facts in two wordings, in the original's fields for a question."""
     facts = [*lesion_facts(scene), *finding_facts(scene), *view_facts(scene, rng)]
     left = int(rng.choice([1, 3, 5, 6, 7, 8, 10, 12], p=[0.02, 0.08, 0.10, 0.15, 0.30, 0.10, 0.15, 0.10]))
     weights = np.array([WEIGHTS.get(fact[0], 1.0) for fact in facts])

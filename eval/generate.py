@@ -41,8 +41,9 @@ def generate(
     """Answer every row; return the texts in the order of `rows`, the same on every process.
 
     Each process answers a share, longest rows first; all run the same number of batches (ZeRO-3 and FSDP gather
-    weights at every step), and a row that fills up a batch is not counted twice. Texts keep special tokens such as
-    `<|box_start|>`; the end-of-sequence token, and what follows it, is cut.
+    weights at every step), and a row that fills up a batch is not counted twice. Under those two, all rows have images
+    or none has: a process with a text-only batch would leave the others waiting at the vision tower. Texts keep
+    special tokens such as `<|box_start|>`; the end-of-sequence token, and what follows it, is cut.
 
     Args:
         model: the unwrapped model, or what its Trainer calls `model`; left in the mode (train or eval) it came in.

@@ -8,22 +8,20 @@ import torch
 from datasets import load_dataset
 from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from trl.chat_template_utils import get_training_chat_template, is_chat_template_prefix_preserving
+from trl.chat_template_utils import get_training_chat_template
 
 from demo.llava import write_llava
 from demo.package_photo import draw_photo
 from demo.packages import draw_packages
 from demo.qwen2_vl import SPECIAL_TOKENS, write_qwen2_vl
 
-SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "nutrition_tables" / "metadata.jsonl"
 TEXTS = ["Detect the bounding box of the nutrition table.", "nutrition-table<|box_start|>(14,57),(991,603)<|box_end|>"]
-ROW_KEYS = {"file_name", "image_id", "width", "height", "meta", "objects"}
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn") / "packages"
-    draw_packages(folder, train=150, val=4, seed=7)
+    draw_packages(folder, train=100, val=4, seed=7)
     return folder
 
 
@@ -65,27 +63,23 @@ def test_the_same_seed_draws_the_same_bytes_and_another_seed_does_not(tmp_path):
 
 
 def test_a_smaller_dataset_is_the_beginning_of_a_larger_one(tmp_path, packages, rows):
-    draw_packages(tmp_path / "small", train=3, val=0, broken=0, seed=7)
+    draw_packages(tmp_path / "small", train=4, val=0, broken=0, seed=7)
     small = [json.loads(line) for line in (tmp_path / "small" / "train" / "metadata.jsonl").read_text().splitlines()]
-    assert small == rows[:3]
+    pairs = [pair for pair in zip(small, rows, strict=False) if usable(pair[1])]
+    assert len(pairs) > 1 and all(one == other for one, other in pairs)
 
 
 def test_load_dataset_reads_the_hubs_columns_and_split_names(splits, rows):
-    assert {name: len(split) for name, split in splits.items()} == {"train": 150, "val": 4}
-    assert set(splits["train"].column_names) == ROW_KEYS - {"file_name"} | {"image"}
+    assert {name: len(split) for name, split in splits.items()} == {"train": 100, "val": 4}
+    features = splits["train"].features  # as the card of the Hub's dataset lists them
+    assert set(features) == {"image_id", "image", "width", "height", "meta", "objects"}
+    assert set(features["meta"]) == {"barcode", "off_image_id", "image_url"}
+    assert set(features["objects"]) == {"bbox", "category_id", "category_name"}
     first = splits["train"][0]
     assert first["image"].size == (first["width"], first["height"])
     assert first["objects"] == rows[0]["objects"]
-    assert set(first["meta"]) == {"barcode", "off_image_id", "image_url"}
-
-
-def test_rows_have_the_keys_of_the_real_sample(rows):
-    if not SAMPLE.exists():
-        pytest.skip(f"no real sample at {SAMPLE}")
-    real = json.loads(SAMPLE.read_text().splitlines()[0])
-    assert set(real) - set(rows[0]) == set()
-    assert set(real["objects"]) == set(rows[0]["objects"])
-    assert set(rows[0]) == ROW_KEYS
+    assert first["image_id"] == f"{first['meta']['barcode']}_{first['meta']['off_image_id']}"
+    assert first["objects"]["category_name"][0] == "nutrition-table"
 
 
 def test_sizes_refer_to_the_displayed_picture_and_every_kind_of_jpeg_is_there(packages, rows):
@@ -113,7 +107,10 @@ def test_one_package_in_five_has_several_tables_in_reading_order(rows):
 
 def test_boxes_follow_the_tables_through_the_perspective(monkeypatch):
     """Oracle: print each table in pure magenta on a black package; the magenta pixels' extent is the box."""
-    magenta = lambda rng, pen, spot: pen.rectangle(spot, fill=(255, 0, 255))  # noqa: E731
+
+    def magenta(rng, pen, spot):
+        pen.rectangle(spot, fill=(255, 0, 255))
+
     monkeypatch.setattr("demo.package_face._table", magenta)
     monkeypatch.setattr("demo.package_face.FACES", ((0, 0, 0),) * 12)
     for index in range(20):
@@ -132,7 +129,7 @@ def test_broken_rows_reach_the_loader_and_only_they_are_unusable(splits, rows):
         outside += not usable(row)
         try:
             assert splits["train"][index]["objects"] is not None
-        except (FileNotFoundError, UnidentifiedImageError, OSError) as error:
+        except OSError as error:
             unreadable[type(error)] += 1
     assert unreadable == {FileNotFoundError: 1, UnidentifiedImageError: 1, OSError: 1}
     assert outside == 4  # inverted, outside 0-1, NaN and null
@@ -186,11 +183,19 @@ def test_the_qwen2_tokenizer_is_as_the_original(tmp_path):
     ids = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
     assert ids == list(range(tokenizer.vocab_size, len(tokenizer)))
     assert (tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token) == ("<|im_end|>", "<|endoftext|>", None)
-    assert tokenizer.tokenize(TEXTS[1])[-13:] == [*"(14,57", "),(", *"991,603"][-13:] + []
+    numbers = [token for token in tokenizer.tokenize(TEXTS[1]) if any(map(str.isdigit, token))]
+    assert numbers == [*"1457991603"]  # a token for each digit
     for text in ("Ünïcödé 漢字 🥣 <|im_start|> \n\n x", *TEXTS):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert tokenizer.decode(tokenizer("e\u0301")["input_ids"]) == "é"  # NFC
     assert tokenizer.decode(ids, skip_special_tokens=True) == ""
+
+
+def test_a_phrase_is_one_token(tmp_path):
+    write_qwen2_vl(tmp_path, TEXTS[1:], phrases=TEXTS[:1], hidden_size=16, layers=1)
+    tokenizer = AutoProcessor.from_pretrained(tmp_path).tokenizer
+    (token,) = tokenizer(TEXTS[0])["input_ids"]
+    assert tokenizer.decode(token, skip_special_tokens=True) == TEXTS[0]  # ordinary text, not a control token
 
 
 def test_the_pixel_budget_bounds_the_grid(tmp_path):

@@ -52,7 +52,7 @@ def chat_rows() -> list[dict]:
 
 def question_rows() -> list[dict]:
     """The same pictures as rows for an encoder-decoder."""
-    answers = ANSWERS | {"yellow": "yellow (1,2)"}
+    answers = ANSWERS | {"yellow": "yellow (1,2)", "cyan": "not red and not white"}
     return [
         {"id": colour, "image": Image.new("RGB", size, colour), "prompt": f"Question: {QUESTION} Answer:"}
         | {"answer": answer}
@@ -121,4 +121,4 @@ def trained_qwen2_vl() -> Path:
 
 @cache
 def trained_blip2() -> Path:
-    return learn(blip2(), Seq2SeqCollator, question_rows(), steps=100, learning_rate=2e-3)
+    return learn(blip2(), Seq2SeqCollator, question_rows(), steps=150, learning_rate=2e-3)
