@@ -4,6 +4,8 @@ RECIPE ?= nutrition_tables
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Threads that wait awake slow each other down as soon as the cores are shared.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test test-slow style bench
 

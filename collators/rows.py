@@ -1,5 +1,6 @@
 """A dataset -> rows that can be trained on. What cannot is refused here, by name, before the first step."""
 
+import hashlib
 import io
 import json
 import os
@@ -36,7 +37,7 @@ def load_split(name: str, config: str | None, split: str, columns: Iterable[str]
     Raises `DataError` if the dataset, the split or one of `columns` is missing.
     """
     try:
-        dataset = datasets.load_dataset(name, config)
+        dataset = datasets.load_dataset(name, config, cache_dir=_cache_of(name))
     except Exception as error:  # builders raise anything: IndexError for an empty metadata.jsonl
         if isinstance(error, datasets.exceptions.DatasetGenerationError):  # says nothing itself
             error = error.__cause__ or error
@@ -46,6 +47,20 @@ def load_split(name: str, config: str | None, split: str, columns: Iterable[str]
         raise DataError(f"{name!r} has no split {split!r}, only {', '.join(map(repr, dataset))}")
     require_columns(dataset[split], columns, name)
     return dataset[split]
+
+
+def _cache_of(name: str) -> str | None:
+    """A cache of its own for each state of a local folder; None, the usual one, for a Hub id.
+
+    `datasets` knows a folder with a dataset card by its last name and the card alone: it would give the rows from
+    before an edit, or those of another folder of that name.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    files = sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in folder.resolve().rglob("*.*"))
+    state = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    return str(Path(datasets.config.HF_DATASETS_CACHE, "folders", state))
 
 
 def require_columns(dataset: datasets.Dataset, columns: Iterable[str], name: str) -> None:

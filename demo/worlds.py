@@ -18,7 +18,8 @@ def build_nutrition_tables(dataset: Path, checkpoint: Path) -> None:
     boxes = (f"({i % 1000},{7 * i % 1000}),({13 * i % 1000},{29 * i % 1000})" for i in range(500))
     spoken = [part["text"] for message in nutrition_tables.prompt() for part in message["content"] if "text" in part]
     phrases = [sentence for text in spoken for sentence in text.split("\n")]
-    write_qwen2_vl(checkpoint, [*boxes, *["nutrition-table"] * 50], phrases=phrases)
+    words = ["nutrition-table", "system", "user", "assistant"]
+    write_qwen2_vl(checkpoint, [*boxes, *words * 50], phrases=phrases)
 
 
 def build_vqa_rad(dataset: Path, checkpoint: Path) -> None:

@@ -508,3 +508,25 @@ def test_holding_out_does_not_touch_the_images(tmp_path):
     rows, _ = check([encoded(), encoded(picture(9, 9))], tmp_path)
     rest, held = hold_out(rows, 0.5, "id", 0)
     assert {row["image"].size for part in (rest, held) for row in part} == {(40, 30), (9, 9)}
+
+
+def test_an_edited_folder_with_a_dataset_card_gives_its_new_rows_and_not_another_folder_s(tmp_path):
+    def write(folder: Path, text: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / "a.png")
+        (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "text": text}) + "\n")
+        (folder / "README.md").write_text(
+            "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: '*'\n---\n"
+        )
+
+    def read(folder: Path) -> tuple[str, str]:
+        row = load_split(str(folder), None, "train", ("text",)).cast_column("image", datasets.Image(decode=False))[0]
+        return row["text"], row["image"]["path"]
+
+    first, second = tmp_path / "one" / "data", tmp_path / "two" / "data"
+    write(first, "before")
+    assert read(first) == ("before", str(first / "a.png"))
+    write(first, "after the edit")
+    assert read(first)[0] == "after the edit"
+    write(second, "after the edit")
+    assert read(second) == ("after the edit", str(second / "a.png"))
