@@ -2,16 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from os import PathLike
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
-from transformers.image_utils import load_image
 
 from collators.conversation import Segments, clean_messages, encode, render
 from collators.fit import FitToLength
+from collators.images import open_image
 
 IGNORE = -100
 
@@ -137,11 +135,6 @@ class ChatCollator:
         if "mm_token_type_ids" in self.processor.model_input_names:
             batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token_id).long()
         return batch
-
-
-def open_image(image: Image.Image | str | PathLike[str]) -> Image.Image:
-    """An RGB image, rotated by its EXIF tag. Nothing but an image or a local path: a row must not fetch URLs."""
-    return load_image(image if isinstance(image, Image.Image) else Image.open(image))
 
 
 def _names(rows: list[dict[str, Any]]) -> str:

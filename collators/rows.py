@@ -1,9 +1,7 @@
 """A dataset -> rows that can be trained on. What cannot is refused here, by name, before the first step."""
 
 import hashlib
-import io
 import json
-import os
 import random
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -12,23 +10,16 @@ from typing import Any
 
 import datasets
 from accelerate import PartialState
-from PIL import Image, ImageFile, UnidentifiedImageError
+
+from collators.images import BadRow, check_image
 
 Row = dict[str, Any]
-MAX_ASPECT_RATIO = 200  # Qwen2-VL's resizing refuses more
-ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations exchange width and height
-
-
 # What an adapter or json may raise over a row: `None.strip()` and `int(inf)` are as much the row's fault as a BadRow.
 UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class DataError(ValueError):
     """The dataset as a whole cannot be used; the message says why and what to do."""
-
-
-class BadRow(ValueError):
-    """One row cannot be used; the message is the reason."""
 
 
 def load_split(name: str, config: str | None, split: str, columns: Iterable[str]) -> datasets.Dataset:
@@ -58,9 +49,10 @@ def _cache_of(name: str) -> str | None:
     folder = Path(name)
     if not folder.is_dir():
         return None
-    files = sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in folder.resolve().rglob("*.*"))
-    state = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
-    return str(Path(datasets.config.HF_DATASETS_CACHE, "folders", state))
+    files = sorted(file for file in folder.resolve().rglob("*") if file.is_file())
+    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+    return str(Path(datasets.config.HF_DATASETS_CACHE, "folders", key))
 
 
 def require_columns(dataset: datasets.Dataset, columns: Iterable[str], name: str) -> None:
@@ -149,40 +141,6 @@ def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
     except UNUSABLE as error:
         text, reason = "null", f"{type(error).__name__}: {error}"
     return {"id": str(row_id), "refused": reason, "row": text}
-
-
-def check_image(image: dict[str, Any] | None) -> list[int]:
-    """Decode `{"bytes", "path"}` at the lowest scale; return `[width, height]` in pixels as displayed.
-
-    Raises `BadRow` for an image that is missing, empty, truncated, no image, too large to be honest, or a sliver.
-    """
-    if not image or (image.get("bytes") is None and not image.get("path")):
-        raise BadRow("no image, or one outside the dataset's folder")
-    if image.get("bytes") is None and not os.path.isfile(image["path"]):
-        raise BadRow(f"image file is missing: {os.path.basename(image['path'])}")
-    source = io.BytesIO(image["bytes"]) if image.get("bytes") is not None else image["path"]
-    try:
-        with Image.open(source) as picture:
-            width, height = picture.size
-            if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-                raise BadRow(f"image of {width}×{height} pixels is larger than {Image.MAX_IMAGE_PIXELS}")
-            if isinstance(picture, ImageFile.ImageFile):  # a JPEG is read to its end, at an eighth of its size
-                picture.draft(None, (max(width // 8, 1), max(height // 8, 1)))
-            picture.load()
-            # Only now: a TIFF turns itself while loading, and its tag is gone.
-            if picture.getexif().get(ORIENTATION) in ROTATED:
-                width, height = height, width
-    except BadRow:
-        raise
-    except Exception as error:  # decoders raise anything: RuntimeError (AVIF), ValueError (PPM), SyntaxError (PNG), …
-        raise BadRow(f"image cannot be read: {_without_path(error)}") from error
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise BadRow(f"image of {width}×{height} pixels is more than {MAX_ASPECT_RATIO} times longer than wide")
-    return [width, height]
-
-
-def _without_path(error: BaseException) -> str:
-    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def inside(root: str | Path, name: str) -> str | None:

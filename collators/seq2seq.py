@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
-from collators.chat import open_image
 from collators.conversation import defuse
+from collators.images import open_image
 
 IGNORE = -100
 

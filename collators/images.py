@@ -1,0 +1,55 @@
+"""Pictures as people see them: which ones can be used, and how they are opened."""
+
+import io
+import os
+from os import PathLike
+from typing import Any
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+from transformers.image_utils import load_image
+
+MAX_ASPECT_RATIO = 200  # Qwen2-VL's resizing refuses more
+ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations exchange width and height
+
+
+class BadRow(ValueError):
+    """One row cannot be used; the message is the reason."""
+
+
+def check_image(image: dict[str, Any] | None) -> list[int]:
+    """Decode `{"bytes", "path"}` at the lowest scale; return `[width, height]` in pixels as displayed.
+
+    Raises `BadRow` for an image that is missing, empty, truncated, no image, too large to be honest, or a sliver.
+    """
+    if not image or (image.get("bytes") is None and not image.get("path")):
+        raise BadRow("no image, or one outside the dataset's folder")
+    if image.get("bytes") is None and not os.path.isfile(image["path"]):
+        raise BadRow(f"image file is missing: {os.path.basename(image['path'])}")
+    source = io.BytesIO(image["bytes"]) if image.get("bytes") is not None else image["path"]
+    try:
+        with Image.open(source) as picture:
+            width, height = picture.size
+            if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
+                raise BadRow(f"image of {width}×{height} pixels is larger than {Image.MAX_IMAGE_PIXELS}")
+            if isinstance(picture, ImageFile.ImageFile):  # a JPEG is read to its end, at an eighth of its size
+                picture.draft(None, (max(width // 8, 1), max(height // 8, 1)))
+            picture.load()
+            # Only now: a TIFF turns itself while loading, and its tag is gone.
+            if picture.getexif().get(ORIENTATION) in ROTATED:
+                width, height = height, width
+    except BadRow:
+        raise
+    except Exception as error:  # decoders raise anything: RuntimeError (AVIF), ValueError (PPM), SyntaxError (PNG), …
+        raise BadRow(f"image cannot be read: {_without_path(error)}") from error
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise BadRow(f"image of {width}×{height} pixels is more than {MAX_ASPECT_RATIO} times longer than wide")
+    return [width, height]
+
+
+def _without_path(error: BaseException) -> str:
+    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+
+
+def open_image(image: Image.Image | str | PathLike[str]) -> Image.Image:
+    """An RGB image, rotated by its EXIF tag. Nothing but an image or a local path: a row must not fetch URLs."""
+    return load_image(image if isinstance(image, Image.Image) else Image.open(image))
