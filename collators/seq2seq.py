@@ -49,7 +49,8 @@ class Seq2SeqCollator:
         return batch
 
     def _text(self, text: str) -> str:
-        return defuse(text, (str(self.processor.image_token),))
+        """No text of a row may claim an image, end an answer early or pass for padding."""
+        return defuse(text, (str(self.processor.image_token), *self.processor.tokenizer.all_special_tokens))
 
     def _labels(self, rows: list[dict[str, Any]]) -> torch.Tensor:
         if silent := [row.get("id") for row in rows if not (row["answer"] or "").strip()]:

@@ -7,6 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples on each run, so that a change is judged by itself; HYPOTHESIS_PROFILE=default draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # The libraries read these when they are imported: set here, before any test file, and not in a fixture.
 _datasets_cache = tempfile.TemporaryDirectory(prefix="datasets-cache-")

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
@@ -142,13 +142,14 @@ printable = st.text(st.characters(codec="latin-1", exclude_categories=["Cc", "Zs
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.lists(printable).map(" ".join), printable.filter(bool)), min_size=1, max_size=4))
+@example([("<pad> </s>", "</s>"), ("what is shown?", "<pad>")])
 def test_any_text_is_padded_around_and_ends_once(blip2, pairs):
     batch = Seq2SeqCollator(blip2.processor)([row(prompt, answer) for prompt, answer in pairs])
     tokenizer = blip2.processor.tokenizer
     for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
         assert torch.equal(mask, (ids != tokenizer.pad_token_id).long())
         trained = labels[labels != IGNORE]
-        assert trained[-1] == tokenizer.eos_token_id and len(trained) > 1
+        assert (trained == tokenizer.eos_token_id).nonzero().tolist() == [[len(trained) - 1]] and len(trained) > 1
         assert (labels[len(trained) :] == IGNORE).all()
 
 
