@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from eval.figures import FIGURE_NAMES, Log, as_number, draw_figures
+from eval.figures import FIGURE_NAMES, draw_figures
 from eval.page import PAGES, replace_file
+from eval.panels import Log, as_number
 
 REJECTED_SHOWN = 20
 Results = Mapping[str, Mapping[str, Any]]  # split -> metric -> number

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from eval.drawing import PREDICTED_COLOR, TRUE_COLOR, draw_boxes, thumbnail_jpeg
-from eval.figures import curve
 from eval.page import TEXT_LIMIT
+from eval.panels import curve
 from eval.report import GalleryItem, Published, best_and_worst, write_report
 
 NAN, INF = float("nan"), float("inf")
