@@ -310,3 +310,30 @@ def test_the_real_vqa_rad_is_read_with_its_quirks():
     assert sum(row["answer"].lower() == "yes" for row in rows) == 118
     in_train = set(splits["train"]["image_name"])
     assert len({row["image_id"] for row in rows} & in_train) == 202 and len({row["image_id"] for row in rows}) == 203
+
+
+@pytest.mark.skipif(not (REAL / "vqa_rad").is_dir(), reason="the real samples are not on this machine")
+def test_vqa_rad_trains_on_the_real_questions_and_ends_beside_the_majority(tmp_path):
+    rows = json.loads(next((REAL / "vqa_rad").glob("*.json")).read_text())
+    texts = [text for row in rows for text in (vqa_rad.prompt(str(row["question"])), str(row["answer"]))]
+    write_blip2(tmp_path / "model", texts, image_size=32, width=32, layers=1, queries=4)
+    learning = {"max_steps": 6, "per_device_train_batch_size": 32, "per_device_eval_batch_size": 100}
+    model = {"model_name_or_path": str(tmp_path / "model")}
+    ended = run(vqa_rad, REAL / "vqa_rad", tmp_path / "run", model=model, learning_rate=1e-2, **learning)
+    losses = [entry["loss"] for entry in ended["log"] if "loss" in entry]
+    assert losses[-1] < losses[0]
+    test = ended["results"]["test"]
+    assert test["n"] == 451 and test["closed_accuracy_n"] == 272
+    assert test["baseline_exact_match"] == pytest.approx(133 / 451)  # "no", the training majority
+
+
+def test_a_split_by_image_asks_about_no_image_of_training_and_the_exemplar_is_shown(scans, tmp_path):
+    data = {"image_disjoint": True, "test_fraction": 0.25, "exemplar": True}
+    ended = run(vqa_rad, scans, tmp_path, data=data, max_steps=1, per_device_train_batch_size=4)
+    # Each picture has one question of the official training part (even qid) and one of the test part (odd).
+    asked = sorted(int(row["id"]) for row in ended["predictions"])
+    assert len(asked) == 4 and all(
+        even % 2 == 0 and odd == even + 1 for even, odd in zip(asked[::2], asked[1::2], strict=True)
+    )
+    shown = vqa_rad.prompt("Why?", exemplar=True, domain="open")
+    assert shown.endswith("A: No.\nGiven <img>. Q: Why? (open domain)\nA:") and shown.startswith("Instructions: ")
