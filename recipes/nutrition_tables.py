@@ -4,7 +4,7 @@ Mean IoU the reference reports on 50 validation images, greedy, first box agains
 untrained .098 (a box in 18% of answers), --tune language .835, --tune vision .833, language then vision .837,
 --tune joint .864.
 
-One 40 GB card, LoRA on the language model, best learning rate 1e-4:
+Meant for one 40 GB card (not measured), LoRA on the language model at the reference's rate:
     accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/nutrition_tables.py \
         --learning_rate 1e-4 --output_dir outputs/nutrition_language
 Both parts, four bits on an 8 GB card (on by itself below 24 GiB):

@@ -5,7 +5,7 @@ zero-shot .44 / .70, with the exemplar 2.54 / 3.86, fine-tuned 26.16 / 26.16. Th
 answer "yes" gets (118 of 451), so this recipe prints the majority baseline beside every number. The official split
 also shares 202 of its 203 test images with training: --image_disjoint asks about images never seen.
 
-One 16 GB card or larger, four lines for the four settings:
+Meant for one 16 GB card or larger (not measured), four lines for the four settings:
     accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/vqa_rad.py
     accelerate launch … recipes/vqa_rad.py --exemplar true --output_dir outputs/vqa_rad_exemplar
     accelerate launch … recipes/vqa_rad.py --image_disjoint true --output_dir outputs/vqa_rad_disjoint
