@@ -29,3 +29,4 @@ style: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.collator
+	$(BIN)/python -m benchmarks.constraints

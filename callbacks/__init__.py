@@ -1,8 +1,15 @@
 """What watches a run. Each callback works in anybody's `transformers.Trainer`."""
 
-from callbacks.generation_eval import GenerationEvalCallback, IoUCallback
+from callbacks.generation_eval import GenerationEvalCallback, IoUCallback, TypeAccuracyCallback
 from callbacks.grad_norm import GradNormCallback
 from callbacks.label_audit import LabelAuditCallback
 from callbacks.report import ReportCallback
 
-__all__ = ["GenerationEvalCallback", "GradNormCallback", "IoUCallback", "LabelAuditCallback", "ReportCallback"]
+__all__ = [
+    "GenerationEvalCallback",
+    "GradNormCallback",
+    "IoUCallback",
+    "LabelAuditCallback",
+    "ReportCallback",
+    "TypeAccuracyCallback",
+]

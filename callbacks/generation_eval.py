@@ -8,6 +8,8 @@ from transformers import Trainer, TrainerCallback
 
 from eval.boxes import answer_box_metrics
 from eval.evaluation import Evaluation
+from eval.type_accuracy import TypedMajority
+from eval.typed_evaluation import typed_evaluation
 
 
 class GenerationEvalCallback(TrainerCallback):
@@ -15,7 +17,7 @@ class GenerationEvalCallback(TrainerCallback):
 
     All numbers enter the Trainer's `metrics`, so `metric_for_best_model="eval_<metric>"` and `EarlyStoppingCallback`
     (add it after this one) work with them. Every tracker sees them, too, intervals and baselines for the headline
-    alone. `metrics` and `predictions` hold the latest evaluation.
+    and its groups alone. `metrics` and `predictions` hold the latest evaluation.
 
     Args:
         trainer: the Trainer this is added to; its `log` reaches the trackers.
@@ -37,12 +39,13 @@ class GenerationEvalCallback(TrainerCallback):
         self.metrics, self.predictions = self.evaluation(model, self.rows)
         metrics.update({f"eval_{name}": value for name, value in self.metrics.items()})
         headline = self.evaluation.headline
-        of_headline = (f"{headline}_low", f"{headline}_high", f"baseline_{headline}")
+        shown = [headline, *(f"{headline}_{group}" for group in self.evaluation.groups)]
+        companions = {key for name in shown for key in (f"{name}_low", f"{name}_high", f"baseline_{name}")}
         self.trainer.log(
             {
                 f"eval_{name}": value
                 for name, value in self.metrics.items()
-                if name in of_headline or not (name.endswith(("_low", "_high")) or name.startswith("baseline_"))
+                if name in companions or not (name.endswith(("_low", "_high")) or "baseline_" in name)
             }
         )
 
@@ -76,3 +79,28 @@ class IoUCallback(GenerationEvalCallback):
             **settings,
         )
         super().__init__(trainer, rows, evaluation, limit)
+
+
+class TypeAccuracyCallback(GenerationEvalCallback):
+    """`GenerationEvalCallback` for typed short answers: logs `eval_accuracy`, `eval_accuracy_<type>` and alike.
+
+    What is logged is described in `eval.type_accuracy.type_accuracy`.
+
+    Args:
+        rows: chat rows with `question`, `answer`, `image_id` and the columns of an `eval.question_types.QuestionType`.
+        collator: a `ChatCollator` with `prompt_only=True`.
+        majority: for the baselines, `eval.type_accuracy.typed_majority` of the training rows.
+        settings: further arguments of `eval.typed_evaluation.typed_evaluation`, such as `constrain=False`.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        rows: Any,
+        collator: Callable,
+        majority: TypedMajority | None = None,
+        limit: int | None = None,
+        max_new_tokens: int = 48,
+        **settings,
+    ):
+        super().__init__(trainer, rows, typed_evaluation(collator, max_new_tokens, majority, **settings), limit)

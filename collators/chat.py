@@ -86,6 +86,22 @@ class ChatCollator:
             raise ValueError(f"no token of this batch would be trained: {_names(rows)} have no answer")
         return batch
 
+    def answer_ids(self, answer: str) -> list[int]:
+        """The tokens that training shows for an answer: after the generation prompt, end of turn included.
+
+        Raises `ValueError` if the prompt's own tokens change when the answer follows.
+        """
+        turns = [
+            {"role": role, "content": [{"type": "text", "text": text}]}
+            for role, text in (("user", "?"), ("assistant", answer))
+        ]
+        (prompt, _), (spoken, _) = render(self.processor, turns, self.chat_template)[:2]
+        before = encode(self.tokenizer, [(prompt, False)])["input_ids"]
+        ids = encode(self.tokenizer, [(prompt, False), (spoken, True)])["input_ids"]
+        if ids[: len(before)] != before:
+            raise ValueError(f"the tokens of the prompt change before the answer {answer!r}")
+        return ids[len(before) :]
+
     def _prepare(self, row: dict[str, Any]) -> tuple[list, Segments] | None:
         """The row's images, and its text in segments; None if it cannot be made to fit."""
         images = row["images"] if "images" in row else [row["image"]] if row.get("image") is not None else []

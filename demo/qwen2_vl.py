@@ -54,6 +54,7 @@ def write_qwen2_vl(
     phrases: Iterable[str] = (),
     family: Family = "qwen2_vl",
     hidden_size: int = 128,
+    vision_size: int | None = None,
     layers: int = 2,
     vocab_size: int = 640,
     min_pixels: int = 16 * 28 * 28,
@@ -64,8 +65,9 @@ def write_qwen2_vl(
     """Write a random model and a processor that `AutoProcessor` and `AutoModelForImageTextToText` load offline.
 
     `texts` train the tokenizer; each of `phrases` becomes one token, so that a fixed prompt costs next to nothing.
-    `hidden_size` (a multiple of 16) and `layers` hold for the vision tower and the language model alike; the pixel
-    budget is per image, and 28x28 pixels become one token. The same arguments give the same weights.
+    `hidden_size` and `vision_size` (multiples of 16, by default alike) are the widths of the language model and the
+    vision tower, `layers` the depth of both; the pixel budget is per image, and 28x28 pixels become one token. The
+    same arguments give the same weights.
     """
     tokenizer = train_tokenizer(texts, vocab_size)
     tokenizer.add_tokens(list(phrases))
@@ -80,7 +82,9 @@ def write_qwen2_vl(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = model_class[family](_config(family, tokenizer, hidden_size, layers, rope_theta))
+        model = model_class[family](
+            _config(family, tokenizer, hidden_size, vision_size or hidden_size, layers, rope_theta)
+        )
     model.generation_config = GenerationConfig(
         eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id], pad_token_id=tokenizer.pad_token_id
     )
@@ -122,7 +126,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
 
 
 def _config(
-    family: Family, tokenizer: Qwen2Tokenizer, hidden_size: int, layers: int, rope_theta: float
+    family: Family, tokenizer: Qwen2Tokenizer, hidden_size: int, vision_size: int, layers: int, rope_theta: float
 ) -> PreTrainedConfig:
     heads = max(1, hidden_size // 32)
     rotary = hidden_size // heads // 2  # frequencies per head, shared out 1 : 1.5 : 1.5 as in the original
@@ -148,15 +152,15 @@ def _config(
     }
     vision = {
         "depth": layers,
-        "num_heads": heads,
+        "num_heads": max(1, vision_size // 32),
         "patch_size": PATCH,
         "spatial_patch_size": PATCH,
         "initializer_range": INITIALIZER_RANGE,
     }
     if family == "qwen2_vl":
-        vision |= {"embed_dim": hidden_size, "hidden_size": hidden_size, "mlp_ratio": 2}
+        vision |= {"embed_dim": vision_size, "hidden_size": hidden_size, "mlp_ratio": 2}
     else:
-        vision |= {"hidden_size": hidden_size, "out_hidden_size": hidden_size, "intermediate_size": 2 * hidden_size}
+        vision |= {"hidden_size": vision_size, "out_hidden_size": hidden_size, "intermediate_size": 2 * vision_size}
         vision |= {"fullatt_block_indexes": [layers - 1]}
     return {"qwen2_vl": Qwen2VLConfig, "qwen2_5_vl": Qwen2_5_VLConfig}[family](
         text_config=text,

@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 from demo.blip2 import write_blip2
+from demo.endoscopy import draw_endoscopy
 from demo.packages import draw_packages
 from demo.qwen2_vl import write_qwen2_vl
 from demo.radiology import draw_radiology
-from recipes import nutrition_tables, vqa_rad
+from eval.question_types import QuestionTypes
+from recipes import kvasir_vqa, nutrition_tables, vqa_rad
 
 
 def build_nutrition_tables(dataset: Path, checkpoint: Path) -> None:
@@ -20,6 +22,22 @@ def build_nutrition_tables(dataset: Path, checkpoint: Path) -> None:
     phrases = [sentence for text in spoken for sentence in text.split("\n")]
     words = ["nutrition-table", "system", "user", "assistant"]
     write_qwen2_vl(checkpoint, [*boxes, *words * 50], phrases=phrases)
+
+
+def build_kvasir_vqa(dataset: Path, checkpoint: Path) -> None:
+    """Drawn endoscopy images, and a Qwen2-VL whose vocabulary is made of the prompts' lines and the answers."""
+    shutil.rmtree(dataset, ignore_errors=True)
+    draw_endoscopy(dataset, images=4000)
+    rows = [json.loads(line) for line in (dataset / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if row["question"] and row["answer"]]
+    types = QuestionTypes.infer([row["question"] for row in rows], [row["answer"] for row in rows])
+    prompts = [kvasir_vqa.prompt(row["question"], types[row["question"]]) for row in rows]
+    spoken = {
+        part["text"] for prompt in prompts for message in prompt for part in message["content"] if "text" in part
+    }
+    phrases = sorted({line for text in spoken for line in text.split("\n")})
+    texts = [row["answer"] for row in rows] + ["system", "user", "assistant"] * 50
+    write_qwen2_vl(checkpoint, texts, phrases=phrases, vision_size=64)
 
 
 def build_vqa_rad(dataset: Path, checkpoint: Path) -> None:

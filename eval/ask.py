@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
         except (UnidentifiedImageError, OSError, ValueError) as error:
             print(f"{picture}: no image ({str(error).splitlines()[0]})")
             continue
-        row = recipe.to_question(data, image, question)
+        row = recipe.to_question(data, args.output_dir, image, question)
         [answer] = evaluation.answer(network, [row])
         print(f"{picture}: {answer}")
         if evaluation.draw:

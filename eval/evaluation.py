@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
 
+from eval.constraints import Constraint
 from eval.generate import generate, without_images
+from eval.statistics import summarize
 
 Row = dict[str, Any]
 
@@ -26,6 +28,11 @@ class Evaluation:
         question: row -> what is asked, as text for people.
         draw: `(image, row, answer) -> image` with the answer drawn on it; None for answers that are text only.
         keep: columns that go into `predictions.jsonl`, too.
+        groups: the names of `group`, in the order in which the report shows them.
+        group: row -> the group whose numbers the metric also gives, as `<headline>_<group>`.
+        label: `(row, answer)` -> the class that the answer counts as, for the confusion table of the row's group; None
+            where there are no classes.
+        constrain: row -> what its answer may be (`eval.constraints`), None where anything.
     """
 
     collator: Callable[[list[Row]], dict[str, torch.Tensor]]
@@ -36,6 +43,10 @@ class Evaluation:
     question: Callable[[Row], str] = lambda row: ""
     draw: Callable[[Image.Image, Row, str], Image.Image] | None = None
     keep: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    group: Callable[[Row], str] | None = None
+    label: Callable[[Row, str], str | None] | None = None
+    constrain: Callable[[Row], Constraint | None] | None = None
     batch_size: int = 8
     num_workers: int = 0
     autocast: torch.dtype | None = None
@@ -51,8 +62,11 @@ class Evaluation:
             autocast=autocast,
         )
 
-    def answer(self, model: PreTrainedModel, rows: Any) -> list[str]:
-        """The model's answers to `rows`, in their order, on every process."""
+    def answer(self, model: PreTrainedModel, rows: Any, constrained: bool = True) -> list[str]:
+        """The model's answers to `rows`, in their order, on every process; `constrained` as `constrain` says."""
+        constraints = None
+        if constrained and self.constrain is not None:
+            constraints = [self.constrain(row) for row in without_images(rows)]
         return generate(
             model,
             rows,
@@ -61,20 +75,48 @@ class Evaluation:
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             autocast=self.autocast,
+            constraints=constraints,
             **self.generation_kwargs,
         )
 
-    def __call__(self, model: PreTrainedModel, rows: Any) -> tuple[dict[str, float], list[Row]]:
-        """Return the metrics, and one `{id, prediction, reference, score, …}` per row in the order of `rows`."""
-        answers, plain = self.answer(model, rows), without_images(rows)
+    def __call__(self, model: PreTrainedModel, rows: Any, compare: bool = False) -> tuple[dict[str, float], list[Row]]:
+        """Return the metrics, and one `{id, prediction, reference, score, …}` per row in the order of `rows`.
+
+        With `compare`, an evaluation that constrains answers also lets the model answer freely. It adds each number
+        of the headline again as `free_…`, the paired difference `constrained_gain…` (constrained minus free, with its
+        interval over images), and `free_prediction` and `free_score` to the rows.
+        """
+        plain = without_images(rows)
+        answers = self.answer(model, rows)
+        scores, metrics = self._scores(answers, plain), self.metric(answers, plain)
         predictions = [
             {
                 "id": row["id"],
                 "prediction": answer,
                 "reference": self.reference(row),
-                "score": self.metric([answer], [row]).get(self.headline),
+                "score": score,
                 **{key: row[key] for key in self.keep},
             }
-            for answer, row in zip(answers, plain, strict=True)
+            for answer, score, row in zip(answers, scores, plain, strict=True)
         ]
-        return self.metric(answers, plain), predictions
+        if compare and self.constrain is not None:
+            free = self.answer(model, rows, constrained=False)
+            free_scores, free_metrics = self._scores(free, plain), self.metric(free, plain)
+            for prediction, answer, score in zip(predictions, free, free_scores, strict=True):
+                prediction |= {"free_prediction": answer, "free_score": score}
+            metrics |= {f"free_{key}": free_metrics[key] for key in free_metrics if key.startswith(self.headline)}
+            metrics |= self._gains(scores, free_scores, plain)
+        return metrics, predictions
+
+    def _scores(self, answers: list[str], rows: list[Row]) -> list[float | None]:
+        return [self.metric([answer], [row]).get(self.headline) for answer, row in zip(answers, rows, strict=True)]
+
+    def _gains(self, scores: list, free_scores: list, rows: list[Row]) -> dict[str, float]:
+        """Constrained minus free, row by row, over all rows and over each group's."""
+        gains = [score - free for score, free in zip(scores, free_scores, strict=True)]
+        by_name: dict[str, list[float | None]] = {"constrained_gain": gains}
+        of_row = [self.group(row) for row in rows] if self.group else []
+        for name in sorted(set(of_row)):
+            own = [gain if group == name else None for gain, group in zip(gains, of_row, strict=True)]
+            by_name[f"constrained_gain_{name}"] = own
+        return summarize(by_name, [row["image_id"] for row in rows])

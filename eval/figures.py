@@ -1,5 +1,6 @@
 """The report's figures as PNG bytes, drawn with matplotlib's object API: no pyplot, nothing kept between calls."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from eval.group_figures import free_constrained_figure, groups_figure
 from eval.panels import (
     BLUE,
     GREY,
@@ -19,11 +21,13 @@ from eval.panels import (
     curve,
     draw_curve,
     panels_over_steps,
+    shortened,
     use_log_scale,
 )
+from eval.tables import GroupRow
 
 GROUP_COLORS = ["#0067b1", "#d55e00", "#009e73", "#b8559a", "#b58900", "#3aa0d8", "#8c564b", "#6b6bd6"]
-FIGURE_NAMES = ("metric", "loss", "gradient_norms", "published")
+FIGURE_NAMES = ("metric", "loss", "gradient_norms", "published", "groups", "free_constrained")
 SMOOTHED_POINTS = 60  # train losses from this many on get a running mean
 
 
@@ -33,11 +37,12 @@ def draw_figures(
     baseline: tuple[str, float] | None = None,
     published_metrics: Sequence[str] = (),
     published_rows: Sequence[tuple[str, Mapping[str, float | None], bool]] = (),
+    groups: Sequence[GroupRow] = (),
 ) -> dict[str, bytes]:
     """Draw those of `FIGURE_NAMES` that there is data for: name to PNG.
 
     `baseline` is a label and a value in the metric's unit; a published row is a name, its numbers, and whether it
-    is this run's.
+    is this run's; `groups` are of one split.
     """
     with rc_context(STYLE):
         figures = (
@@ -45,6 +50,8 @@ def draw_figures(
             loss_figure(log_history),
             gradient_figure(log_history),
             published_figure(published_metrics, published_rows),
+            groups_figure(groups, headline),
+            free_constrained_figure(groups, headline),
         )
         drawn = zip(FIGURE_NAMES, figures, strict=True)
         return {name: as_png(figure) for name, figure in drawn if figure is not None}
@@ -141,7 +148,7 @@ def published_figure(
     """One panel of bars per metric, one bar per row, what was measured here in colour."""
     if not metrics or not rows:
         return None
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1 + 0.36 * len(rows)), layout="constrained")
     names = [shortened(name) for name, _, _ in rows]
     for panel, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
         for position, (_, values, own) in enumerate(rows):
@@ -151,14 +158,10 @@ def published_figure(
             panel.barh(position, value if known else 0, color=color, height=0.68)
             text = f" {value:.3g}" if known else " –"
             panel.text(max(value, 0) if known else 0, position, text, va="center", fontweight="bold" if own else None)
-        panel.set_title(metric, fontsize=11 if len(metrics) < 3 else 8)
+        lines = textwrap.wrap(metric.replace("_", "_ "), 52 // len(metrics))  # at underscores
+        panel.set_title("\n".join(lines).replace("_ ", "_"), fontsize=11 if len(metrics) < 3 else 8)
         panel.set_yticks(range(len(rows)), names)
         panel.margins(x=0.6 / 4 * len(metrics))
         panel.grid(axis="y", visible=False)
     panel.invert_yaxis()
     return figure
-
-
-def shortened(name: str) -> str:
-    """A name that leaves room for the figure."""
-    return name if len(name) <= 28 else f"{name[:27]}…"

@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from eval.allowed_tokens import keep_to
+from eval.constraints import Constraint
+
 Row = dict[str, Any]
 # Checkpoints bring sampling settings along (Qwen2-VL: temperature 0.01, Qwen2.5-VL: a repetition penalty).
 GREEDY = {"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
@@ -36,6 +39,7 @@ def generate(
     batch_size: int = 8,
     num_workers: int = 0,
     autocast: torch.dtype | None = None,
+    constraints: Sequence[Constraint | None] | None = None,
     **generation_kwargs,
 ) -> list[str]:
     """Answer every row; return the texts in the order of `rows`, the same on every process.
@@ -50,30 +54,45 @@ def generate(
         collator: makes prompts only, padded on the left for a decoder (`prompt_only=True`); has `processor`.
         max_new_tokens: longest answer in tokens.
         autocast: the dtype training runs in, if it uses mixed precision.
-        generation_kwargs: override greedy decoding.
+        constraints: what each row's answer may be, one per row; None for a row that may say anything. A row with one
+            possible answer gets it without the model; an answer longer than `max_new_tokens` is still whole. They
+            hold for numbers that can be compared: where the model computes NaN, its row says what comes out.
+        generation_kwargs: override greedy decoding. `num_beams=k, length_penalty=0.0` finds the most likely answer of
+            a set of up to k.
+
+    Raises ValueError for another number of constraints than rows, and for an answer that would end inside.
     """
     state = PartialState()
-    order = _longest_first(rows)
+    constraints = [None] * len(rows) if constraints is None else constraints
+    if len(constraints) != len(rows):
+        raise ValueError(f"{len(constraints)} constraints for {len(rows)} rows")
+    ends = _ends(model, collator.processor.tokenizer)
+    for constraint in {one for one in constraints if one is not None}:
+        constraint.refuse_ends(ends)
+    known = {i: one.only for i, one in enumerate(constraints) if one is not None and one.only is not None}
+    order = [i for i in _longest_first(rows) if i not in known]
     share = order[state.process_index :: state.num_processes]
     n_batches = -(-len(order) // (state.num_processes * batch_size))
     padding = max(0, (n_batches - 1) * batch_size + 1 - len(share))  # a single row makes the last batch
-    loader = DataLoader(
-        Subset(rows, share + order[:1] * padding), batch_size, collate_fn=collator, num_workers=num_workers
-    )
+    asked = share + order[:1] * padding
+    loader = DataLoader(Subset(rows, asked), batch_size, collate_fn=collator, num_workers=num_workers)
     settings = {**GREEDY, "use_cache": True, "max_new_tokens": max_new_tokens, **generation_kwargs}
     device = next(model.parameters()).device
     texts = []
     with _in_eval_mode(model):
         for batch in tqdm(loader, "answering", disable=not state.is_main_process, leave=False):
             batch = {key: value.to(device) for key, value in batch.items()}
+            prompt_length = 1 if model.config.is_encoder_decoder else batch["input_ids"].shape[1]
+            allowed = [constraints[i] for i in asked[len(texts) : len(texts) + batch_size]]
+            kept_to = keep_to(allowed, prompt_length, max_new_tokens, model) if any(allowed) else {}
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                tokens = model.generate(**batch, **settings)
-            if not model.config.is_encoder_decoder:
-                tokens = tokens[:, batch["input_ids"].shape[1] :]
-            texts += _decode(tokens, model, collator.processor.tokenizer)
+                tokens = model.generate(**batch, **settings | kept_to)[:, prompt_length:]
+            free = _decode(tokens[:, :max_new_tokens], ends, collator.processor.tokenizer)
+            for constraint, ids, text in zip(allowed, tokens.tolist(), free, strict=True):
+                texts.append((constraint.text(ids) if constraint else None) or text)
 
-    answers = dict(gather_object(list(zip(share, texts, strict=False))))  # the padding's answers end here
-    return [answers[i] for i in range(len(order))]
+    answers = dict(gather_object(list(zip(share, texts, strict=False)))) | known  # the padding's answers end here
+    return [answers[i] for i in range(len(rows))]
 
 
 @contextmanager
@@ -104,9 +123,12 @@ def _longest_first(rows: datasets.Dataset | Sequence[Row]) -> list[int]:
     return sorted(range(len(lengths)), key=lambda i: -lengths[i])
 
 
-def _decode(tokens: torch.Tensor, model: PreTrainedModel, tokenizer: Any) -> list[str]:
+def _ends(model: PreTrainedModel, tokenizer: Any) -> set[int]:
     eos = model.generation_config.eos_token_id
-    ends = set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
+    return set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
+
+
+def _decode(tokens: torch.Tensor, ends: set[int], tokenizer: Any) -> list[str]:
     silent = {tokenizer.pad_token_id, tokenizer.bos_token_id}  # T5 starts its answer with the padding token
     texts = []
     for ids in tokens.tolist():

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from eval.page import visible
+
 Log = Sequence[Mapping[str, Any]]  # trainer.state.log_history
 Curve = tuple[np.ndarray, np.ndarray]  # steps, values
 
@@ -85,6 +87,12 @@ def use_log_scale(panel: Axes, values: np.ndarray, from_ratio: float) -> None:
         panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 300 else (1,)))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def shortened(name: str) -> str:
+    """A name that leaves room for the figure, without characters that cannot be drawn."""
+    name = visible(name)
+    return name if len(name) <= 28 else f"{name[:27]}…"
 
 
 def as_png(figure: Figure) -> bytes:

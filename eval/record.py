@@ -15,9 +15,13 @@ from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.image_utils import load_image
 
+from eval.confusion import Confusion, confusion
 from eval.evaluation import Evaluation
+from eval.gallery import GalleryItem, best_and_worst
+from eval.generate import without_images
 from eval.page import replace_file
-from eval.report import GalleryItem, Published, best_and_worst, write_report
+from eval.report import write_report
+from eval.tables import Published
 
 Row = dict[str, Any]
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
@@ -99,55 +103,75 @@ class RunRecord:
         lines = [{"split": split, **row} for split, answered in predictions.items() for row in answered]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         _write(folder / "predictions.jsonl", text)
+        split = next(reversed(predictions), "")  # whose answers the report shows
+        answered, of_split = predictions.get(split, []), rows.get(split, [])
+        plain = without_images(of_split) if answered and self.evaluation.group else []
         return write_report(
             folder,
             title=self.title,
             headline=self.evaluation.headline,
             log_history=log_history,
             results=results,
-            gallery=self._gallery(predictions, rows),
+            gallery=self._gallery(answered, of_split, plain),
             published=self.published,
             run=run,
             rejected=self.rejected,
+            groups=self.evaluation.groups,
+            confusions=self._confusions(answered, plain),
+            answered_split=split,
         )
 
     def conclude(self, model: PreTrainedModel, rows: dict[str, Any], log_history: list[dict[str, float]]) -> None:
         """Evaluate `rows` (split -> rows) on every process, write everything for good and say where it is."""
-        answered = {split: self.evaluation(model, part) for split, part in rows.items()}
+        answered = {split: self.evaluation(model, part, compare=True) for split, part in rows.items()}
         results = {split: metrics for split, (metrics, _) in answered.items()}
         predictions = {split: predicted for split, (_, predicted) in answered.items()}
         report = self.write(log_history, results, predictions, rows, finished=True)
         if report is not None:
             for split, metrics in results.items():
-                print(f"{split}: {self._headline(metrics)}")
+                print(f"{split}: {self._line(metrics, self.evaluation.headline)}")
+                for group in self.evaluation.groups:
+                    print(f"  {group}: {self._line(metrics, f'{self.evaluation.headline}_{group}')}")
             print(f"report: {report}")
 
-    def _headline(self, metrics: dict[str, float]) -> str:
-        name = self.evaluation.headline
-        parts = [f"n = {metrics['n']:.0f}"]
+    @staticmethod
+    def _line(metrics: dict[str, float], name: str) -> str:
+        parts = [f"n = {metrics.get(f'{name}_n', metrics['n']):.0f}"]
         if name in metrics:
             parts.insert(0, f"{name} {metrics[name]:.3f}")
         if f"{name}_low" in metrics:
             parts.append(f"95% interval {metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}")
-        if f"baseline_{name}" in metrics:
-            parts.append(f"baseline {metrics[f'baseline_{name}']:.3f}")
+        for known in ("baseline", "free"):
+            if f"{known}_{name}" in metrics:
+                parts.append(f"{known} {metrics[f'{known}_{name}']:.3f}")
         return ", ".join(parts)
 
-    def _gallery(self, predictions: dict[str, list[Row]], rows: dict[str, Any]) -> list[GalleryItem]:
-        """The last split's rows; only those that the report shows get their image decoded and drawn on."""
-        if not predictions:
-            return []
-        split = list(predictions)[-1]
-        items = [GalleryItem(row["id"], None, "", row["reference"], "", row["score"]) for row in predictions[split]]
+    def _gallery(self, predictions: list[Row], rows: Any, plain: list[Row]) -> list[GalleryItem]:
+        """One item per answered row; only those that the report shows get their image decoded and drawn on."""
+        items = [GalleryItem(row["id"], None, "", row["reference"], "", row["score"]) for row in predictions]
+        for item, row in zip(items, plain, strict=False):  # plain rows only where they have groups
+            item.group, item.image_id = self.evaluation.group(row), str(row.get("image_id", ""))
         shown = {id(item) for part in best_and_worst(items) for item in part}
-        for i, (item, predicted) in enumerate(zip(items, predictions[split], strict=True)):
+        for i, (item, predicted) in enumerate(zip(items, predictions, strict=True)):
             if id(item) in shown:
-                row = rows[split][i]
+                row = rows[i]
                 item.question, item.prediction = self.evaluation.question(row), predicted["prediction"]
                 item.image, draw = _picture(row), self.evaluation.draw
                 if draw and item.image is not None:
                     item.image = draw(item.image, row, item.prediction)
         return items
+
+    def _confusions(self, predictions: list[Row], plain: list[Row]) -> dict[str, Confusion]:
+        """One table per group whose answers have classes; an answer without one is none of the true classes."""
+        group, label = self.evaluation.group, self.evaluation.label
+        classes = {name: ([], []) for name in self.evaluation.groups}
+        for row, predicted in zip(plain, predictions, strict=True) if plain and label else ():
+            true, said = (label(row, predicted[key]) for key in ("reference", "prediction"))
+            if true is not None:
+                references, answers = classes.setdefault(group(row), ([], []))
+                references.append(true)
+                answers.append("" if said is None else said)
+        return {name: confusion(*pairs) for name, pairs in classes.items() if pairs[0]}
 
 
 def _picture(row: Row) -> Image.Image | None:

@@ -94,3 +94,33 @@ def summarize(
             low, high = bootstrap_interval(values, counted_groups, seed=seed, statistic=statistic)
             summary[f"{name}_low"], summary[f"{name}_high"] = low, high
     return summary
+
+
+def macro_average(
+    name: str, scores: Sequence[float], classes: Sequence[str], groups: Sequence[str] | None = None, seed: int = 0
+) -> dict[str, float]:
+    """Mean over classes of each class's mean score, so that a rare class counts as much as a frequent one.
+
+    `scores`, `classes` and `groups` have one entry per row, as in `bootstrap_interval`; a resample's mean runs over
+    the classes that it holds. Returns `<name>`, and `<name>_low` and `<name>_high` for two or more rows or groups.
+    """
+    _, of_class = np.unique(np.asarray(classes), return_inverse=True)
+    _, of_group = np.unique(np.arange(len(scores)) if groups is None else np.asarray(groups), return_inverse=True)
+    table = np.zeros((of_group.max() + 1, 2, of_class.max() + 1))  # per group: sum and number of rows of each class
+    np.add.at(table, (of_group, 0, of_class), scores)
+    np.add.at(table, (of_group, 1, of_class), 1)
+
+    def macro(chosen: np.ndarray) -> float:
+        sums, counts = table[chosen].sum(axis=0)
+        return float((sums[counts > 0] / counts[counts > 0]).mean())
+
+    every = np.arange(len(table))
+    metrics = {name: macro(every)}
+    if len(table) >= 2:
+        generator = np.random.default_rng(seed)
+        result = bootstrap(
+            (every,), macro, n_resamples=1000, vectorized=False, method="percentile", random_state=generator
+        )
+        metrics[f"{name}_low"] = float(result.confidence_interval.low)
+        metrics[f"{name}_high"] = float(result.confidence_interval.high)
+    return metrics

@@ -22,14 +22,14 @@ Your own photographs: --dataset_name FOLDER, an imagefolder whose metadata.jsonl
 """
 
 import math
-import sys
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from PIL import Image
-from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, TrlParser, get_peft_config
+from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_config
 
-from callbacks import GenerationEvalCallback, GradNormCallback, LabelAuditCallback, ReportCallback
+from callbacks.run import launch, train_watched
 from collators import ChatCollator
 from collators.fit import set_pixel_budget
 from collators.rows import BadRow, DataError, hold_out, load_split, usable_rows
@@ -39,7 +39,8 @@ from eval.evaluation import Evaluation
 from eval.record import RunRecord, describe_run
 from eval.report import Published
 from models.checkpoints import CheckpointError, left_by_a_run, load_checkpoint
-from models.precision import launched_dtype, launched_precision, small_card, trainable_in_float32
+from models.precision import launched_dtype, small_card, trainable_in_float32
+from models.settings import RunSettings
 
 SYSTEM = """You are a Vision Language Model specialized in interpreting visual data from product images.
 Your task is to analyze the provided product images and detect the nutrition tables in a certain format.
@@ -79,12 +80,8 @@ class Data(ScriptArguments):
 
 
 @dataclass
-class Training(SFTConfig):
+class Training(RunSettings, SFTConfig):
     output_dir: str = "outputs/nutrition_tables"
-    do_train: bool = True
-    do_predict: bool = True
-    bf16: bool = field(default_factory=lambda: launched_precision() == "bf16")
-    fp16: bool = field(default_factory=lambda: launched_precision() == "fp16")
     num_train_epochs: float = 3
     per_device_train_batch_size: int = 1
     gradient_accumulation_steps: int = 8
@@ -93,15 +90,9 @@ class Training(SFTConfig):
     warmup_steps: float = 100
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
-    save_total_limit: int = 1
-    load_best_model_at_end: bool = True
     metric_for_best_model: str = "eval_iou_mean"
-    greater_is_better: bool = True
     max_length: int | None = None  # the pixel budget bounds a row, and nothing else may cut it
-    dataloader_num_workers: int = 4
-    remove_unused_columns: bool = False
     dataset_kwargs: dict = field(default_factory=lambda: {"skip_prepare_dataset": True})
-    report_to: str = "none"
 
 
 @dataclass
@@ -157,7 +148,7 @@ def to_chat(row: dict, codec: BoxCodec) -> dict:
     }
 
 
-def to_question(data: Data, image: Image.Image, question: str) -> dict:
+def to_question(data: Data, folder: Path, image: Image.Image, question: str) -> dict:
     """A picture that nobody has annotated, as a row to answer."""
     return {"id": "", "image": image, "image_size": list(image.size), "boxes": [], "messages": prompt(question)}
 
@@ -232,23 +223,10 @@ def main(data: Data, training: Training, model: Model) -> None:
             peft_config=get_peft_config(model),
         )
         trainable_in_float32(trainer.model)
-        watch = GenerationEvalCallback(trainer, validation, record.evaluation, limit=data.eval_rows)
-        for callback in (LabelAuditCallback(), GradNormCallback(trainer), watch, ReportCallback(record, watch)):
-            trainer.add_callback(callback)
-        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-        trainer.save_model()
-        trainer.save_state()
-        network, log_history = trainer.model, trainer.state.log_history
+        network, log_history = train_watched(trainer, record, validation, data.eval_rows)
 
     record.conclude(network, {"validation": validation, "test": test} if training.do_predict else {}, log_history)
 
 
 if __name__ == "__main__":
-    try:
-        arguments = TrlParser((Data, Training, Model)).parse_args_and_config()
-    except (ValueError, OSError) as error:  # a misspelt key, no such file
-        sys.exit(f"error: {error}")
-    try:
-        main(*arguments)
-    except (DataError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+    launch(main, (Data, Training, Model), refusals=(DataError, CheckpointError))

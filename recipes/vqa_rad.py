@@ -19,7 +19,6 @@ Your own questions: --dataset_name FOLDER, either VQA-RAD's original JSON beside
 
 import hashlib
 import json
-import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,9 +28,9 @@ from peft import get_peft_model, prepare_model_for_kbit_training
 from PIL import Image as PILImage
 from PIL import ImageOps
 from transformers import Seq2SeqTrainingArguments
-from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config
+from trl import ModelConfig, ScriptArguments, get_peft_config
 
-from callbacks import GenerationEvalCallback, GradNormCallback, LabelAuditCallback, ReportCallback
+from callbacks.run import launch, train_watched
 from collators import Seq2SeqCollator
 from collators.rows import (
     BadRow,
@@ -48,7 +47,8 @@ from eval.report import Published
 from eval.text import MajorityAnswers, majority_answers, text_metrics
 from models.blip2 import TokenMeanTrainer
 from models.checkpoints import CheckpointError, load_checkpoint
-from models.precision import launched_dtype, launched_precision, trainable_in_float32
+from models.precision import launched_dtype, trainable_in_float32
+from models.settings import RunSettings
 
 INSTRUCTIONS = (
     "Instructions: You are a helpful medical assistant. The following are questions about medical knowledge. "
@@ -83,12 +83,8 @@ class Data(ScriptArguments):
 
 
 @dataclass
-class Training(Seq2SeqTrainingArguments):
+class Training(RunSettings, Seq2SeqTrainingArguments):
     output_dir: str = "outputs/vqa_rad"
-    do_train: bool = True
-    do_predict: bool = True
-    bf16: bool = field(default_factory=lambda: launched_precision() == "bf16")
-    fp16: bool = field(default_factory=lambda: launched_precision() == "fp16")
     num_train_epochs: float = 5
     per_device_train_batch_size: int = 1
     gradient_accumulation_steps: int = 8
@@ -96,13 +92,7 @@ class Training(Seq2SeqTrainingArguments):
     logging_steps: float = 10
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
-    save_total_limit: int = 1
-    load_best_model_at_end: bool = True
     metric_for_best_model: str = "eval_token_f1"
-    greater_is_better: bool = True
-    dataloader_num_workers: int = 4
-    remove_unused_columns: bool = False
-    report_to: str = "none"
 
 
 @dataclass
@@ -160,7 +150,7 @@ def read(data: Data) -> dict[str, Dataset]:
     }
 
 
-def to_question(data: Data, image: PILImage.Image, question: str) -> dict:
+def to_question(data: Data, folder: Path, image: PILImage.Image, question: str) -> dict:
     """A question that nobody has answered, as a row."""
     return {"id": "", "image": image, "question": question, "prompt": prompt(question, data.exemplar)}
 
@@ -252,23 +242,10 @@ def main(data: Data, training: Training, model: Model) -> None:
             eval_dataset=validation,
             processing_class=processor,
         )
-        watch = GenerationEvalCallback(trainer, validation, record.evaluation, limit=data.eval_rows)
-        for callback in (LabelAuditCallback(), GradNormCallback(trainer), watch, ReportCallback(record, watch)):
-            trainer.add_callback(callback)
-        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-        trainer.save_model()
-        trainer.save_state()
-        network, log_history = trainer.model, trainer.state.log_history
+        network, log_history = train_watched(trainer, record, validation, data.eval_rows)
 
     record.conclude(network, {"validation": validation, "test": test} if training.do_predict else {}, log_history)
 
 
 if __name__ == "__main__":
-    try:
-        arguments = TrlParser((Data, Training, Model)).parse_args_and_config()
-    except (ValueError, OSError) as error:  # a misspelt key, no such file
-        sys.exit(f"error: {error}")
-    try:
-        main(*arguments)
-    except (DataError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+    launch(main, (Data, Training, Model), refusals=(DataError, CheckpointError))

@@ -13,11 +13,14 @@ from transformers import (
 from trl import ModelConfig, SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from callbacks import GenerationEvalCallback, IoUCallback
+from callbacks import GenerationEvalCallback, IoUCallback, TypeAccuracyCallback
 from collators import ChatCollator
 from eval.box_codecs import Qwen2VLBoxes
 from eval.boxes import box_metrics
 from eval.evaluation import Evaluation
+from eval.question_types import OPEN, QuestionType
+from eval.type_accuracy import typed_majority
+from eval.typed_answers import TYPES
 from models.checkpoints import load_checkpoint
 from tests import tiny
 
@@ -230,3 +233,51 @@ def test_boxes_are_watched_in_somebody_elses_trainer_with_trls_collator(tmp_path
     assert evaluations(trainer, "eval_unparseable_rate") == [0.5]
     assert codec.decode(watch.predictions[1]["reference"], size) == true
     assert watch.predictions[0]["score"] == pytest.approx(1.0)
+
+
+def typed_rows() -> list[dict]:
+    """The colours the model knows by heart, as choices of one image each; the answer of "yellow" is free text."""
+    kind = QuestionType("mcq", ("red", "white", "it is green", "nothing at all"))
+    rows = [row | {"question": tiny.QUESTION, "image_id": row["id"]} for row in tiny.chat_rows()]
+    return [row | (kind if row["answer"] in kind.choices else OPEN).columns() for row in rows]
+
+
+def test_accuracy_by_type_is_logged_with_its_baseline_and_steers_the_best_model(tmp_path):
+    network, processor = checkpoint()
+    rows = typed_rows()
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_accuracy_mcq", "greater_is_better": True}
+    args = settings(tmp_path, max_steps=2, **best)
+    trainer = Trainer(network, args, data_collator=ChatCollator(processor), train_dataset=rows, eval_dataset=rows[:2])
+    majority = typed_majority(["red", "red", "white"], ["mcq"] * 3, [tiny.QUESTION] * 3)
+    watch = TypeAccuracyCallback(trainer, rows, ChatCollator(processor, prompt_only=True), majority)
+    trainer.add_callback(watch)
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "eval_accuracy_mcq" in log]
+    first = logs[0]
+    assert first["eval_accuracy"] == first["eval_accuracy_mcq"] == first["eval_accuracy_macro"] == 1.0
+    assert first["eval_n"] == 8 and first["eval_accuracy_mcq_n"] == 4 and first["eval_accuracy_open_ended_n"] == 4
+    assert first["eval_baseline_accuracy_mcq"] == 0.25 and first["eval_accuracy_mcq_high"] == 1.0
+    assert {f"eval_accuracy_{kind}_n" for kind in TYPES} <= set(first)
+    assert trainer.state.best_metric == 1.0 and trainer.state.best_global_step == 1
+    assert logs[1]["eval_accuracy_open_ended"] < 1  # the second step ruins the model,
+    choices = {choice for row in rows for choice in row["choices"]}
+    answered = {row["prediction"] for row in watch.predictions if row["question_type"] == "mcq"}
+    assert answered <= choices  # but even so it says nothing else
+
+
+def test_free_answers_stand_beside_constrained_ones_with_their_paired_difference():
+    network, processor = checkpoint(tiny.qwen2_vl())  # knows nothing
+    rows = typed_rows()
+    watched = TypeAccuracyCallback(None, rows, ChatCollator(processor, prompt_only=True)).evaluation
+    metrics, predictions = watched(network, rows, compare=True)
+    free, _ = TypeAccuracyCallback(None, rows, ChatCollator(processor, prompt_only=True), constrain=False).evaluation(
+        network, rows
+    )
+    assert metrics["free_accuracy"] == free["accuracy"] and metrics["free_accuracy_mcq"] == free["accuracy_mcq"]
+    gains = [row["score"] - row["free_score"] for row in predictions]
+    assert metrics["constrained_gain"] == pytest.approx(metrics["accuracy"] - metrics["free_accuracy"])
+    assert metrics["constrained_gain"] == pytest.approx(sum(gains) / 8) and metrics["constrained_gain_open_ended"] == 0
+    assert metrics["constrained_gain_mcq_n"] == 4 and metrics["n"] == 8
+    assert metrics["constrained_gain_low"] <= metrics["constrained_gain"] <= metrics["constrained_gain_high"]
+    same, _ = watched(network, rows)
+    assert not [key for key in same if key.startswith(("free_", "constrained_gain"))]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image, ImageDraw
 from transformers import AutoProcessor
 
@@ -17,10 +18,12 @@ from collators.rows import check_image
 from demo.blip2 import write_blip2
 from demo.qwen2_vl import write_qwen2_vl
 from eval.boxes import Qwen2VLBoxes
-from recipes import nutrition_tables, vqa_rad
+from recipes import kvasir_vqa, nutrition_tables, vqa_rad
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT.parent / "shared" / "data"
+RECIPES = [nutrition_tables, kvasir_vqa, vqa_rad]
+HEADLINES = {nutrition_tables: "iou_mean", kvasir_vqa: "accuracy", vqa_rad: "token_f1"}
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
 QUIET = dict(
     report_to="none",
@@ -89,15 +92,48 @@ def scans(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def polyps(tmp_path_factory) -> Path:
+    """Eight colours on four pictures each, in the Hub's schema; every picture asks one of four questions."""
+    folder = tmp_path_factory.mktemp("polyps")
+    (folder / "images").mkdir()
+    lines, texts = [], []
+    for i, colour in enumerate(COLOURS):
+        asked = [
+            ("Is there text?", ["yes", "no"][i % 2]),
+            ("How many polyps are in the image?", str(i)),
+            ("What is the size of the polyp?", ["<5mm", "5-10mm", ">20mm"][i % 3]),
+            ("What color is the abnormality? If more than one separate with ;", ["pink", "pink; red"][i % 2]),
+        ]
+        for copy in range(4):
+            name, (question, answer) = f"images/{colour}{copy}.png", asked[i % 4]
+            Image.new("RGB", (112, 112), colour).save(folder / name)
+            row = {"file_name": name, "source": "drawn", "img_id": f"{colour}{copy}"}
+            lines.append(json.dumps({**row, "question": question, "answer": answer}))
+            texts += [answer, question]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    data_files = "  - split: raw\n    path:\n    - metadata.jsonl\n    - images/*\n"
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{data_files}---\n")
+    write_qwen2_vl(folder / "model", texts, phrases=[kvasir_vqa.SYSTEM])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def datasets(tables, polyps, scans) -> dict:
+    return {nutrition_tables: tables, kvasir_vqa: polyps, vqa_rad: scans}
+
+
 def run(recipe, dataset: Path, output: Path, data: dict | None = None, model: dict | None = None, **training) -> dict:
     """Run a recipe in this process; return its results, its log and its predictions."""
     settings = {**QUIET, "output_dir": str(output), **training}
-    plain = {"load_in_8bit": False, "use_peft": False} if recipe is vqa_rad else {"tune": "all"}
-    if recipe is nutrition_tables:
+    plain = {"tune": "all"} if recipe is nutrition_tables else {"use_peft": False}
+    plain |= {"load_in_8bit": False} if recipe is vqa_rad else {}
+    data = {"validation_fraction": 0.15 if recipe is kvasir_vqa else 0, **(data or {})}
+    if recipe is not vqa_rad:
         settings["gradient_checkpointing"] = False
-        data = {"min_pixels": 112 * 112, "max_pixels": 112 * 112, "max_new_tokens": 48, **(data or {})}
+        data = {"min_pixels": 112 * 112, "max_pixels": 112 * 112, "max_new_tokens": 48, **data}
     recipe.main(
-        recipe.Data(dataset_name=str(dataset), validation_fraction=0, **(data or {})),
+        recipe.Data(dataset_name=str(dataset), **data),
         recipe.Training(**settings),
         recipe.Model(**{"model_name_or_path": str(dataset / "model"), "dtype": "float32", **plain, **(model or {})}),
     )
@@ -110,12 +146,12 @@ def run(recipe, dataset: Path, output: Path, data: dict | None = None, model: di
 
 
 @pytest.fixture(scope="module")
-def overfitted(tables, scans, tmp_path_factory) -> dict:
-    """Both recipes after they have learnt their eight rows by heart."""
+def overfitted(datasets, tmp_path_factory) -> dict:
+    """The recipes after they have learnt their eight rows by heart."""
     return {
         recipe: run(
             recipe,
-            dataset,
+            datasets[recipe],
             tmp_path_factory.mktemp("overfitted") / "run",
             max_steps=steps,
             per_device_train_batch_size=8,
@@ -124,29 +160,28 @@ def overfitted(tables, scans, tmp_path_factory) -> dict:
             warmup_steps=10,
         )
         | {"output": tmp_path_factory.getbasetemp() / f"overfitted{i}" / "run"}
-        for i, (recipe, dataset, steps, rate) in enumerate(
-            [(nutrition_tables, tables, 160, 3e-3), (vqa_rad, scans, 120, 3e-3)]
+        for i, (recipe, steps, rate) in enumerate(
+            [(nutrition_tables, 160, 3e-3), (kvasir_vqa, 100, 3e-3), (vqa_rad, 120, 3e-3)]
         )
     }
 
 
-@pytest.mark.parametrize("recipe", [nutrition_tables, vqa_rad], ids=lambda recipe: recipe.__name__)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
 def test_eight_rows_are_learnt_by_heart(recipe, overfitted):
     learnt = overfitted[recipe]
     assert [log["loss"] for log in learnt["log"] if "loss" in log][-1] < 0.05
-    assert learnt["results"]["test"][{nutrition_tables: "iou_mean", vqa_rad: "token_f1"}[recipe]] == pytest.approx(1.0)
+    assert learnt["results"]["test"][HEADLINES[recipe]] == pytest.approx(1.0)
     assert all(row["prediction"] == row["reference"] for row in learnt["predictions"])
-    assert learnt["results"]["test"]["n"] == 8
+    assert learnt["results"]["test"]["n"] == (5 if recipe is kvasir_vqa else 8)
 
 
-@pytest.mark.parametrize("recipe", [nutrition_tables, vqa_rad], ids=lambda recipe: recipe.__name__)
-def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(recipe, tables, scans, tmp_path):
-    dataset = {nutrition_tables: tables, vqa_rad: scans}[recipe]
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(recipe, datasets, tmp_path):
     seen = []
     for size, accumulation in [(8, 1), (4, 2), (2, 4), (1, 8)]:
         log = run(
             recipe,
-            dataset,
+            datasets[recipe],
             tmp_path / f"{size}x{accumulation}",
             do_predict=False,
             max_steps=1,
@@ -157,15 +192,14 @@ def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(recipe, tables,
     torch.testing.assert_close(torch.tensor(seen), torch.tensor(seen[:1] * 4), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("recipe", [nutrition_tables, vqa_rad], ids=lambda recipe: recipe.__name__)
-def test_two_processes_evaluate_to_the_same_numbers_as_one(recipe, tables, scans, overfitted, tmp_path):
-    dataset = {nutrition_tables: tables, vqa_rad: scans}[recipe]
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_two_processes_evaluate_to_the_same_numbers_as_one(recipe, datasets, overfitted, tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]
     command += ["--mixed_precision", "no", "--num_processes", "2", "--main_process_port", "0"]
     command += [f"recipes/{recipe.__name__.split('.')[-1]}.py", "--use_cpu", "true", "--do_train", "false"]
     command += [
         "--validation_fraction",
-        "0.3",
+        "0.15" if recipe is kvasir_vqa else "0.3",
         "--per_device_eval_batch_size",
         "2",
         "--dataloader_num_workers",
@@ -173,7 +207,7 @@ def test_two_processes_evaluate_to_the_same_numbers_as_one(recipe, tables, scans
         "--output_dir",
         str(tmp_path),
     ]
-    command += ["--dataset_name", str(dataset), "--model_name_or_path", str(overfitted[recipe]["output"])]
+    command += ["--dataset_name", str(datasets[recipe]), "--model_name_or_path", str(overfitted[recipe]["output"])]
     command += ["--load_in_8bit", "false"] if recipe is vqa_rad else []
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -181,9 +215,10 @@ def test_two_processes_evaluate_to_the_same_numbers_as_one(recipe, tables, scans
     results = json.loads((tmp_path / "results.json").read_text())
     assert json.loads((tmp_path / "run.json").read_text())["processes"] == 2
     assert results["test"] == pytest.approx(overfitted[recipe]["results"]["test"])
-    assert results["validation"]["n"] == 2
+    assert results["validation"]["n"] == (5 if recipe is kvasir_vqa else 2)
     predictions = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert [row for row in predictions if row["split"] == "test"] == overfitted[recipe]["predictions"]
+    learnt = [row for row in overfitted[recipe]["predictions"] if row["split"] == "test"]
+    assert [row for row in predictions if row["split"] == "test"] == learnt
 
 
 @pytest.mark.parametrize("tune", ["language", "vision", "joint"])
@@ -244,9 +279,9 @@ def fails(recipe: str, *arguments: str, monkeypatch) -> str:
     return stopped.value.code
 
 
-@pytest.mark.parametrize("recipe", ["nutrition_tables", "vqa_rad"])
-def test_what_cannot_work_ends_in_one_clear_line(recipe, tables, scans, tmp_path, monkeypatch):
-    dataset = {"nutrition_tables": tables, "vqa_rad": scans}[recipe]
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_what_cannot_work_ends_in_one_clear_line(recipe, datasets, tmp_path, monkeypatch):
+    dataset, recipe = datasets[recipe], recipe.__name__.split(".")[-1]
     common = ["--output_dir", str(tmp_path / "out"), "--use_cpu", "true", "--load_in_8bit", "false"]
     good_data, good_model = ["--dataset_name", str(dataset)], ["--model_name_or_path", str(dataset / "model")]
 
@@ -260,8 +295,8 @@ def test_what_cannot_work_ends_in_one_clear_line(recipe, tables, scans, tmp_path
     plain.mkdir()
     (plain / "train.csv").write_text("a,b\n1,2\n")
     (plain / "test.csv").write_text("a,b\n1,2\n")
-    line = fails(recipe, *common, *good_model, "--dataset_name", str(plain), "--dataset_test_split", "test",
-                 monkeypatch=monkeypatch)  # fmt: skip
+    splits = ["--dataset_train_split", "train", "--dataset_test_split", "test"]
+    line = fails(recipe, *common, *good_model, "--dataset_name", str(plain), *splits, monkeypatch=monkeypatch)
     assert "no column" in line and "'a'" in line
 
     (tmp_path / "typo.yaml").write_text("learning_rat: 1.0\n")
@@ -269,18 +304,19 @@ def test_what_cannot_work_ends_in_one_clear_line(recipe, tables, scans, tmp_path
     assert "learning_rat" in line
 
 
-@pytest.mark.parametrize("recipe", ["nutrition_tables", "vqa_rad"])
-def test_a_dataset_without_a_usable_row_is_refused(recipe, tables, scans, tmp_path, monkeypatch):
-    source = {"nutrition_tables": tables, "vqa_rad": scans}[recipe]
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_a_dataset_without_a_usable_row_is_refused(recipe, datasets, tmp_path, monkeypatch):
+    source, name = datasets[recipe], recipe.__name__.split(".")[-1]
     broken = tmp_path / "broken"
     shutil.copytree(source, broken, ignore=shutil.ignore_patterns("model"))
     for image in broken.rglob("*.png"):
         image.write_bytes(b"")
     arguments = ["--dataset_name", str(broken), "--model_name_or_path", str(source / "model"), "--use_cpu", "true"]
     arguments += ["--output_dir", str(tmp_path / "out"), "--load_in_8bit", "false"]
-    line = fails(recipe, *arguments, monkeypatch=monkeypatch)
-    assert line.startswith("error: none of the 8 rows of 'train' can be used")
-    assert len((tmp_path / "out" / "rejected.jsonl").read_text().splitlines()) == 16
+    line = fails(name, *arguments, monkeypatch=monkeypatch)
+    assert line.startswith(f"error: none of the {22 if recipe is kvasir_vqa else 8} rows of 'train' can be used")
+    refused = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert len(refused) == (32 if recipe is kvasir_vqa else 16)
 
 
 @pytest.mark.skipif(not (REAL / "nutrition_tables").is_dir(), reason="the real samples are not on this machine")
@@ -337,3 +373,75 @@ def test_a_split_by_image_asks_about_no_image_of_training_and_the_exemplar_is_sh
     )
     shown = vqa_rad.prompt("Why?", exemplar=True, domain="open")
     assert shown.endswith("A: No.\nGiven <img>. Q: Why? (open domain)\nA:") and shown.startswith("Instructions: ")
+
+
+def test_kvasir_vqa_is_split_by_image_into_the_published_sizes(monkeypatch):
+    """Of 6,500 images 4,550, 975 and 975, whatever the number of questions about each."""
+    images = [f"image{i}" for i in range(6500) for _ in range(1 + i % 3)]
+    texts = ["?"] * len(images)
+    rows = Dataset.from_dict({"image": texts, "question": texts, "answer": texts, "img_id": images})
+    monkeypatch.setattr(kvasir_vqa, "load_split", lambda *arguments: rows)
+    parts = kvasir_vqa.read(kvasir_vqa.Data())
+    of_part = {name: set(part["img_id"]) for name, part in parts.items()}
+    assert {name: len(ids) for name, ids in of_part.items()} == {"train": 4550, "validation": 975, "test": 975}
+    assert len(set.union(*of_part.values())) == 6500 and sum(map(len, parts.values())) == len(images)
+    assert of_part == {name: set(part["img_id"]) for name, part in kvasir_vqa.read(kvasir_vqa.Data()).items()}
+    assert of_part != {n: set(p["img_id"]) for n, p in kvasir_vqa.read(kvasir_vqa.Data(split_seed=1)).items()}
+
+
+def test_kvasir_vqa_s_prompt_says_type_and_valid_answers_unless_told_not_to(overfitted, polyps):
+    question = "What color is the abnormality? If more than one separate with ;"
+    types = kvasir_vqa.QuestionTypes.load(overfitted[kvasir_vqa]["output"] / "question_types.json")
+    row = {"question": question, "answer": " red; pink", "img_id": "a", "number": 7, "image_size": [9, 9]}
+    typed, untyped = (kvasir_vqa.to_chat(row, types, typed_prompt=typed) for typed in (True, False))
+    assert [message["role"] for message in typed["messages"]] == ["system", "user", "assistant"]
+    asked = typed["messages"][1]["content"][1]["text"]
+    assert asked == f"Question type: color\nQuestion: {question}\nValid answers: pink, red"
+    assert untyped["messages"][1]["content"][1]["text"] == f"Question: {question}"
+    assert typed["messages"][2] == untyped["messages"][2] and typed["answer"] == "red; pink" and typed["id"] == "a#7"
+    with pytest.raises(kvasir_vqa.BadRow, match="placeholder"):
+        kvasir_vqa.to_chat(row | {"question": "none", "answer": "nan"}, types, typed_prompt=True)
+
+
+def test_kvasir_vqa_stands_free_beside_constrained_and_a_type_without_rows_is_n_0(overfitted):
+    learnt = overfitted[kvasir_vqa]
+    test = learnt["results"]["test"]
+    assert test["free_accuracy"] == test["accuracy"] == 1 and test["constrained_gain"] == 0
+    assert test["accuracy_open_ended_n"] == 0 and "accuracy_open_ended" not in test
+    assert sum(test[f"accuracy_{kind}_n"] for kind in ("yes_no", "color", "size_numeric", "count_numeric")) == 5
+    assert test["baseline_accuracy"] < 1
+    assert {"free_prediction", "free_score", "question_type"} <= set(learnt["predictions"][0])
+
+
+def test_an_untrained_kvasir_vqa_says_nothing_but_what_is_allowed(polyps, tmp_path):
+    ended = run(kvasir_vqa, polyps, tmp_path, data={"test_fraction": 0.5, "max_new_tokens": 3}, do_train=False)
+    types = kvasir_vqa.QuestionTypes.load(tmp_path / "question_types.json")
+    free = 0
+    for row in ended["predictions"]:
+        kind = types[row["question"]]
+        if kind.name != "open_ended":
+            allowed = set(kind.choices) | ({str(i) for i in range(1000)} if kind.units else set())
+            assert set(row["prediction"].split("; ")) <= allowed
+            free += not set(row["free_prediction"].split("; ")) <= allowed
+    assert free > 0
+    gains = [row["score"] - row["free_score"] for row in ended["predictions"] if row["split"] == "test"]
+    assert ended["results"]["test"]["constrained_gain"] == pytest.approx(sum(gains) / len(gains))
+
+
+def test_ask_types_a_question_as_the_run_did(polyps, overfitted, capsys):
+    from eval.ask import main as ask
+
+    ask([str(overfitted[kvasir_vqa]["output"]), str(polyps / "images" / "blue0.png"), "Is there text?"])
+    assert capsys.readouterr().out.splitlines()[-1].endswith(("blue0.png: yes", "blue0.png: no"))
+
+
+def test_an_answer_that_constrained_decoding_cannot_give_ends_the_run_before_it_trains(polyps, tmp_path, monkeypatch):
+    hostile = tmp_path / "hostile"
+    shutil.copytree(polyps, hostile, ignore=shutil.ignore_patterns("model"))
+    file = hostile / "metadata.jsonl"
+    file.write_text(file.read_text().replace('"pink"', '"pi<|im_end|>nk"'))
+    arguments = ["--dataset_name", str(hostile), "--model_name_or_path", str(polyps / "model"), "--use_cpu", "true"]
+    line = fails("kvasir_vqa", *arguments, "--output_dir", str(tmp_path / "out"), monkeypatch=monkeypatch)
+    assert line == "error: the answer 'pi<|im_end|>nk' ends its turn more than once"
+    line = fails("kvasir_vqa", *arguments, "--test_fraction", "0.9", monkeypatch=monkeypatch)
+    assert line == "error: validation_fraction and test_fraction leave no image to train on: their sum must be below 1"

@@ -3,6 +3,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 
+import datasets
 import pytest
 import torch
 from PIL import Image
@@ -82,6 +83,46 @@ def test_a_finished_run_leaves_its_numbers_answers_arguments_and_report(tmp_path
     printed = capsys.readouterr().out
     assert re.search(r"test: exact 0\.750, n = 4, 95% interval 0\.\d+ to 1\.000", printed)
     assert f"report: {tmp_path / 'out' / 'report.html'}" in printed
+
+
+def test_groups_reach_the_report_with_their_confusions_and_failures(tmp_path, trained):
+    model, processor = trained
+    rows = [row | {"image_id": row["id"][0], "kind": "color"} for row in tiny.chat_rows()]
+    rows[0]["answer"], rows[3]["kind"], rows[5]["kind"] = "white", "open", "unlisted"
+
+    def score(answers, rows):
+        metrics = exact_match(answers, rows)
+        return metrics | {"exact_color": 0.8, "exact_color_n": 6, "exact_open_n": 0, "exact_open": 1.0}
+
+    changes = {
+        "metric": score,
+        "groups": ("open", "color"),
+        "group": lambda row: row["kind"] if "images" not in row else None,
+        "label": lambda row, answer: None if row["kind"] == "open" or "nothing" in answer else answer,
+    }
+    record = record_of(processor, tmp_path, **changes)
+    record.conclude(model, {"test": datasets.Dataset.from_list(rows)}, [])
+    page = (tmp_path / "report.html").read_text()
+    assert "By group" in page and (tmp_path / "figures" / "groups.png").is_file()
+    section = page[page.index("Confusions") : page.index("Failures")]
+    captions = re.findall(r"<bdi>(\w+)</bdi></b> (\d+) of (\d+) on the diagonal", section)
+    assert captions == [("color", "3", "4"), ("unlisted", "1", "1")]  # two true answers have no class
+    assert "Right answers" in page and re.search("Failures.*?1 of 1<", page)
+    assert page[page.index("Failures") :].count('<bdi class="tag">color</bdi>') == 1
+
+
+def test_an_answer_of_no_class_counts_as_a_wrong_one(tmp_path, trained):
+    rows = [{"id": str(i), "answer": answer} for i, answer in enumerate(["yes", "no", "describe"])]
+    changes = {"group": lambda row: "all", "label": lambda row, answer: answer if answer in ("yes", "no") else None}
+    record = record_of(trained[1], tmp_path, **changes)
+    predictions = [
+        {"id": row["id"], "reference": row["answer"], "prediction": said, "score": 0.0}
+        for row, said in zip(rows, ["yes", "hm", "no"], strict=True)
+    ]
+    [table] = record._confusions(predictions, rows).values()
+    assert table.rows == ["no", "yes"] and table.counts.tolist() == [[0, 0, 1], [0, 1, 0]]
+    record.write([], {"validation": {}}, {"validation": []}, {"validation": rows})  # nothing evaluated yet
+    assert "Confusions" not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval.confusion import confusion
 from eval.drawing import PREDICTED_COLOR, TRUE_COLOR, draw_boxes, thumbnail_jpeg
+from eval.gallery import GalleryItem
+from eval.group_figures import free_constrained_figure, groups_figure
 from eval.page import TEXT_LIMIT
 from eval.panels import curve
-from eval.report import GalleryItem, Published, best_and_worst, write_report
+from eval.report import write_report
+from eval.tables import Published, group_table
 
 NAN, INF = float("nan"), float("inf")
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">{{ 7 * 7 }}"
@@ -213,15 +217,142 @@ def test_before_the_test_published_numbers_stand_alone(tmp_path):
     assert "test result is not there yet" in page.text
 
 
-def test_the_gallery_shows_the_best_first_then_the_worst_first_and_no_row_twice():
-    items = [item(str(number), number / 20) for number in range(20)]
-    best, worst = best_and_worst([*items[::2], *items[1::2], *items])
-    assert [row.id for row in best] == ["19", "18", "17", "16", "15", "14"]
-    assert [row.id for row in worst] == ["0", "1", "2", "3", "4", "5"]
-    best, worst = best_and_worst([item("nan", NAN), *items[:4]])
-    assert [row.id for row in best] == ["3", "2", "1"]
-    assert [row.id for row in worst] == ["nan", "0"]
-    assert best_and_worst([]) == ([], [])
+GROUPS = ("yes_no", "color", "open_ended")
+BY_GROUP = {
+    "n": 50,
+    **{"accuracy": 0.8, "accuracy_low": 0.7, "accuracy_high": 0.9, "baseline_accuracy": 0.5},
+    **{"question_baseline_accuracy": 0.65, "free_accuracy": 0.77, "free_accuracy_low": 0.6, "free_accuracy_high": 0.9},
+    **{"constrained_gain": 0.03, "constrained_gain_low": -0.01, "constrained_gain_high": 0.07},
+    **{"accuracy_yes_no": 0.9, "accuracy_yes_no_low": 0.81, "accuracy_yes_no_high": 0.97, "accuracy_yes_no_n": 40},
+    **{"baseline_accuracy_yes_no": 0.55, "question_baseline_accuracy_yes_no": 0.72, "free_accuracy_yes_no": 0.91},
+    **{"free_accuracy_yes_no_n": 40, "constrained_gain_yes_no": -0.01, "constrained_gain_yes_no_n": 40},
+    **{"accuracy_color": 0.4, "accuracy_color_low": 0.2, "accuracy_color_high": 0.6, "accuracy_color_n": 10},
+    **{"baseline_accuracy_color": 0.3, "question_baseline_accuracy_color": 0.35, "free_accuracy_color": 0.2},
+    **{"constrained_gain_color": 0.2, "constrained_gain_color_low": 0.1, "constrained_gain_color_high": 0.3},
+    **{"accuracy_open_ended_n": 0, "accuracy_macro": 0.65, "baseline_accuracy_macro": 0.425},
+    **{"jaccard": 0.7, "jaccard_n": 10},
+}
+
+
+def test_numbers_by_group_stand_in_one_table_and_not_among_the_results(tmp_path):
+    page = report(tmp_path, headline="accuracy", results={"test": BY_GROUP}, groups=GROUPS)
+    assert page.numbers("yes_no") == [[40, 0.9, 0.81, 0.97, 0.55, 0.72, 0.91, -0.01]]
+    assert page.numbers("color") == [[10, 0.4, 0.2, 0.6, 0.3, 0.35, 0.2, 0.2, 0.1, 0.3]]
+    assert page.numbers("open_ended") == [[0]]
+    assert page.numbers("macro") == [[0.65, 0.425]]
+    assert page.numbers("overall") == [[50, 0.8, 0.7, 0.9, 0.5, 0.65, 0.77, 0.03, -0.01, 0.07]]
+    names = [row[0] for row in page.rows]
+    assert names == ["group", *GROUPS, "macro", "overall", "metric", "accuracy", "jaccard"]
+    assert "per-question baseline0.650 (this run +0.150)" in page.text.replace("\n", "")  # beside the headline
+
+
+def test_columns_that_nothing_is_known_of_are_left_out(tmp_path):
+    values = {key: number for key, number in BY_GROUP.items() if not key.startswith(("free", "constr", "question"))}
+    page = report(tmp_path, headline="accuracy", results={"validation": values}, groups=GROUPS)
+    assert page.rows[0] == ["group", "n", "accuracy", "95% interval", "majority baseline"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["groups.png"]
+    assert "question" not in page.text.split("Macro")[0].replace(
+        "per-question baseline: always the question's own", ""
+    )
+
+
+def test_the_bars_are_the_numbers_and_a_group_without_rows_has_none():
+    rows = group_table(BY_GROUP, "accuracy", GROUPS)
+    [panel] = groups_figure(rows, "accuracy").axes
+    assert [bar.get_width() for bar in panel.patches] == pytest.approx([0.9, 0.4, NAN, 0.65, 0.8], nan_ok=True)
+    assert [label.get_text() for label in panel.get_yticklabels()] == [
+        *("yes_no\nn = 40", "color\nn = 10", "open_ended\nn = 0", "macro", "overall\nn = 50")
+    ]
+    assert [text.get_text() for text in panel.texts] == ["0.900", "0.400", "–", "0.650", "0.800"]
+    assert panel.get_xlim() == (0, 1)
+    both, difference = free_constrained_figure(rows, "accuracy").axes
+    assert [text.get_text() for text in difference.texts] == ["-0.010", "+0.200", "–", "–", "+0.030"]
+    free = [line.get_xdata()[0] for line in both.lines if line.get_markerfacecolor() == "white"]
+    assert free == pytest.approx([0.91, 0.2, NAN, NAN, 0.77], nan_ok=True)
+    assert free_constrained_figure(group_table({"accuracy": 0.5, "accuracy_a_n": 3}, "accuracy", ["a"]), "m") is None
+
+
+def test_while_it_trains_the_groups_are_those_of_the_last_evaluation_in_the_log(tmp_path):
+    logged = {f"eval_{key}": number for key, number in BY_GROUP.items()}
+    page = report(tmp_path, headline="accuracy", log_history=[{"step": 3, **logged}], groups=GROUPS)
+    assert "By group on the validation split" in page.text
+    assert page.numbers("yes_no")[0][:2] == [40, 0.9]
+    assert (tmp_path / "figures" / "free_constrained.png").is_file()
+
+
+@pytest.mark.parametrize("odd", [NAN, INF, -INF, None, "text", 1e300])
+def test_numbers_by_group_may_be_missing_or_not_finite(tmp_path, odd):
+    values = dict.fromkeys(BY_GROUP, odd) | {"accuracy_color": 0.5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for results in (
+            {"test": values},
+            {"test": values | {"accuracy_color": odd}},
+            {"test": {"n": 0}},
+            {"test": {}},
+        ):
+            page = report(tmp_path, headline="accuracy", results=results, groups=GROUPS)
+            assert "0 of" not in page.text
+    assert page.rows == []
+
+
+def test_a_run_without_groups_shows_nothing_of_them(tmp_path):
+    page = report(tmp_path, headline="accuracy", results={"test": BY_GROUP}, gallery=[item("a", 1.0), item("b", 0.0)])
+    assert "By group" not in page.text and "Confusions" not in page.text and "Failures" not in page.text
+    assert page.numbers("accuracy_yes_no") == [[0.9, 0.81, 0.97, 40, 0.55, pytest.approx(0.35)]]
+    assert "Best rows 1 of 2" in page.text and "Worst rows 1 of 2" in page.text
+
+
+def test_a_confusion_table_counts_by_true_and_predicted_class(tmp_path):
+    tables = {"color": confusion(list("aaabbc"), list("aabbbc"), max_labels=2), "yes_no": confusion(["no"], [""])}
+    page = report(tmp_path, confusions=tables, answered_split="test")
+    headers = [row for row in page.rows if row[0].startswith("true")]
+    assert [header[1:] for header in headers] == [
+        ["a", "b", "other, right", "other, wrong", "n"],
+        ["no", "other", "n"],
+    ]
+    assert page.numbers("a") == [[2, 1, 0, 3]] and page.numbers("b") == [[0, 2, 0, 2]]  # never right as "other"
+    assert page.numbers("other (1 class)") == [[0, 0, 1, 0, 1]]
+    assert page.numbers("no") == [[0, 1, 1]]
+    assert "test split, rows are the true answers" in page.text
+    assert "color 5 of 6 on the diagonal" in page.text and "yes_no 0 of 1 on the diagonal" in page.text
+    shares = [attributes["style"] for tag, attributes in page.tags if tag == "td" and "style" in attributes]
+    assert shares[:3] == ["--share:66.67%", "--share:33.33%", "--share:0.00%"]
+
+
+def test_hostile_groups_and_classes_are_escaped_and_cut(tmp_path):
+    classes = [HOSTILE, "w" * 100_000, "\u202eevil", "\u05e9\u05dc\u05d5\u05dd", "\ud800", "a\x00"]
+    groups = (HOSTILE, "\ud800\u202e", "$x_{$")
+    values = {"accuracy": 0.5, "n": 3} | {f"accuracy_{group}": 0.5 for group in groups}
+    gallery = [
+        GalleryItem("id", None, "", "", "", 0.0, HOSTILE, "i"),
+        GalleryItem("b", None, "", "", "", 1.0, "\u202e"),
+    ]
+    page = report(
+        tmp_path,
+        headline="accuracy",
+        results={"test": values},
+        gallery=gallery,
+        groups=groups,
+        confusions={HOSTILE: confusion(classes, classes), "\u202e": confusion(classes * 2, [HOSTILE] * 12, 1)},
+        answered_split=HOSTILE,
+    )
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert page.text.count("<script>") >= 6 and "{{ 7 * 7 }}" in page.text
+    assert "\\u202eevil" in page.text and "\u05e9\u05dc\u05d5\u05dd" in page.text
+    assert not re.search("[\u202a-\u202e\ud800\x00]", page.source) and "w" * (TEXT_LIMIT + 1) not in page.source
+
+
+def test_failures_show_their_group_and_only_wrong_answers(tmp_path):
+    gallery = [
+        GalleryItem(f"{score} {i}", None, "", "", "", score, "color") for i in range(20) for score in (0.0, 1.0)
+    ]
+    page = report(tmp_path, gallery=gallery)
+    right, failures = page.text.split("Right answers")[1].split("Failures")
+    assert "6 of 20" in right and "12 of 20" in failures
+    assert right.count("color") == 6 and failures.count("color") == 12
+    assert "0.0 1" not in right and "1.0 1" not in failures
 
 
 def test_rejected_rows_are_counted_by_reason_and_the_first_twenty_shown(tmp_path):
@@ -285,3 +416,11 @@ def test_chromium_renders_the_page_and_runs_none_of_its_text(tmp_path):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200
     navy = np.abs(pixels - (0, 0, 128)).max(axis=-1) < 12
     assert navy.sum() > 500  # the gallery's image is on the first screen
+
+
+def test_chromium_runs_no_text_of_groups_and_classes(tmp_path):
+    inputs = {"headline": "accuracy", "results": {"test": {"accuracy": 0.5, f"accuracy_{HOSTILE}": 0.5, "n": 2}}}
+    tables = {HOSTILE: confusion([HOSTILE, "a"], [HOSTILE, HOSTILE])}
+    path = write_report(tmp_path / "run", title="A run", log_history=[], groups=[HOSTILE], confusions=tables, **inputs)
+    dom = chromium(path, tmp_path / "profile", "--dump-dom")
+    assert "<title>A run</title>" in dom and dom.count("&lt;script&gt;") >= 4 and "<script" not in dom

@@ -1,0 +1,46 @@
+"""What every recipe does around its experiment: read its arguments, train under the usual watch, fail in one line."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from transformers import PreTrainedModel, Trainer
+from trl import TrlParser
+
+from callbacks.generation_eval import GenerationEvalCallback
+from callbacks.grad_norm import GradNormCallback
+from callbacks.label_audit import LabelAuditCallback
+from callbacks.report import ReportCallback
+from eval.record import RunRecord
+
+
+def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tuple[type[Exception], ...]) -> None:
+    """Call `main` with the dataclasses `arguments`: their defaults, then `--config file.yaml`, then the command line.
+
+    Args:
+        refusals: errors whose message tells the reader what to do; they end the run without a traceback.
+    """
+    try:
+        parsed = TrlParser(arguments).parse_args_and_config()
+    except (ValueError, OSError) as error:  # a misspelt key, no such file
+        sys.exit(f"error: {error}")
+    try:
+        main(*parsed)
+    except refusals as error:
+        sys.exit(f"error: {error}")
+
+
+def train_watched(
+    trainer: Trainer, record: RunRecord, rows: Any, limit: int | None = None
+) -> tuple[PreTrainedModel, list[dict]]:
+    """Train with labels audited, gradients measured and answers scored, to `limit` of the validation `rows`; save.
+
+    Returns the trained model (the best one, if the arguments say so) and the log.
+    """
+    watch = GenerationEvalCallback(trainer, rows, record.evaluation, limit)
+    for callback in (LabelAuditCallback(), GradNormCallback(trainer), watch, ReportCallback(record, watch)):
+        trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    return trainer.model, trainer.state.log_history
