@@ -95,6 +95,7 @@ class ChatCollator:
             {"role": role, "content": [{"type": "text", "text": text}]}
             for role, text in (("user", "?"), ("assistant", answer))
         ]
+        turns = clean_messages(turns, 0, self.placeholders)
         (prompt, _), (spoken, _) = render(self.processor, turns, self.chat_template)[:2]
         before = encode(self.tokenizer, [(prompt, False)])["input_ids"]
         ids = encode(self.tokenizer, [(prompt, False), (spoken, True)])["input_ids"]

@@ -156,14 +156,14 @@ def arrange(rng: np.random.Generator, shapes: list[tuple[str, str]], names: Sequ
 def draw_scene(rng: np.random.Generator) -> Scene:
     """Choose what is to be seen until it all finds room and no two colours of the findings have about one area."""
     while True:
-        count = int(rng.choice(5, p=[0.21, 0.26, 0.26, 0.21, 0.06]))
+        count = int(rng.choice(5, p=[0.20, 0.25, 0.25, 0.21, 0.09]))
         size, kind = str(rng.choice(list(RADII), p=SIZE_SHARES[max(count, 1)])), str(rng.choice(KINDS))
         shapes = [(size, kind)] * count
         if count == 2 and rng.random() < 0.25:
             shapes[1] = (str(rng.choice(list(RADII))), str(rng.choice(KINDS)))
         colours = rng.permutation(COLOURS)[: 1 + (rng.random() < 0.4)].tolist() if count else []
-        names = rng.choice(INSTRUMENTS, rng.choice(3, p=[0.45, 0.43, 0.12])).tolist()
-        shares = {"easy": 0.5, "text": 0.5, "box": 0.5, "landmark": 0.4, "colon": 0.5}
+        names = rng.choice(INSTRUMENTS, rng.choice(3, p=[0.48, 0.47, 0.05])).tolist()
+        shares = {"easy": 0.5, "text": 0.5, "box": 0.5, "landmark": 0.45, "colon": 0.5}
         shares |= {"patch": 0.3 if count else 1.0, "scar": 0.5 if count else 0.0}
         parts = {part: bool(rng.random() < share) for part, share in shares.items()}
         marks = {part: parts[part] for part in ("easy", "text", "box")}
