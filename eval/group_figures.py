@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from eval.page import short
 from eval.panels import BLUE, GREY, INK, LARGEST, ORANGE, WIDTH, shortened
@@ -71,6 +72,7 @@ def free_constrained_figure(rows: Sequence[GroupRow], headline: str) -> Figure |
     both.set_title(shortened(headline))
     difference.set_title("constrained − free")
     difference.margins(x=0.1)
+    difference.xaxis.set_major_locator(MaxNLocator(3))
     in_shares(both, [number for row in rows for number in (row.value, row.free)])
     return figure
 
