@@ -439,7 +439,7 @@ def test_an_answer_that_constrained_decoding_cannot_give_ends_the_run_before_it_
     hostile = tmp_path / "hostile"
     shutil.copytree(polyps, hostile, ignore=shutil.ignore_patterns("model"))
     file = hostile / "metadata.jsonl"
-    file.write_text(file.read_text().replace('"pink"', '"pi<|im_end|>nk"'))
+    file.write_text(file.read_text().replace("pink; red", "pi<|im_end|>nk; red"))
     arguments = ["--dataset_name", str(hostile), "--model_name_or_path", str(polyps / "model"), "--use_cpu", "true"]
     line = fails("kvasir_vqa", *arguments, "--output_dir", str(tmp_path / "out"), monkeypatch=monkeypatch)
     assert line == "error: the answer 'pi<|im_end|>nk' ends its turn more than once"
