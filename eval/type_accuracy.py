@@ -8,7 +8,7 @@ import datasets
 import evaluate
 
 from eval.statistics import macro_average, summarize
-from eval.typed_answers import TYPES, is_right, jaccard, normalize
+from eval.typed_answers import TYPES, is_right, jaccard, normalize, tidy
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,14 @@ def typed_majority(
 ) -> TypedMajority:
     """Count training answers, one per row, in their canonical form: "pink; red" and "red; pink" are one answer.
 
-    Each is given back as it is spelt most often; among equally frequent ones the first of the alphabet wins.
+    Each is given back as it is spelt most often; among equally frequent ones the first of the alphabet wins. Questions
+    that differ in case, spaces or known typos are one question.
     """
     by_type: dict[str, list[tuple[str, str]]] = {}
     by_question: dict[str, list[tuple[str, str]]] = {}
     for answer, kind, question in zip(answers, types, questions or types, strict=True):
         by_type.setdefault(kind, []).append((answer, kind))
-        by_question.setdefault(question, []).append((answer, kind))
+        by_question.setdefault(tidy(question), []).append((answer, kind))
     return TypedMajority(
         {kind: _most_frequent(rows) for kind, rows in by_type.items()},
         {question: _most_frequent(rows) for question, rows in by_question.items()} if questions else {},
@@ -84,7 +85,7 @@ def type_accuracy(
         constant = [majority.by_type.get(kind, "") for kind in types]
         metrics |= _without_intervals("baseline_accuracy", constant, references, types)
         if questions is not None and majority.by_question:
-            constant = [majority.by_question.get(question, "") for question in questions]
+            constant = [majority.by_question.get(tidy(question), "") for question in questions]
             metrics |= _without_intervals("question_baseline_accuracy", constant, references, types)
     return metrics
 

@@ -77,6 +77,12 @@ def test_the_majority_answer_is_counted_without_regard_to_order_or_case():
     assert majority.by_question == {"hue?": "Pink; Red", "tone?": "pink", "?": "Yes"}
 
 
+def test_a_question_spelt_otherwise_in_the_test_part_has_the_same_majority_answer():
+    majority = typed_majority(["0", "0", "1"], ["count_numeric"] * 3, ["How many instrumnets?"] * 3)
+    metrics = type_accuracy(["1"], ["0"], ["count_numeric"], ["how many  instruments?"], majority=majority)
+    assert metrics["question_baseline_accuracy"] == 1
+
+
 def test_lists_of_different_lengths_are_an_error():
     with pytest.raises(ValueError, match="2 predictions, 1 references, 1 types"):
         type_accuracy(["a", "b"], ["a"], ["mcq"])
