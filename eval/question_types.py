@@ -32,7 +32,7 @@ class QuestionType:
             For numbers: the answers that are none ("none").
         several: whether an answer may list several choices, "a; b".
         units: for free numbers, what follows them: ("",) for counts, such as ("mm", " cm") for lengths. Empty for
-            choices alone.
+            choices alone. Constrained to them, a model says whole numbers up to 999: "1.5 cm" it cannot say.
     """
 
     name: str

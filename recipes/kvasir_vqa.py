@@ -205,6 +205,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         record.evaluation.constrain(kind.columns())  # an answer set that cannot be kept to ends the run here
     log_history = []
     if training.do_train:
+        # The loss, too, over these alone: over all of the validation part it would take longer than the answers.
         watched = validation.shuffle(seed=training.seed).select(range(min(data.eval_rows, len(validation))))
         trainer = SFTTrainer(
             network,
