@@ -1,6 +1,6 @@
 """Ask a model that a run left: `python -m eval.ask OUTPUT_DIR PICTURE_OR_FOLDER ["question"]`.
 
-The answer goes to the terminal; where it holds boxes, a copy of the picture with the boxes drawn goes to
+The answer goes to the terminal; where it holds boxes or masks, a copy of the picture with them drawn goes to
 `OUTPUT_DIR/answers/`. The prompt is the recipe's own function, the one that training and evaluation used.
 """
 
@@ -15,6 +15,8 @@ from typing import Any
 
 from PIL import UnidentifiedImageError
 from transformers.image_utils import load_image
+
+from eval.evaluation import text_of
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
@@ -64,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         row = recipe.to_question(data, args.output_dir, image, question)
         [answer] = evaluation.answer(network, [row])
-        print(f"{picture}: {answer}")
+        print(f"{picture}: {text_of(answer)}")
         if evaluation.draw:
             drawn = args.output_dir / "answers" / f"{picture.stem}.png"
             drawn.parent.mkdir(exist_ok=True)

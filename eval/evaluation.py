@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
 
 from eval.constraints import Constraint
-from eval.generate import generate, without_images
+from eval.generate import Answer, Ask, generate, without_images
 from eval.statistics import summarize
 
 Row = dict[str, Any]
@@ -21,10 +21,11 @@ class Evaluation:
 
     Args:
         collator: rows -> prompts (`prompt_only=True`).
-        metric: `(answers, rows without images) -> {name: number}`, with `n`, intervals and `baseline_…`.
+        metric: `(answers, rows without images) -> {name: number}`, with `n`, intervals and `baseline_…`. Answers are
+            texts, with `ask` dicts.
         headline: the metric's most important number; the report's gallery is sorted by it.
         max_new_tokens: longest answer in tokens.
-        reference: row -> the right answer as text.
+        reference: row -> the right answer, in the form that answers have.
         question: row -> what is asked, as text for people.
         draw: `(image, row, answer) -> image` with the answer drawn on it; None for answers that are text only.
         keep: columns that go into `predictions.jsonl`, too.
@@ -33,20 +34,24 @@ class Evaluation:
         label: `(row, answer)` -> the class that the answer counts as, for the confusion table of the row's group; None
             where there are no classes.
         constrain: row -> what its answer may be (`eval.constraints`), None where anything.
+        ask: how a model answers with more than text, see `eval.generate.generate`.
+        also: further metrics that the report draws over time beside the headline.
     """
 
     collator: Callable[[list[Row]], dict[str, torch.Tensor]]
-    metric: Callable[[list[str], list[Row]], dict[str, float]]
+    metric: Callable[[list[Answer], list[Row]], dict[str, float]]
     headline: str
     max_new_tokens: int
-    reference: Callable[[Row], str]
+    reference: Callable[[Row], Answer]
     question: Callable[[Row], str] = lambda row: ""
-    draw: Callable[[Image.Image, Row, str], Image.Image] | None = None
+    draw: Callable[[Image.Image, Row, Answer], Image.Image] | None = None
     keep: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     group: Callable[[Row], str] | None = None
     label: Callable[[Row, str], str | None] | None = None
     constrain: Callable[[Row], Constraint | None] | None = None
+    ask: Ask | None = None
+    also: tuple[str, ...] = ()
     batch_size: int = 8
     num_workers: int = 0
     autocast: torch.dtype | None = None
@@ -62,7 +67,7 @@ class Evaluation:
             autocast=autocast,
         )
 
-    def answer(self, model: PreTrainedModel, rows: Any, constrained: bool = True) -> list[str]:
+    def answer(self, model: PreTrainedModel, rows: Any, constrained: bool = True) -> list[Answer]:
         """The model's answers to `rows`, in their order, on every process; `constrained` as `constrain` says."""
         constraints = None
         if constrained and self.constrain is not None:
@@ -76,6 +81,7 @@ class Evaluation:
             num_workers=self.num_workers,
             autocast=self.autocast,
             constraints=constraints,
+            ask=self.ask,
             **self.generation_kwargs,
         )
 
@@ -108,7 +114,7 @@ class Evaluation:
             metrics |= self._gains(scores, free_scores, plain)
         return metrics, predictions
 
-    def _scores(self, answers: list[str], rows: list[Row]) -> list[float | None]:
+    def _scores(self, answers: list[Answer], rows: list[Row]) -> list[float | None]:
         return [self.metric([answer], [row]).get(self.headline) for answer, row in zip(answers, rows, strict=True)]
 
     def _gains(self, scores: list, free_scores: list, rows: list[Row]) -> dict[str, float]:
@@ -120,3 +126,8 @@ class Evaluation:
             own = [gain if group == name else None for gain, group in zip(gains, of_row, strict=True)]
             by_name[f"constrained_gain_{name}"] = own
         return summarize(by_name, [row["image_id"] for row in rows])
+
+
+def text_of(answer: Answer) -> str:
+    """What an answer says, without whatever else it is."""
+    return answer if isinstance(answer, str) else answer["text"]

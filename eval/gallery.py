@@ -15,7 +15,10 @@ N_BEST, N_WORST, N_FAILURES = 6, 6, 12
 
 @dataclass
 class GalleryItem:
-    """One evaluated row: its image as it should be shown (boxes drawn), its texts, and a score to rank it by."""
+    """One evaluated row: its image as it should be shown (boxes or masks drawn), its texts, and a score to rank it by.
+
+    An empty `reference`, as where the answer is a mask, is not shown.
+    """
 
     id: str
     image: Image.Image | None

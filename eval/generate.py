@@ -16,6 +16,9 @@ from eval.allowed_tokens import keep_to
 from eval.constraints import Constraint
 
 Row = dict[str, Any]
+Answer = str | dict[str, Any]
+# `(model, batch, **settings)` -> token ids `[B, prompt + new]`, and what each row's answer is besides its text
+Ask = Callable[..., tuple[torch.Tensor, list[dict[str, Any]]]]
 # Checkpoints bring sampling settings along (Qwen2-VL: temperature 0.01, Qwen2.5-VL: a repetition penalty).
 GREEDY = {"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
 GREEDY |= {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "length_penalty": 1.0}
@@ -40,8 +43,9 @@ def generate(
     num_workers: int = 0,
     autocast: torch.dtype | None = None,
     constraints: Sequence[Constraint | None] | None = None,
+    ask: Ask | None = None,
     **generation_kwargs,
-) -> list[str]:
+) -> list[Answer]:
     """Answer every row; return the texts in the order of `rows`, the same on every process.
 
     Each process answers a share, longest rows first; all run the same number of batches (ZeRO-3 and FSDP gather
@@ -57,6 +61,8 @@ def generate(
         constraints: what each row's answer may be, one per row; None for a row that may say anything. A row with one
             possible answer gets it without the model; an answer longer than `max_new_tokens` is still whole. They
             hold for numbers that can be compared: where the model computes NaN, its row says what comes out.
+        ask: for a model that answers with more than text, instead of its `generate`; an answer is then a dict with the
+            `text` and whatever else `ask` gives, which has to be what JSON can hold.
         generation_kwargs: override greedy decoding. `num_beams=k, length_penalty=0.0` finds the most likely answer of
             a set of up to k.
 
@@ -78,7 +84,7 @@ def generate(
     loader = DataLoader(Subset(rows, asked), batch_size, collate_fn=collator, num_workers=num_workers)
     settings = {**GREEDY, "use_cache": True, "max_new_tokens": max_new_tokens, **generation_kwargs}
     device = next(model.parameters()).device
-    texts = []
+    texts, extras = [], []
     with _in_eval_mode(model):
         for batch in tqdm(loader, "answering", disable=not state.is_main_process, leave=False):
             batch = {key: value.to(device) for key, value in batch.items()}
@@ -86,12 +92,18 @@ def generate(
             allowed = [constraints[i] for i in asked[len(texts) : len(texts) + batch_size]]
             kept_to = keep_to(allowed, prompt_length, max_new_tokens, model) if any(allowed) else {}
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                tokens = model.generate(**batch, **settings | kept_to)[:, prompt_length:]
+                if ask is None:
+                    tokens, more = model.generate(**batch, **settings | kept_to), None
+                else:
+                    tokens, more = ask(model, batch, **settings | kept_to)
+            tokens = tokens[:, prompt_length:]
             free = _decode(tokens[:, :max_new_tokens], ends, collator.processor.tokenizer)
             for constraint, ids, text in zip(allowed, tokens.tolist(), free, strict=True):
                 texts.append((constraint.text(ids) if constraint else None) or text)
+            extras += more or []
 
-    answers = dict(gather_object(list(zip(share, texts, strict=False)))) | known  # the padding's answers end here
+    said = texts if ask is None else [{"text": text, **extra} for text, extra in zip(texts, extras, strict=True)]
+    answers = dict(gather_object(list(zip(share, said, strict=False)))) | known  # the padding's answers end here
     return [answers[i] for i in range(len(rows))]
 
 

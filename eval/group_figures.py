@@ -38,7 +38,7 @@ def groups_figure(rows: Sequence[GroupRow], headline: str) -> Figure | None:
     handles = [
         (Patch(color=BAR), shortened(headline)),
         (Line2D([], [], color=INK, linewidth=1.3), "95% interval"),
-        (Line2D([], [], color=INK, marker="|", markersize=11, markeredgewidth=2, linestyle=""), "majority baseline"),
+        (Line2D([], [], color=INK, marker="|", markersize=11, markeredgewidth=2, linestyle=""), "trivial baseline"),
     ]
     if any(np.isfinite(drawable(row.question_baseline)) for row in rows):
         handles.append((Line2D([], [], **QUESTION_BASELINE), "per-question baseline"))

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.image_utils import load_image
 
 from eval.confusion import Confusion, confusion
-from eval.evaluation import Evaluation
+from eval.evaluation import Evaluation, text_of
 from eval.gallery import GalleryItem, best_and_worst
 from eval.generate import without_images
 from eval.page import replace_file
@@ -148,17 +148,17 @@ class RunRecord:
 
     def _gallery(self, predictions: list[Row], rows: Any, plain: list[Row]) -> list[GalleryItem]:
         """One item per answered row; only those that the report shows get their image decoded and drawn on."""
-        items = [GalleryItem(row["id"], None, "", row["reference"], "", row["score"]) for row in predictions]
+        items = [GalleryItem(row["id"], None, "", text_of(row["reference"]), "", row["score"]) for row in predictions]
         for item, row in zip(items, plain, strict=False):  # plain rows only where they have groups
             item.group, item.image_id = self.evaluation.group(row), str(row.get("image_id", ""))
         shown = {id(item) for part in best_and_worst(items) for item in part}
         for i, (item, predicted) in enumerate(zip(items, predictions, strict=True)):
             if id(item) in shown:
                 row = rows[i]
-                item.question, item.prediction = self.evaluation.question(row), predicted["prediction"]
+                item.question, item.prediction = self.evaluation.question(row), text_of(predicted["prediction"])
                 item.image, draw = _picture(row), self.evaluation.draw
                 if draw and item.image is not None:
-                    item.image = draw(item.image, row, item.prediction)
+                    item.image = draw(item.image, row, predicted["prediction"])
         return items
 
     def _confusions(self, predictions: list[Row], plain: list[Row]) -> dict[str, Confusion]:

@@ -40,13 +40,14 @@ def write_report(
     groups: Sequence[str] = (),
     confusions: Mapping[str, Confusion] | None = None,
     answered_split: str = "",
+    also: Sequence[str] = (),
 ) -> Path:
     """Write `report.html` and `figures/*.png` into `output_dir` and return the page's path.
 
     `results` holds per split `n` and, for a metric `m`, also `m_low` and `m_high` (its 95% interval), `baseline_m` and
-    `m_n`. `headline` names the metric shown first, and over time as `eval_<headline>`. Everything may be empty or NaN,
-    as in a run that has just begun; until `run["finished"]` is true the page reloads itself. Files are replaced whole,
-    so that nobody reads half of one.
+    `m_n`. `headline` names the metric shown first, and over time as `eval_<headline>`; `also` names those drawn over
+    time beside it. Everything may be empty or NaN, as in a run that has just begun; until `run["finished"]` is true
+    the page reloads itself. Files are replaced whole, so that nobody reads half of one.
 
     With `groups`, in the order to show, the headline is also shown by group: `<headline>_<group>` with the same
     companions and `question_baseline_…`, and where answers were constrained `free_<headline>_<group>` and
@@ -66,6 +67,7 @@ def write_report(
         published_metrics=published.metric_names if published else (),
         published_rows=[(name, numbers, ours) for name, numbers, _, ours in comparison],
         groups=group_tables[split],
+        also=also,
     )
     for name in FIGURE_NAMES:
         if name in figures:
@@ -75,6 +77,7 @@ def write_report(
     page = PAGES.get_template("report.html.jinja").render(
         title=title,
         headline=headline,
+        also=also,
         split=split,
         metric=next(iter(metric_table(values, headline)), None),
         tables=tables,

@@ -32,10 +32,7 @@ def bootstrap_interval(
     else:
         _, group_of_row, group_sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
         if statistic is np.mean:  # a group's sum and size are all that a mean needs, and stay vectorised
-            samples = (np.bincount(group_of_row, weights=values), group_sizes)
-
-            def of_resample(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
-                return sums.sum(axis=axis) / sizes.sum(axis=axis)
+            samples, of_resample = (np.bincount(group_of_row, weights=values), group_sizes), _ratio_of_sums
         else:
             rows = np.split(values[np.argsort(group_of_row)], np.cumsum(group_sizes)[:-1])
             samples = (np.arange(len(rows)),)
@@ -43,6 +40,21 @@ def bootstrap_interval(
             def of_resample(chosen: np.ndarray) -> np.ndarray:
                 return statistic(np.concatenate([rows[group] for group in chosen]))
 
+    return _interval(samples, of_resample, confidence, n_resamples, seed)
+
+
+def _ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray, axis: int = -1) -> np.ndarray:
+    above, below = numerators.sum(axis=axis), denominators.sum(axis=axis)
+    return np.divide(above, below, out=np.ones(np.shape(below)), where=below > 0)
+
+
+def _interval(
+    samples: tuple[np.ndarray, ...],
+    of_resample: Callable[..., np.ndarray],
+    confidence: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
     if len(samples[0]) < 2:
         raise ValueError(f"a bootstrap needs at least 2 rows or groups, got {len(samples[0])}")
     result = bootstrap(
@@ -94,6 +106,35 @@ def summarize(
             low, high = bootstrap_interval(values, counted_groups, seed=seed, statistic=statistic)
             summary[f"{name}_low"], summary[f"{name}_high"] = low, high
     return summary
+
+
+def ratio(
+    name: str,
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """A ratio of sums over rows, which is no mean over rows: rows of a large denominator weigh more.
+
+    All have one entry per row, denominators are not negative, and `groups` is as in `bootstrap_interval`. Returns
+    `<name>`, and its 95% bootstrap interval as `<name>_low` and `<name>_high` for two or more rows or groups. Where
+    the denominators sum to 0 the ratio is 1: nothing was to be found, and nothing was. Without rows `{}`. Raises
+    ValueError for different lengths.
+    """
+    names = range(len(numerators)) if groups is None else groups
+    if len({len(numerators), len(denominators), len(names)}) > 1:
+        raise ValueError(
+            f"{name}: {len(numerators)} numerators, {len(denominators)} denominators, {len(names)} groups"
+        )
+    if len(numerators) == 0:
+        return {}
+    _, of_group = np.unique(np.asarray(names), return_inverse=True)
+    sums = tuple(np.bincount(of_group, weights=values) for values in (numerators, denominators))
+    metrics = {name: float(_ratio_of_sums(*sums))}
+    if len(sums[0]) >= 2:
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = _interval(sums, _ratio_of_sums, seed=seed)
+    return metrics
 
 
 def macro_average(

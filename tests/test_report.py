@@ -13,12 +13,14 @@ from PIL import Image
 
 from eval.confusion import confusion
 from eval.drawing import PREDICTED_COLOR, TRUE_COLOR, draw_boxes, thumbnail_jpeg
+from eval.figures import draw_figures, metric_figure
 from eval.gallery import GalleryItem
 from eval.group_figures import free_constrained_figure, groups_figure
 from eval.page import TEXT_LIMIT
-from eval.panels import curve
+from eval.panels import HEIGHT, WIDTH, curve
 from eval.report import write_report
 from eval.tables import Published, group_table
+from eval.training_figures import loss_figure
 
 NAN, INF = float("nan"), float("inf")
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">{{ 7 * 7 }}"
@@ -203,6 +205,88 @@ def test_a_curve_is_in_order_with_the_last_value_of_each_step():
     assert math.isnan(values[0]) and values[1] == 4.0
 
 
+def log_with_parts(steps: int = 30, smallest: float = 0.2) -> list[dict]:
+    parts = {"loss_ce": smallest, "loss_bce": 0.5, "loss_dice": 1.0}
+    return [{"step": step, "loss": 2.0, "learning_rate": 1e-4, **parts} for step in range(1, steps + 1)]
+
+
+def labels(panel) -> list[str]:
+    return [text.get_text() for text in panel.get_legend().get_texts()]
+
+
+def test_parts_of_the_loss_have_a_panel_between_the_total_and_the_learning_rate():
+    total, parts, rate = loss_figure(log_with_parts()).axes
+    assert labels(total) == ["train"] and labels(parts) == ["ce", "bce", "dice"]
+    assert [line.get_ydata()[0] for line in parts.lines] == [0.2, 0.5, 1.0]
+    assert len({line.get_color() for line in [*total.lines, *parts.lines]}) == 4
+    assert parts.get_yscale() == "linear" and rate.get_ylabel() == "learning rate"
+    assert loss_figure(log_with_parts(smallest=0.001)).axes[1].get_yscale() == "log"
+
+
+def test_a_log_without_parts_has_the_panels_and_the_size_it_always_had():
+    figure = loss_figure(training_log())
+    assert [panel.get_ylabel() for panel in figure.axes] == ["loss", "learning rate"]
+    assert figure.get_size_inches().tolist() == [WIDTH, HEIGHT]
+
+
+def test_one_value_near_zero_does_not_flatten_the_other_parts():
+    log = log_with_parts(300)
+    log[200]["loss_ce"] = 1e-12
+    assert loss_figure(log).axes[1].get_ylim()[0] > 0.1
+
+
+def test_in_a_long_log_a_loss_that_is_not_finite_is_counted_once_and_leaves_a_gap_in_the_mean():
+    log = log_with_parts(200)
+    log[100]["loss"] = log[100]["loss_ce"] = NAN
+    total, parts, _ = loss_figure(log).axes
+    assert labels(total) == ["1 not finite", "train (mean of 10 logs)"]
+    assert labels(parts) == ["1 not finite", "ce", "bce", "dice"]
+    [mean] = [line for line in total.lines if line.get_label().startswith("train")]
+    assert np.isnan(mean.get_ydata()).sum() == 10
+    assert np.nanmax(mean.get_ydata()) == pytest.approx(2) == np.nanmin(mean.get_ydata())
+
+
+@pytest.mark.parametrize("odd", [NAN, INF, None, "text", 0.0, -1.0, 1e300])
+def test_parts_may_be_missing_or_not_finite(odd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for log in (log_with_parts(1), log_with_parts(200)):
+            assert "loss" in draw_figures([*log, {"step": 1, "loss_ce": odd}, {"step": 2, "loss_other": odd}], "giou")
+            assert "loss" in draw_figures([entry | {"loss_ce": odd, "loss_dice": odd} for entry in log], "giou")
+            draw_figures([{"step": entry["step"]} | dict.fromkeys(entry.keys() - {"step"}, odd) for entry in log], "m")
+
+
+def test_metrics_beside_the_headline_share_its_panel_in_another_colour_and_only_it_has_a_band():
+    log = [{"step": step, "eval_loss": 1.0, "eval_giou": 0.6, "eval_ciou": 0.5} for step in (10, 20, 30)]
+    log = [
+        entry | {f"eval_{name}_{end}": 0.5 for name in ("giou", "ciou") for end in ("low", "high")} for entry in log
+    ]
+    panel, loss = metric_figure(log, "giou", ("trivial baseline", 0.2), ["ciou", "absent", "giou"]).axes
+    assert labels(panel) == ["giou", "ciou", "95% interval", "trivial baseline"]
+    assert [line.get_ydata()[0] for line in panel.lines] == [0.6, 0.5, 0.2]
+    assert len({line.get_color() for line in panel.lines} | {loss.lines[0].get_color()}) == 4
+    assert len(panel.collections) == 1 and panel.get_ylabel() == "giou, ciou"
+    assert panel.get_title() == "Validation giou: highest 0.600 at step 10"
+    alone, _ = metric_figure(log, "giou", None).axes
+    assert labels(alone) == ["giou", "95% interval"] and alone.get_ylabel() == "giou"
+
+
+def test_the_page_names_the_metrics_drawn_beside_the_headline(tmp_path):
+    log = [{"step": 1, "eval_iou_mean": 0.5, f"eval_{HOSTILE}": 0.4, "eval_ciou": -0.5}]
+    page = report(tmp_path, log_history=log, also=("ciou", HOSTILE))
+    [text] = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert text.startswith("iou_mean, ciou, <script>") and "script" not in {tag for tag, _ in page.tags}
+
+
+def test_a_row_whose_answer_is_no_text_shows_its_question_and_prediction_and_no_empty_answer(tmp_path):
+    picture = Image.new("RGB", (40, 40))
+    rows = [GalleryItem(name, picture, "what holds water?", "", "Sure, [SEG].", 0.7311) for name in ("a", "b")]
+    page = report(tmp_path, gallery=rows)
+    assert page.text.count("what holds water?") == 2 == page.text.count("Sure, [SEG].")
+    assert page.text.count("0.731") == 2 and "answer" not in page.text
+    assert "answer" in report(tmp_path, gallery=[*rows, item("c", 0.1)]).text
+
+
 def test_published_numbers_stand_beside_the_test_result_with_its_n_and_baseline(tmp_path):
     page = report(tmp_path, results=RESULTS, published=PUBLISHED)
     assert page.numbers("This run") == [[0.8132469]]
@@ -249,7 +333,7 @@ def test_numbers_by_group_stand_in_one_table_and_not_among_the_results(tmp_path)
 def test_columns_that_nothing_is_known_of_are_left_out(tmp_path):
     values = {key: number for key, number in BY_GROUP.items() if not key.startswith(("free", "constr", "question"))}
     page = report(tmp_path, headline="accuracy", results={"validation": values}, groups=GROUPS)
-    assert page.rows[0] == ["group", "n", "accuracy", "95% interval", "majority baseline"]
+    assert page.rows[0] == ["group", "n", "accuracy", "95% interval", "trivial baseline"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["groups.png"]
     assert "question" not in page.text.split("Macro")[0].replace(
         "per-question baseline: always the question's own", ""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from eval.statistics import bootstrap_interval, summarize
+from eval.statistics import bootstrap_interval, ratio, summarize
 
 
 def test_the_interval_of_a_mean_agrees_with_the_normal_one():
@@ -129,3 +129,30 @@ def test_an_evaluation_of_450_rows_and_12_metrics_takes_well_under_two_seconds()
         started = time.perf_counter()
         summarize(scores, groups)
         assert time.perf_counter() - started < 2.0
+
+
+def test_a_ratio_of_sums_is_not_the_mean_of_ratios_and_its_interval_resamples_whole_groups():
+    random = np.random.default_rng(7)
+    denominators = random.integers(1, 100, 60)
+    numerators = random.binomial(denominators, 0.4)
+    groups = [f"{row // 2}" for row in range(60)]
+    metrics = ratio("r", numerators, denominators, groups)
+    assert metrics["r"] == numerators.sum() / denominators.sum() != (numerators / denominators).mean()
+    sums = np.stack([numerators, denominators]).reshape(2, 30, 2).sum(axis=2)
+    by_hand = [np.divide(*sums[:, random.integers(0, 30, 30)].sum(axis=1)) for _ in range(4000)]
+    assert [metrics["r_low"], metrics["r_high"]] == pytest.approx(np.percentile(by_hand, [2.5, 97.5]), abs=0.006)
+    assert ratio("r", numerators, denominators, groups) == metrics != ratio("r", numerators, denominators)
+
+
+def test_a_ratio_with_denominators_of_1_is_a_mean():
+    values = np.random.default_rng(8).random(40)
+    low, high = bootstrap_interval(values)
+    assert ratio("r", values, np.ones(40)) == pytest.approx({"r": values.mean(), "r_low": low, "r_high": high})
+
+
+def test_a_ratio_of_nothing_to_nothing_is_1_and_uneven_lengths_are_refused():
+    assert ratio("r", [0, 0], [0, 0]) == {"r": 1.0, "r_low": 1.0, "r_high": 1.0}
+    assert ratio("r", [1], [2]) == ratio("r", [1, 0], [1, 1], ["a", "a"]) == {"r": 0.5}
+    assert ratio("r", [], []) == {}
+    with pytest.raises(ValueError, match="r: 1 numerators, 2 denominators, 1 groups"):
+        ratio("r", [1], [1, 2])
