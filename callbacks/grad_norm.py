@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 GROUPS = {
     "lora_a": r"lora_(embedding_)?A",
     "lora_b": r"lora_(embedding_)?B",
+    "mask_decoder": r"mask_decoder|mask_projection",
     "projector": r"merger|projector|language_projection|qformer|query_tokens",
     "vision": r"visual|vision",
     "language": r"",

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import TrlParser
 
 from callbacks.generation_eval import GenerationEvalCallback
@@ -31,14 +31,15 @@ def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tup
 
 
 def train_watched(
-    trainer: Trainer, record: RunRecord, rows: Any, limit: int | None = None
+    trainer: Trainer, record: RunRecord, rows: Any, limit: int | None = None, *more: TrainerCallback
 ) -> tuple[PreTrainedModel, list[dict]]:
     """Train with labels audited, gradients measured and answers scored, to `limit` of the validation `rows`; save.
 
-    Returns the trained model (the best one, if the arguments say so) and the log.
+    Callbacks in `more` come last, so that they see the score. Returns the trained model (the best one, if the
+    arguments say so) and the log.
     """
     watch = GenerationEvalCallback(trainer, rows, record.evaluation, limit)
-    for callback in (LabelAuditCallback(), GradNormCallback(trainer), watch, ReportCallback(record, watch)):
+    for callback in (LabelAuditCallback(), GradNormCallback(trainer), watch, ReportCallback(record, watch), *more):
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()

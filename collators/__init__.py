@@ -1,6 +1,7 @@
 """Rows in, batches out."""
 
 from collators.chat import ChatCollator
+from collators.segmentation import SegmentationCollator
 from collators.seq2seq import Seq2SeqCollator
 
-__all__ = ["ChatCollator", "Seq2SeqCollator"]
+__all__ = ["ChatCollator", "SegmentationCollator", "Seq2SeqCollator"]

@@ -1,13 +1,14 @@
 """Chat rows -> a batch whose labels are what the assistant says, and nothing else."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from collators.conversation import Segments, clean_messages, encode, render
+from collators.conversation import Messages, Segments, clean_messages, encode, render
 from collators.fit import FitToLength
 from collators.images import open_image
 
@@ -66,11 +67,20 @@ class ChatCollator:
             raise ValueError(f"no row of this batch fits into max_length={self.max_length}: {_names(rows)}")
         images = [image for images, _ in prepared for image in images]
         pixels = self.processor.image_processor(images, return_tensors="pt") if images else {}
-        tokens_per_image = iter(
-            self.processor.replace_image_token(pixels, i).count(self.image_token) for i in range(len(images))
-        )
-        sequences = []
-        for _, segments in prepared:
+        batch = self.text_batch([segments for _, segments in prepared], self.tokens_per_image(pixels, len(images)))
+        batch.update(pixels)
+        if not self.prompt_only and not (batch["labels"] != IGNORE).any():
+            raise ValueError(f"no token of this batch would be trained: {_names(rows)} have no answer")
+        return batch
+
+    def tokens_per_image(self, pixels: dict[str, torch.Tensor], n_images: int) -> list[int]:
+        """How many tokens each image of the image processor's output `pixels` takes in the text."""
+        return [self.processor.replace_image_token(pixels, i).count(self.image_token) for i in range(n_images)]
+
+    def text_batch(self, conversations: list[Segments], tokens_per_image: Iterable[int]) -> BatchFeature:
+        """Tokens, mask and labels of rendered conversations, whose images take these numbers of tokens, in order."""
+        tokens_per_image, sequences = iter(tokens_per_image), []
+        for segments in conversations:
             encoded = encode(self.tokenizer, segments)
             ids = torch.tensor(encoded["input_ids"])
             trained = self._trained(ids, encoded["offset_mapping"], segments)
@@ -80,11 +90,14 @@ class ChatCollator:
             repeats[is_image] = torch.tensor([next(tokens_per_image) for _ in range(int(is_image.sum()))]).long()
             ids, trained = ids.repeat_interleave(repeats), trained.repeat_interleave(repeats)
             sequences.append((ids, torch.where(trained, ids, IGNORE)))
-        batch = self._pad(sequences)
-        batch.update(pixels)
-        if not self.prompt_only and not (batch["labels"] != IGNORE).any():
-            raise ValueError(f"no token of this batch would be trained: {_names(rows)} have no answer")
-        return batch
+        return self._pad(sequences)
+
+    def segments(self, messages: Messages, n_images: int) -> Segments:
+        """A conversation about `n_images` as text, in segments by who speaks.
+
+        Raises `ValueError` when messages and images disagree.
+        """
+        return self._render(clean_messages(messages, n_images, self.placeholders))
 
     def answer_ids(self, answer: str) -> list[int]:
         """The tokens that training shows for an answer: after the generation prompt, end of turn included.

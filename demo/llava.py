@@ -17,7 +17,6 @@ from transformers import (
     LlavaProcessor,
 )
 
-PATCH = 14
 # "USER: <image>\nquestion ASSISTANT: answer " as in llava-hf/llava-1.5-7b-hf: images before the text of a turn, a
 # space behind each text, a system message without a name, and nothing that ends a turn.
 CHAT_TEMPLATE = """\
@@ -44,13 +43,15 @@ def write_llava(
     layers: int = 2,
     vocab_size: int = 640,
     image_size: int = 112,
+    patch_size: int = 14,
+    initializer_range: float = 0.02,
     seed: int = 0,
 ) -> None:
     """Write a random model and a processor that `AutoProcessor` and `AutoModelForImageTextToText` load offline.
 
     `texts` train the tokenizer; `hidden_size` (a multiple of 16) and `layers` hold for CLIP and Llama alike; an image
-    is `image_size` pixels (a multiple of 14) square and becomes `(image_size / 14) ** 2` tokens. The same arguments
-    give the same weights.
+    is `image_size` pixels (a multiple of `patch_size`) square and becomes `(image_size / patch_size) ** 2` tokens. The
+    same arguments give the same weights.
     """
     tokenizer = train_tokenizer(texts, vocab_size)
     processor = LlavaProcessor(
@@ -58,20 +59,20 @@ def write_llava(
             size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
         ),
         tokenizer=tokenizer,
-        patch_size=PATCH,
+        patch_size=patch_size,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,  # CLIP's class token, which the "default" strategy drops again
         chat_template=CHAT_TEMPLATE,
     )
     heads = max(1, hidden_size // 32)
-    shared = {"hidden_size": hidden_size, "num_attention_heads": heads}
+    shared = {"hidden_size": hidden_size, "num_attention_heads": heads, "initializer_range": initializer_range}
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
             **shared,
             intermediate_size=2 * hidden_size,
             num_hidden_layers=layers + 1,  # LLaVA reads the last layer but one
             image_size=image_size,
-            patch_size=PATCH,
+            patch_size=patch_size,
             projection_dim=hidden_size,
         ),
         text_config=LlamaConfig(
@@ -85,7 +86,7 @@ def write_llava(
             pad_token_id=tokenizer.pad_token_id,
         ),
         image_token_index=processor.image_token_id,
-        image_seq_length=(image_size // PATCH) ** 2,
+        image_seq_length=(image_size // patch_size) ** 2,
         vision_feature_select_strategy="default",
         vision_feature_layer=-2,
         tie_word_embeddings=False,

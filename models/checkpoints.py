@@ -39,27 +39,20 @@ def load_checkpoint(
             if not Path(name, "adapter_model.safetensors").is_file():  # PEFT would also read a pickle
                 raise OSError("it holds no adapter_model.safetensors")
         processor = AutoProcessor.from_pretrained(name, revision=model.model_revision, trust_remote_code=False)
-        network, loaded = AutoModelForImageTextToText.from_pretrained(
+        network = load_weights(
+            AutoModelForImageTextToText,
             base,
             revision=model.model_revision,
             dtype=getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype,
             attn_implementation=model.attn_implementation,
             quantization_config=quantization,
             device_map={"": PartialState().device} if quantization is not None else None,
-            use_safetensors=True,
-            trust_remote_code=False,  # None would ask on the terminal
-            output_loading_info=True,
         )
-        if Path(base).is_dir() and loaded["missing_keys"]:
-            raise OSError(f"the weights lack {min(loaded['missing_keys'])!r}, which would start at random")
-        # A checkpoint would be written under the Hub's old weight names, which the Trainer does not translate when it
-        # resumes or loads the best model: it would go on with other weights (transformers issue 43701).
-        network._weight_conversions = []
         if adapter:
             network = PeftModel.from_pretrained(network, name)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         what = f"{name!r}, an adapter to {base!r}" if base != name else repr(name)
-        raise CheckpointError(f"cannot load the model {what}: {_reason(base, error)}") from error
+        raise CheckpointError(f"cannot load the model {what}: {reason(base, error)}") from error
     if adapter and to_train:
         network = network.merge_and_unload()
     if quantization is None and not to_train:
@@ -67,7 +60,28 @@ def load_checkpoint(
     return network, processor
 
 
-def _reason(name: str, error: Exception) -> str:
+def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
+    """`model_class.from_pretrained(name, **settings)` from safetensors, without code from the checkpoint.
+
+    Raises `OSError` where a local folder lacks some of the weights.
+    """
+    network, loaded = model_class.from_pretrained(
+        name,
+        use_safetensors=True,
+        trust_remote_code=False,  # None would ask on the terminal
+        output_loading_info=True,
+        **settings,
+    )
+    if Path(name).is_dir() and loaded["missing_keys"]:
+        raise OSError(f"the weights lack {min(loaded['missing_keys'])!r}, which would start at random")
+    # A checkpoint would be written under the Hub's old weight names, which the Trainer does not translate when it
+    # resumes or loads the best model: it would go on with other weights (transformers issue 43701).
+    network._weight_conversions = []
+    return network
+
+
+def reason(name: str, error: Exception) -> str:
+    """Why a model cannot be loaded, in one line."""
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no id of the Hub
         return "there is no such folder"
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -6,13 +6,17 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from collators import ChatCollator, Seq2SeqCollator
 from demo.blip2 import write_blip2
+from demo.llava import write_llava
 from demo.qwen2_vl import write_qwen2_vl
+from demo.sam import write_sam
+from eval.masks import encode
 
 # Answers of different lengths; the boxes' special tokens have to survive.
 ANSWERS = {
@@ -65,6 +69,27 @@ def eight_questions() -> list[dict]:
     return [*question_rows(), {**question_rows()[0], "id": "again", "answer": "red and nothing else"}]
 
 
+def mask_rows() -> list[dict]:
+    """Four pictures of different sizes for LISA: their answers have one mask, none, two, and one with ignored pixels."""
+    rows = []
+    sizes = [(48, 64), (64, 64), (80, 40), (64, 48)]
+    answers = ["It is [SEG].", "nothing", "red [SEG] and blue [SEG].", "Sure, [SEG]."]
+    for i, (size, answer) in enumerate(zip(sizes, answers, strict=True)):
+        image, masks = Image.new("RGB", size, "black"), []
+        for k in range(answer.count("[SEG]")):
+            mask = np.zeros(size[::-1], dtype=bool)
+            mask[8 : 24 + 4 * i, 6 + 30 * k : 26 + 30 * k] = True
+            image.paste(("red", "blue")[k], (6 + 30 * k, 8, 26 + 30 * k, 24 + 4 * i))
+            masks.append(encode(mask))
+        ignore = np.zeros(size[::-1], dtype=bool)
+        ignore[:12, :20] = True
+        question = f"Where is {('it', 'nothing', 'both', 'the red thing')[i]}?"
+        row = {"id": f"row {i}", "image_id": f"image {i}", "image": image, "question": question, "answer": answer}
+        row |= {"masks": masks, "ignore": encode(ignore) if i == 3 else None, "kind": "drawn", "first": True}
+        rows.append(row | {"messages": [_message("user", question, image=True), _message("assistant", answer)]})
+    return rows
+
+
 def exact_match(answers: list[str], rows: list[dict]) -> dict[str, float]:
     return {"n": len(rows), "exact": sum(a == row["answer"] for a, row in zip(answers, rows, strict=True)) / len(rows)}
 
@@ -92,6 +117,16 @@ def blip2() -> Path:
     texts = [text for row in question_rows() for text in (row["prompt"], row["answer"])]
     write_blip2(folder() / "blip2", texts, image_size=16, width=64, layers=1, queries=4)
     return folder() / "blip2"
+
+
+@cache
+def lisa() -> tuple[Path, Path]:
+    """A random LLaVA and a random SAM."""
+    texts = [row[key].replace("[SEG]", "") for row in mask_rows() for key in ("question", "answer")]
+    texts = [*texts, "USER: ASSISTANT:"] * 20
+    write_llava(folder() / "llava", texts, hidden_size=64, image_size=32, patch_size=16, initializer_range=0.1)
+    write_sam(folder() / "sam", image_size=32)
+    return folder() / "llava", folder() / "sam"
 
 
 def learn(checkpoint: Path, collator_class, rows: list[dict], steps: int, learning_rate: float) -> Path:

@@ -14,12 +14,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForImageTextToText, AutoProcessor, Seq2SeqTrainingArguments, Trainer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from trl import ModelConfig
 
 from callbacks import GenerationEvalCallback, GradNormCallback
-from collators import ChatCollator, Seq2SeqCollator
+from collators import ChatCollator, SegmentationCollator, Seq2SeqCollator
 from eval.evaluation import Evaluation
 from eval.generate import generate
 from models.blip2 import TokenMeanTrainer
+from models.lisa_loading import load_lisa
+from models.lisa_loss import LisaTrainer
 from tests import tiny
 from tests.processes.toy import N_ROWS, Toy, toy_rows
 
@@ -110,6 +113,21 @@ def token_mean(folder: Path) -> dict:
         batch_size=2,
     )
     trainer.add_callback(GenerationEvalCallback(trainer, tiny.question_rows(), evaluation))
+    trainer.train()
+    return {"log": trainer.state.log_history}
+
+
+def mask_losses(folder: Path) -> dict:
+    """LISA at one optimizer step over rows of which one process sees none with a mask, and the other three masks."""
+    torch.manual_seed(0)
+    network, processor = load_lisa(ModelConfig(str(folder / "llava"), dtype="float32"), str(folder / "sam"), True)
+    args = arguments(
+        folder, max_steps=1, learning_rate=0.0, remove_unused_columns=False, gradient_accumulation_steps=1
+    )
+    rows = [tiny.mask_rows()[i] for i in (1, 1, 2, 3)]
+    collator = SegmentationCollator(processor)
+    trainer = LisaTrainer(network, args, data_collator=collator, train_dataset=rows, processing_class=processor)
+    trainer._get_train_sampler = lambda *_: range(len(rows))  # so that the processes' shares are known
     trainer.train()
     return {"log": trainer.state.log_history}
 

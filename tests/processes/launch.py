@@ -19,7 +19,7 @@ SCRIPT = str(Path(__file__).parent / "checks.py")
 def run(launcher: list[str], checks: list[str]) -> dict[str, list[Any]]:
     """Check -> its result in each of the processes."""
     with tempfile.TemporaryDirectory() as folder:
-        for checkpoint in (tiny.trained_qwen2_vl(), tiny.trained_blip2()):
+        for checkpoint in (tiny.trained_qwen2_vl(), tiny.trained_blip2(), *tiny.lisa()):
             Path(folder, checkpoint.name).symlink_to(checkpoint)
         process = subprocess.Popen(
             [sys.executable, "-m", *launcher, SCRIPT, folder, *checks],
@@ -46,7 +46,7 @@ def run(launcher: list[str], checks: list[str]) -> dict[str, list[Any]]:
 def ddp() -> dict[str, list[Any]]:
     """All checks under DDP; launched once for the tests of all files."""
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return run(launcher, ["grad_norms", "sharded_grad_norms", "answers", "token_mean"])
+    return run(launcher, ["grad_norms", "sharded_grad_norms", "answers", "token_mean", "mask_losses"])
 
 
 @cache

@@ -1,0 +1,82 @@
+"""Annotated images on disk -> masks: labelme-like polygons beside each image, or a mask given as a picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image, ImageDraw
+
+from collators.images import BadRow
+
+IGNORED = 255
+IMAGES = (".jpg", ".jpeg", ".png")
+OUTSIDE = 1  # pixels by which a point may lie outside of its image
+
+
+def load_annotated_folder(folder: Path) -> datasets.Dataset:
+    """Rows `{id, image, annotation}` of images and JSON files paired by name.
+
+    The image is not decoded, `annotation` is the file's bytes. What lacks the other half is there, too, with an image
+    that does not exist or None for an annotation, so that it can be refused by name.
+    """
+    images = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in IMAGES}
+    annotations = {path.stem: path.read_bytes() for path in folder.glob("*.json")}
+    names = sorted(images.keys() | annotations.keys())
+    rows = {
+        "id": names,
+        "image": [str(images.get(name, folder / f"{name}{IMAGES[0]}")) for name in names],
+        "annotation": [annotations.get(name) for name in names],
+    }
+    return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image(decode=False))
+
+
+def parse_annotation(annotation: bytes | None) -> dict[str, Any]:
+    """The JSON of an annotation in UTF-8 or else, as in some of ReasonSeg's files, cp1252; `BadRow` without one."""
+    if annotation is None:
+        raise BadRow("no JSON of this name beside the image")
+    try:
+        text = annotation.decode("utf-8")
+    except UnicodeDecodeError:
+        text = annotation.decode("cp1252")
+    parsed = json.loads(text)
+    if not isinstance(parsed, dict):
+        raise BadRow("its JSON is no object")
+    return parsed
+
+
+def polygon_mask(shapes: list[dict[str, Any]], size: list[int]) -> np.ndarray:
+    """The mask `[H, W]` of labelled polygons for an image of `size` (width, height): 0, 1 in a target, 255 ignored.
+
+    A shape's `label` is a target unless it says "ignore"; "flag" is skipped. Points are in pixels, cut to whole ones;
+    a polygon covers its outline. The largest (in pixels) is drawn first, so that a smaller one is seen on it. Source:
+    ReasonSeg's rules in LISA's code. Raises `BadRow` for fewer than three points, or one outside of the image.
+    """
+    mask, layers = np.zeros(size[::-1], dtype=np.uint8), []
+    for shape in shapes:
+        label = shape["label"].lower()
+        if label == "flag":
+            continue
+        points = [(int(x), int(y)) for x, y in shape["points"]]
+        if len(points) < 3:
+            raise BadRow(f"a polygon ({label}) of {len(points)} points")
+        for x, y in points:
+            if not (-OUTSIDE <= x <= size[0] + OUTSIDE and -OUTSIDE <= y <= size[1] + OUTSIDE):
+                raise BadRow(f"a polygon ({label}) with the point ({x}, {y}) outside the image of {size[0]}×{size[1]}")
+        canvas = Image.new("1", tuple(size))
+        ImageDraw.Draw(canvas).polygon(points, fill=1, outline=1)
+        layers.append((np.array(canvas), IGNORED if "ignore" in label else 1))
+    for layer, value in sorted(layers, key=lambda layer: -layer[0].sum()):
+        mask[layer] = value
+    return mask
+
+
+def picture_mask(mask: Image.Image | list, size: list[int]) -> np.ndarray:
+    """The same of a picture or nested list of true and false; of 0, 1 and 255 (ignored); or of 0 and anything."""
+    mask = np.array(mask)
+    mask = mask.max(axis=-1) if mask.ndim == 3 else mask
+    if list(mask.shape) != size[::-1]:
+        raise BadRow(f"a mask of (height, width) {mask.shape} for an image of {size[0]}×{size[1]}")
+    ignored = (mask == IGNORED) & (mask == 1).any()
+    return np.where(ignored, IGNORED, mask != 0).astype(np.uint8)

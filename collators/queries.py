@@ -1,0 +1,33 @@
+"""Images with several queries each -> a row per query, or per image; and rows asked the wrong one."""
+
+import random
+from collections import defaultdict
+
+from datasets import Dataset, concatenate_datasets
+
+
+def one_per_query(images: Dataset) -> Dataset:
+    """A row for each of an image's `queries` (dicts with `id`), with the image's other columns."""
+    queries = [query for queries in images["queries"] for query in queries]
+    places = [i for i, queries in enumerate(images["queries"]) for _ in queries]
+    columns = {key: [query[key] for query in queries] for key in queries[0]}
+    shared = images.select(places).remove_columns(["id", "queries"])
+    return concatenate_datasets([Dataset.from_dict(columns), shared], axis=1)
+
+
+def one_per_image(images: Dataset) -> Dataset:
+    """A row for each `image_id`, with the `queries` of all its rows."""
+    queries, places = defaultdict(list), {}
+    for i, (image_id, asked) in enumerate(zip(images["image_id"], images["queries"], strict=True)):
+        places.setdefault(image_id, i)
+        queries[image_id] += asked
+    kept = images.select(list(places.values())).remove_columns("queries")
+    return concatenate_datasets([kept, Dataset.from_dict({"queries": [queries[image] for image in places]})], axis=1)
+
+
+def with_questions_shuffled(rows: Dataset, seed: int) -> Dataset:
+    """Each row with another's `question` and `messages`: what is then right, the image alone told."""
+    order = random.Random(seed).sample(range(len(rows)), len(rows))
+    other = dict(zip(order, order[1:] + order[:1], strict=True))
+    asked = rows.select_columns(["question", "messages"]).select([other[i] for i in range(len(rows))])
+    return concatenate_datasets([rows.remove_columns(["question", "messages"]), asked], axis=1)

@@ -1,0 +1,106 @@
+"""Chat rows whose answers say `[SEG]`, and a mask for each -> a batch for LISA."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco
+from transformers import BatchFeature, ProcessorMixin
+
+from collators.chat import ChatCollator
+from collators.conversation import Messages, Segments, defuse
+from collators.images import open_image
+
+IGNORED = 255
+
+
+@dataclass
+class SegmentationCollator:
+    """Collate rows for LISA: each image once for LLaVA and once for SAM, the answers' tokens, the masks at full size.
+
+    A row is one query about its `image`, with `messages`, `masks` and `ignore`, or an image with all its `queries`, a
+    list of such. `masks` are run lengths (pycocotools' compressed `{"size": [H, W], "counts"}`), one for each `[SEG]`
+    that the assistant says; `ignore` is None or the run lengths of pixels that do not count. Rows of a batch with the
+    same `image_id` share their image: it is opened once.
+
+    Returns `input_ids`, `attention_mask`, `labels` `[B, S]` and `image_index` `[B]`, B counting queries; per image
+    `pixel_values` `[I, 3, h, w]`, `sam_pixel_values` `[I, 3, s, s]`, `original_sizes` and `reshaped_input_sizes`
+    `[I, 2]` (height, width); and `masks`, per query `[n, H, W]` of 0, 1 and 255 (does not count).
+
+    Args:
+        processor: a `models.lisa_loading.LisaProcessor`: LLaVA's, with SAM's image processor as
+            `sam_image_processor`, and a tokenizer that knows `seg_token`.
+        prompt_only: for generation. The last answer is left out, padding goes to the left, no labels, no masks.
+
+    Raises `ValueError` naming the row whose answer has another number of `[SEG]` than of masks, or whose mask has
+    another size than its image.
+    """
+
+    processor: ProcessorMixin
+    prompt_only: bool = False
+    seg_token: str = "[SEG]"
+    chat: ChatCollator = field(init=False, repr=False)
+
+    def __post_init__(self):
+        self.chat = ChatCollator(self.processor, prompt_only=self.prompt_only)
+        self.seg_token_id = self.processor.tokenizer.convert_tokens_to_ids(self.seg_token)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
+        images, places, image_index, queries = [], {}, [], []
+        for row in rows:
+            place = places.setdefault(row.get("image_id") or id(row), len(images))
+            if place == len(images):
+                images.append(_named(row, open_image, row["images"][0] if "images" in row else row["image"]))
+            queries += row.get("queries") or [row]
+            image_index += [place] * (len(queries) - len(image_index))
+        conversations = [_named(query, self._segments, query["messages"]) for query in queries]
+        pixels = self.processor.image_processor(images, return_tensors="pt")
+        tokens = self.chat.tokens_per_image(pixels, len(images))
+        batch = self.chat.text_batch(conversations, [tokens[i] for i in image_index])
+        batch["image_index"] = torch.tensor(image_index)
+        batch.update(pixels)
+        for_sam = self.processor.sam_image_processor(images, return_tensors="pt")
+        batch["sam_pixel_values"] = for_sam["pixel_values"]
+        batch |= {key: for_sam[key] for key in ("original_sizes", "reshaped_input_sizes")}
+        if not self.prompt_only:
+            said = (batch["labels"] == self.seg_token_id).sum(1).tolist()
+            sizes = batch["original_sizes"][batch["image_index"]].tolist()
+            batch["masks"] = [
+                _named(query, self._masks, query, n, size) for query, n, size in zip(queries, said, sizes, strict=True)
+            ]
+        return batch
+
+    def _segments(self, messages: Messages) -> Segments:
+        """A conversation about one image as text; no question may spell the token that draws."""
+        cleaned = []
+        for message in messages:
+            content = message["content"]
+            content = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            if message["role"] != "assistant":
+                content = [{**part, "text": defuse(part.get("text") or "", (self.seg_token,))} for part in content]
+            cleaned.append({"role": message["role"], "content": content})
+        return self.chat.segments(cleaned, n_images=1)
+
+    def _masks(self, query: dict[str, Any], said: int, size: list[int]) -> torch.Tensor:
+        masks, ignore = query.get("masks") or [], query.get("ignore")
+        if said != len(masks):
+            raise ValueError(f"the answer says {self.seg_token} {said} times, and there are {len(masks)} masks")
+        for part in [*masks, ignore] if ignore else masks:
+            if list(part["size"]) != size:
+                raise ValueError(f"a mask of {part['size']} for an image of {size} (height, width)")
+        decoded = np.zeros((len(masks), *size), dtype=np.uint8)
+        for target, mask in zip(decoded, masks, strict=True):
+            target[:] = coco.decode(mask)
+        if ignore:
+            decoded[:, coco.decode(ignore) == 1] = IGNORED
+        return torch.from_numpy(decoded)
+
+
+def _named(row: dict[str, Any], function: Callable, *arguments) -> Any:
+    """What the function returns; the row is named in what it raises."""
+    try:
+        return function(*arguments)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"row {row.get('id', 'without id')!r}: {error}") from error

@@ -1,0 +1,152 @@
+"""LISA from a name or a folder: composed of a LLaVA and a SAM, with an adapter, or whole as a run left it."""
+
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from safetensors import SafetensorError
+from tokenizers import AddedToken
+from transformers import (
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedConfig,
+    ProcessorMixin,
+    SamImageProcessor,
+    SamModel,
+)
+from trl import ModelConfig, get_quantization_config
+
+from models.checkpoints import CheckpointError, load_weights, reason
+from models.lisa import LisaConfig, LisaForConditionalGeneration
+from models.precision import trainable_in_float32
+
+SEG = "[SEG]"
+ATTENTION = r".*language_model\..*\.(q_proj|v_proj)"  # for LoRA: not CLIP's, and not the mask decoder's
+WHOLE = ["embed_tokens", "lm_head", "mask_decoder", "mask_projection"]  # trained whole beside LoRA
+NOT_QUANTISED = ["lm_head", "sam.mask_decoder", "sam.prompt_encoder", "mask_projection"]
+
+
+class LisaProcessor(LlavaProcessor):
+    """LLaVA's processor with SAM's image processor as `sam_image_processor`; its tokenizer knows `[SEG]`."""
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        sam_image_processor=None,
+        patch_size=None,
+        vision_feature_select_strategy=None,
+        chat_template=None,
+        image_token="<image>",
+        num_additional_image_tokens=0,
+    ):
+        self.patch_size = patch_size
+        self.num_additional_image_tokens = num_additional_image_tokens
+        self.vision_feature_select_strategy = vision_feature_select_strategy
+        self.image_token = getattr(tokenizer, "image_token", image_token)
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        # Not LLaVA's own, which knows of two parts only.
+        ProcessorMixin.__init__(self, image_processor, tokenizer, sam_image_processor, chat_template=chat_template)
+
+    @classmethod
+    def compose(cls, llava: LlavaProcessor, sam: SamImageProcessor) -> "LisaProcessor":
+        llava.tokenizer.add_tokens([AddedToken(SEG, normalized=False)])  # not a special one, which decoding may drop
+        names = ("patch_size", "vision_feature_select_strategy", "chat_template", "num_additional_image_tokens")
+        return cls(llava.image_processor, llava.tokenizer, sam, **{name: getattr(llava, name) for name in names})
+
+
+def load_lisa(
+    model: ModelConfig, sam_name_or_path: str, to_train: bool = False
+) -> tuple[LisaForConditionalGeneration | PeftModel, LisaProcessor]:
+    """Load `model.model_name_or_path`: a LLaVA-1.5, to which the SAM is joined, or what a run of LISA left.
+
+    What a run left, an adapter or a whole model, knows its LLaVA and its SAM; then `sam_name_or_path` is not read. An
+    adapter can train on. To answer, the model comes on this process's device. Both towers are quantised where `model`
+    says so, and neither the parts that LISA trains nor SAM's prompt encoder. Weights are read from safetensors only.
+
+    Raises `CheckpointError` in one line when there is no such model.
+    """
+    name = model.model_name_or_path
+    quantization = get_quantization_config(model)
+    settings = {
+        "dtype": getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype,
+        "quantization_config": quantization,
+        "device_map": {"": PartialState().device} if quantization is not None else None,
+    }
+    try:
+        known = PreTrainedConfig.get_config_dict(name, revision=model.model_revision)[0].get("model_type")
+        if known == "llava":
+            network, processor = compose(model, name, sam_name_or_path, settings)
+        elif known != "lisa":
+            raise ValueError(f"LISA is made of a LLaVA-1.5, and this is {known or 'no model'}")
+        elif Path(name, "adapter_config.json").is_file():
+            config = LisaConfig.from_pretrained(name)
+            network, processor = compose(model, config.llava_name_or_path, config.sam_name_or_path, settings)
+            network = _with_adapter(network, name, to_train)
+        else:
+            if quantization is not None:
+                quantization.llm_int8_skip_modules = NOT_QUANTISED
+            network = load_weights(LisaForConditionalGeneration, name, revision=model.model_revision, **settings)
+            processor = LisaProcessor.from_pretrained(name, revision=model.model_revision)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
+    if quantization is None and not to_train:
+        network.to(PartialState().device)
+    return network, processor
+
+
+def compose(
+    model: ModelConfig, llava_name: str, sam_name: str, settings: dict
+) -> tuple[LisaForConditionalGeneration, LisaProcessor]:
+    """Join a LLaVA and a SAM; the projection between them is new, and `[SEG]` starts as the mean of all tokens."""
+    quantization = settings["quantization_config"]
+    if quantization is not None:
+        quantization.llm_int8_skip_modules = [part.removeprefix("sam.") for part in NOT_QUANTISED]
+    llava = load_weights(
+        LlavaForConditionalGeneration,
+        llava_name,
+        revision=model.model_revision,
+        attn_implementation=model.attn_implementation,
+        **settings,
+    )
+    sam = load_weights(SamModel, sam_name, **settings)
+    processor = LisaProcessor.compose(
+        LlavaProcessor.from_pretrained(llava_name, revision=model.model_revision),
+        SamImageProcessor.from_pretrained(sam_name),
+    )
+    _add_seg(llava, len(processor.tokenizer))
+    config = LisaConfig(
+        llava=llava.config,
+        sam=sam.config,
+        seg_token_id=processor.tokenizer.convert_tokens_to_ids(SEG),
+        llava_name_or_path=llava_name,
+        sam_name_or_path=sam_name,
+    )
+    config._name_or_path = llava_name
+    network = LisaForConditionalGeneration(config, llava, sam)
+    if quantization is not None:  # PEFT and the Trainer ask the whole model
+        network.is_loaded_in_4bit, network.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
+        network.mask_projection.to(PartialState().device)
+    return network, processor
+
+
+@torch.no_grad()
+def _add_seg(llava: LlavaForConditionalGeneration, vocabulary: int) -> None:
+    """LLaVA-1.5 has spare rows of embeddings; others grow."""
+    if vocabulary > llava.get_input_embeddings().num_embeddings:
+        llava.resize_token_embeddings(vocabulary, mean_resizing=False)
+    for embeddings in (llava.get_input_embeddings(), llava.get_output_embeddings()):
+        embeddings.weight[vocabulary - 1] = embeddings.weight[: vocabulary - 1].float().mean(0)
+
+
+def _with_adapter(network: LisaForConditionalGeneration, name: str, to_train: bool) -> PeftModel:
+    """An adapter on its base, with the weights in float32 as they were trained."""
+    if not Path(name, "adapter_model.safetensors").is_file():  # PEFT would also read a pickle
+        raise OSError("it holds no adapter_model.safetensors")
+    adapter = PeftConfig.from_pretrained(name)
+    adapter.inference_mode = False
+    network = get_peft_model(network, adapter)
+    trainable_in_float32(network)
+    set_peft_model_state_dict(network, load_peft_weights(name, device="cpu"))
+    return network if to_train else network.requires_grad_(False)

@@ -1,0 +1,508 @@
+"""LISA against the models that it is made of, the formulas of its losses, and itself after saving."""
+
+import numpy as np
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import PeftModel, get_peft_model
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+from transformers import LlavaForConditionalGeneration, SamImageProcessor, TrainingArguments
+from trl import ModelConfig, get_peft_config
+
+from collators import SegmentationCollator
+from models.checkpoints import CheckpointError
+from models.lisa_loading import SEG, load_lisa
+from models.lisa_loss import LisaTrainer, mask_losses, token_loss
+from recipes import reasonseg
+from tests import tiny
+from tests.processes import launch
+
+LLAVA_INPUTS = ("input_ids", "attention_mask", "labels")
+
+
+def load(name=None, sam=None, to_train=False, **model):
+    torch.manual_seed(0)
+    llava, own_sam = tiny.lisa()
+    model = ModelConfig(str(name or llava), dtype="float32", **model)
+    return load_lisa(model, str(sam or own_sam), to_train)
+
+
+def to_device(network, batch):
+    return {key: value.to(network.device) if hasattr(value, "to") else value for key, value in batch.items()}
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """A LISA that has learnt the rows by heart, saved whole."""
+    network, processor = load(to_train=True)
+    batch = SegmentationCollator(processor)(tiny.mask_rows())
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0)
+    network.train()
+    network.config.ce_weight = 0.05
+    for _ in range(160):
+        network(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("lisa")
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def prompts(processor, rows):
+    return SegmentationCollator(processor, prompt_only=True)(rows)
+
+
+def answers(network, processor, rows, **settings):
+    """Texts, and masks, of what the model generates."""
+    batch = prompts(processor, rows)
+    output = network.generate_masks(**batch, max_new_tokens=20, **settings)
+    new = output.sequences[:, batch["input_ids"].shape[1] :]
+    texts = [processor.tokenizer.decode(ids[~torch.isin(ids, torch.tensor([0, 1, 2]))]) for ids in new]
+    pad = processor.tokenizer.pad_token
+    return [text.replace(pad, "").replace("</s>", "").strip() for text in texts], output
+
+
+# --- The losses -----------------------------------------------------------------------------------------------------
+
+
+def by_hand(logits: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """LISA's formulas over the pixels that count."""
+    x, t = logits[mask != 255].astype(np.float64), mask[mask != 255].astype(np.float64)
+    p = 1 / (1 + np.exp(-x))
+    bce = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean() if len(x) else 0.0
+    overlap, p_area, t_area = (p / 1000 * t).sum(), (p / 1000).sum(), (t / 1000).sum()
+    return bce, 1 - (2 * overlap + 1e-6) / (p_area + t_area + 1e-6)
+
+
+shapes = st.tuples(st.integers(1, 6), st.integers(1, 6))
+mask_values = st.sampled_from([[0], [1], [255], [0, 1], [0, 1, 255]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(shapes, mask_values), max_size=4), st.integers(0, 2**16))
+def test_mask_losses_are_the_formulas_by_hand(drawn, seed):
+    rng = np.random.default_rng(seed)
+    logits = [rng.normal(0, 3, shape).astype(np.float32) for shape, _ in drawn]
+    masks = [rng.choice(values, shape).astype(np.uint8) for shape, values in drawn]
+    bce, dice = mask_losses([torch.tensor(one) for one in logits], [torch.tensor(one) for one in masks])
+    expected = np.array([by_hand(*pair) for pair in zip(logits, masks, strict=True)]).reshape(-1, 2).sum(0)
+    expected = expected / (len(drawn) + 1e-8)
+    np.testing.assert_allclose([bce.item(), dice.item()], expected, rtol=2e-4, atol=1e-5)
+
+
+def test_bce_is_torchvision_s_focal_loss_without_focus():
+    logits, mask = torch.randn(5, 7), torch.randint(0, 2, (5, 7), dtype=torch.uint8)
+    expected = sigmoid_focal_loss(logits, mask.float(), alpha=-1, gamma=0, reduction="mean")
+    torch.testing.assert_close(mask_losses([logits], [mask])[0], expected)
+
+
+def test_an_ignored_pixel_changes_neither_a_loss_nor_a_gradient():
+    logits, mask = torch.randn(6, 6), torch.randint(0, 2, (6, 6), dtype=torch.uint8)
+    mask[2:4] = 255
+    first, second = logits.clone().requires_grad_(), logits.clone()
+    second[2:4] = 50.0
+    losses = mask_losses([first], [mask])
+    assert torch.equal(torch.stack(losses), torch.stack(mask_losses([second], [mask])))
+    sum(losses).backward()
+    assert not first.grad[2:4].any() and first.grad[:2].all()
+
+
+def test_losses_are_divided_by_the_numbers_they_are_given():
+    logits, masks = [torch.randn(4, 4) for _ in range(3)], [torch.ones(4, 4, dtype=torch.uint8)] * 3
+    torch.testing.assert_close(
+        torch.stack(mask_losses(logits, masks, 12)), torch.stack(mask_losses(logits, masks)) / 4
+    )
+    logits, targets = torch.randn(5, 9), torch.arange(5)
+    torch.testing.assert_close(token_loss(logits, targets), F.cross_entropy(logits, targets))
+    torch.testing.assert_close(token_loss(logits, targets, 20), F.cross_entropy(logits, targets) / 4)
+
+
+# --- The model against its parts ------------------------------------------------------------------------------------
+
+
+def test_the_loss_of_tokens_is_llava_s():
+    network, processor = load()
+    batch = SegmentationCollator(processor)(tiny.mask_rows())
+    llava = network.llava(**{key: batch[key] for key in LLAVA_INPUTS}, pixel_values=batch["pixel_values"])
+    torch.testing.assert_close(network(**batch).ce_loss, llava.loss)
+
+
+def test_the_loss_is_the_weighted_sum_and_its_parts_are_those_of_the_masks():
+    network, processor = load()
+    network.config.ce_weight, network.config.bce_weight, network.config.dice_weight = 0.7, 1.3, 2.0
+    batch = SegmentationCollator(processor)(tiny.mask_rows())
+    output = network(**batch)
+    expected = 0.7 * output.ce_loss + 1.3 * output.bce_loss + 2.0 * output.dice_loss
+    torch.testing.assert_close(output.loss, expected)
+    pairs = [
+        (logit.detach().numpy(), mask.numpy())
+        for row, masks in zip(output.mask_logits, batch["masks"], strict=True)
+        for logit, mask in zip(row, masks, strict=True)
+    ]
+    assert [logit.shape for logit, _ in pairs] == [(64, 48), (40, 80), (40, 80), (48, 64)]
+    expected = np.mean([by_hand(*pair) for pair in pairs], axis=0)
+    np.testing.assert_allclose([output.bce_loss.item(), output.dice_loss.item()], expected, rtol=1e-4)
+
+
+def test_masks_are_those_of_sam_itself_for_the_projected_states(learnt):
+    """SAM's own forward, given our sparse prompt in place of a point's, and its own processing after."""
+    network, processor = load(learnt)
+    row = tiny.mask_rows()[2]
+    batch = SegmentationCollator(processor)([row])
+    llava = network.llava(
+        **{key: batch[key] for key in LLAVA_INPUTS}, pixel_values=batch["pixel_values"], output_hidden_states=True
+    )
+    said = (batch["input_ids"][0] == network.config.seg_token_id).nonzero().flatten()
+    sparse = network.mask_projection(llava.hidden_states[-1][0, said - 1])[None, :, None]
+    encoder = network.sam.prompt_encoder
+    of_nothing = encoder(None, None, None, None)[1]
+    encoder.forward = lambda **prompts: (sparse, of_nothing)
+    predicted = network.sam(batch["sam_pixel_values"], input_points=torch.zeros(1, 2, 1, 2), multimask_output=False)
+    expected = processor.sam_image_processor.post_process_masks(
+        list(predicted.pred_masks.transpose(1, 2)),
+        batch["original_sizes"],
+        batch["reshaped_input_sizes"],
+        binarize=False,
+    )
+    assert isinstance(processor.sam_image_processor, SamImageProcessor)
+    torch.testing.assert_close(torch.stack(network(**batch).mask_logits[0]), expected[0][0], rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_passes_each_tower_once_however_many_queries_ask_about_it():
+    network, processor = load()
+    row = tiny.mask_rows()[0]
+    rows = [{**row, "id": str(i)} for i in range(3)] + [tiny.mask_rows()[1]]
+    seen = {}
+    for name, tower in (("sam", network.sam.vision_encoder), ("clip", network.llava.model.vision_tower)):
+        tower.register_forward_pre_hook(
+            lambda module, args, kwargs, name=name: seen.setdefault(name, []).append(
+                len(args[0] if args else kwargs["pixel_values"])
+            ),
+            with_kwargs=True,
+        )
+    shared = network(**SegmentationCollator(processor)(rows))
+    assert seen == {"sam": [2], "clip": [2]}
+    apart = network(**SegmentationCollator(processor)([{**row, "image_id": row["id"]} for row in rows]))
+    torch.testing.assert_close(shared.loss, apart.loss)
+
+
+def test_another_number_of_masks_than_of_seg_is_an_error():
+    network, processor = load()
+    batch = SegmentationCollator(processor)(tiny.mask_rows())
+    batch["masks"][0] = batch["masks"][0][:0]
+    with pytest.raises(ValueError, match=r"say \[SEG\] \[1, 0, 2, 1\] times and have \[0, 0, 2, 1\] masks"):
+        network(**batch)
+
+
+def test_a_row_without_seg_trains_its_tokens_alone_and_adds_nothing_to_the_masks():
+    network, processor = load(to_train=True)
+    collator = SegmentationCollator(processor)
+    silent = network(**collator(tiny.mask_rows()[1:2]))
+    assert silent.bce_loss == silent.dice_loss == 0
+    torch.testing.assert_close(silent.loss, silent.ce_loss)
+    silent.loss.backward()
+    for part in (network.mask_projection, network.sam.mask_decoder, network.sam.vision_encoder):
+        gradients = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
+        assert gradients and not any(gradient.any() for gradient in gradients)  # there for DDP, and zero
+    assert network.llava.lm_head.weight.grad.any()
+    row = tiny.mask_rows()[0]
+    alone, both = network(**collator([row])), network(**collator([row, tiny.mask_rows()[1]]))
+    torch.testing.assert_close(alone.bce_loss, both.bce_loss)
+    torch.testing.assert_close(alone.dice_loss, both.dice_loss)
+
+
+# --- Generating -----------------------------------------------------------------------------------------------------
+
+
+def test_it_says_seg_itself_and_draws_the_masks_it_was_taught(learnt):
+    network, processor = load(learnt)
+    rows = tiny.mask_rows()
+    texts, output = answers(network, processor, rows)
+    assert [text.replace(" ", "") for text in texts] == [row["answer"].replace(" ", "") for row in rows]
+    batch = SegmentationCollator(processor)(rows)
+    for row, masks, targets in zip(rows, output.masks, batch["masks"], strict=True):
+        assert masks.dtype == torch.bool and masks.shape == targets.shape == (
+            len(row["masks"]),
+            *row["image"].size[::-1],
+        )
+        for mask, target in zip(masks, targets == 1, strict=True):
+            assert (mask & target).sum() / (mask | target).sum() > 0.5
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generated_masks_are_those_of_feeding_the_whole_answer_again(learnt, beams):
+    network, processor = load(learnt)
+    rows = tiny.mask_rows()
+    prompt = prompts(processor, rows)
+    output = network.generate_masks(**prompt, max_new_tokens=20, num_beams=beams)
+    labels = output.sequences.clone()
+    labels[:, : prompt["input_ids"].shape[1]] = -100
+    new = torch.ones_like(labels[:, prompt["input_ids"].shape[1] :])
+    again = network(
+        **{**prompt, "input_ids": output.sequences, "labels": labels, "masks": [m.byte() for m in output.masks]}
+        | {"attention_mask": torch.cat([prompt["attention_mask"], new], 1)}
+    )
+    for masks, logits in zip(output.masks, again.mask_logits, strict=True):
+        assert len(masks) == len(logits)
+        for mask, logit in zip(masks, logits, strict=True):
+            assert torch.equal(mask | (logit.abs() < 1e-3), (logit > 0) | (logit.abs() < 1e-3))
+
+
+def test_a_batch_gives_what_its_rows_give_one_by_one(learnt):
+    network, processor = load(learnt)
+    texts, output = answers(network, processor, tiny.mask_rows())
+    for row, text, masks in zip(tiny.mask_rows(), texts, output.masks, strict=True):
+        [alone], single = answers(network, processor, [row])
+        assert (
+            alone == text and (single.masks[0] ^ masks).float().mean() < 1e-3
+            if len(masks)
+            else not len(single.masks[0])
+        )
+
+
+def test_several_answers_to_one_question_have_masks_of_their_own(learnt):
+    network, processor = load(learnt)
+    _, output = answers(network, processor, tiny.mask_rows()[::2], do_sample=True, num_return_sequences=3)
+    assert [masks.shape[1:] for masks in output.masks] == [(64, 48)] * 3 + [(40, 80)] * 3
+
+
+# --- What trains, what is saved -------------------------------------------------------------------------------------
+
+
+def lisa_to_train(**model):
+    llava, sam = tiny.lisa()
+    model = reasonseg.Model(
+        model_name_or_path=str(llava), sam_name_or_path=str(sam), dtype="float32", lora_dropout=0.0, **model
+    )
+    torch.manual_seed(0)
+    return reasonseg.load(reasonseg.Data(), model, training=True)
+
+
+def part_of(name: str) -> str:
+    parts = ("lora_", "lm_head", "embed_tokens", "mask_decoder", "mask_projection")
+    return next((part for part in parts if part in name), "other")
+
+
+def test_exactly_the_parts_that_the_paper_names_train():
+    network, _ = lisa_to_train()
+    trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert {part_of(name) for name in trainable} == {
+        "lora_",
+        "lm_head",
+        "embed_tokens",
+        "mask_decoder",
+        "mask_projection",
+    }
+    lora = {name.split(".lora_")[0].split("llava.")[1] for name in trainable if "lora_" in name}
+    layers = range(network.config.llava.text_config.num_hidden_layers)
+    assert lora == {f"model.language_model.layers.{i}.self_attn.{name}_proj" for i in layers for name in "qv"}
+    decoder = {name.split("default.")[1] for name in trainable if "mask_decoder" in name}
+    assert decoder == {name for name, _ in load()[0].sam.mask_decoder.named_parameters()}
+
+
+def test_frozen_parts_neither_move_nor_hold_a_graph_and_every_trained_part_moves():
+    network, processor = lisa_to_train()
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-2)
+    outputs = {}
+    for name, module in (("sam", network.sam.vision_encoder), ("clip", network.llava.model.multi_modal_projector)):
+        module.register_forward_hook(lambda module, inputs, output, name=name: outputs.__setitem__(name, output))
+    network.train()
+    batch = SegmentationCollator(processor)(tiny.mask_rows())
+    for _ in range(2):  # LoRA's A has no gradient before B has moved
+        network(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert not outputs["clip"].requires_grad and not outputs["sam"].last_hidden_state.requires_grad
+    moved = {name for name, parameter in network.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved <= {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert {part_of(name) for name in moved} == {"lora_", "lm_head", "embed_tokens", "mask_decoder", "mask_projection"}
+    still = {
+        name for name in before if name not in moved and part_of(name) != "other" and "original_module" not in name
+    }
+    unreached = (
+        "iou_prediction_head",
+        "output_hypernetworks_mlps",
+        "original",
+        "base_layer",
+    )  # no loss asks for these
+    assert not [name for name in still if before[name].requires_grad and not any(part in name for part in unreached)]
+
+
+def train(network, processor, folder, rows, **settings):
+    defaults = {"report_to": "none", "use_cpu": True, "disable_tqdm": True, "logging_steps": 1, "save_strategy": "no"}
+    defaults |= {"max_steps": 1, "learning_rate": 1e-2, "remove_unused_columns": False, "optim": "sgd"}
+    args = TrainingArguments(folder, **(defaults | settings))
+    collator = SegmentationCollator(processor)
+    trainer = LisaTrainer(network, args, data_collator=collator, train_dataset=rows, processing_class=processor)
+    trainer.train()
+    return trainer
+
+
+def logged(trainer_log):
+    names = ("loss", "loss_ce", "loss_bce", "loss_dice", "grad_norm")
+    return torch.tensor([next(log[name] for log in trainer_log if name in log) for name in names])
+
+
+def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(tmp_path):
+    seen = []
+    for size, accumulation in [(4, 1), (2, 2), (1, 4)]:
+        network, processor = load(to_train=True)
+        settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+        trainer = train(network, processor, tmp_path, tiny.mask_rows(), **settings)
+        seen.append(logged(trainer.state.log_history))
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(seen[0], seen[2], rtol=1e-4, atol=1e-6)
+    network, processor = load()
+    whole = network(**SegmentationCollator(processor)(tiny.mask_rows()))
+    expected = torch.stack([whole.loss, whole.ce_loss, whole.bce_loss, whole.dice_loss])
+    torch.testing.assert_close(seen[0][:4], expected.detach(), rtol=1e-3, atol=1e-3)
+
+
+def test_two_processes_of_which_one_sees_no_mask_train_as_one(tmp_path):
+    first, second = (logged(result["log"]) for result in launch.ddp()["mask_losses"])
+    network, processor = load(to_train=True)
+    rows = [tiny.mask_rows()[i] for i in (1, 1, 2, 3)]
+    trainer = train(network, processor, tmp_path, rows, per_device_train_batch_size=4, max_grad_norm=1e-3)
+    torch.testing.assert_close(first, logged(trainer.state.log_history), rtol=1e-4, atol=1e-6)
+    assert torch.equal(first, second)
+
+
+def test_the_parts_are_logged_as_the_mean_over_the_steps_since_the_last_log(tmp_path):
+    settings = {"per_device_train_batch_size": 1, "max_steps": 4, "learning_rate": 0.0}
+    network, processor = load(to_train=True)
+    each = train(network, processor, tmp_path, tiny.mask_rows(), **settings).state.log_history
+    network, processor = load(to_train=True)
+    twice = train(network, processor, tmp_path, tiny.mask_rows(), logging_steps=2, **settings).state.log_history
+    for name in ("loss", "loss_ce", "loss_bce", "loss_dice"):
+        single = [log[name] for log in each if name in log]
+        expected = [(single[0] + single[1]) / 2, (single[2] + single[3]) / 2]
+        assert [log[name] for log in twice if name in log] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    seen = []
+    for checkpointing in (False, True):
+        network, processor = lisa_to_train()
+        settings = {"per_device_train_batch_size": 4, "gradient_checkpointing": checkpointing}
+        seen.append(logged(train(network, processor, tmp_path, tiny.mask_rows(), **settings).state.log_history))
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-5, atol=1e-6)
+
+
+def same_answers(first, second):
+    (texts, output), (again, reloaded) = first, second
+    assert texts == again
+    assert all(torch.equal(*masks) for masks in zip(output.masks, reloaded.masks, strict=True))
+
+
+def test_a_whole_model_reloads_to_identical_masks(learnt, tmp_path):
+    network, processor = load(learnt, sam="not read")
+    assert {file.name for file in learnt.iterdir() if file.suffix in (".bin", ".pt", ".pkl")} == set()
+    network.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    rows = tiny.mask_rows()
+    same_answers(answers(network, processor, rows), answers(*load(tmp_path, sam="not read"), rows))
+    assert sum(len(masks) for masks in answers(network, processor, rows)[1].masks) == 4
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_an_adapter_reloads_with_its_llava_and_sam_to_identical_masks(bits, tmp_path):
+    quantised = {"load_in_4bit": True} if bits else {}
+    network, processor = lisa_to_train(**quantised)
+    rows = tiny.mask_rows()
+    settings = {"per_device_train_batch_size": 4, "learning_rate": 3e-3, "max_steps": 60, "optim": "adamw_torch"}
+    trainer = train(network, processor, tmp_path, rows, **settings)
+    trainer.save_model()
+    files = {file.name for file in tmp_path.iterdir()}
+    assert {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "config.json",
+    } <= files and "model.safetensors" not in files
+    network.eval()
+    expected = answers(network, processor, rows)
+    again, processor = load(tmp_path, sam="not read", **quantised)
+    assert isinstance(again, PeftModel) and not any(parameter.requires_grad for parameter in again.parameters())
+    same_answers(expected, answers(again, processor, rows))
+    assert sum(len(masks) for masks in expected[1].masks) > 0
+    more, processor = load(tmp_path, to_train=True, **quantised)
+    trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert trainable == {name for name, parameter in more.named_parameters() if parameter.requires_grad}
+
+
+def test_four_bits_hold_both_towers_and_none_of_the_trained_parts():
+    network, processor = lisa_to_train(load_in_4bit=True)
+    quantised = {name for name, module in network.named_modules() if isinstance(module, Linear4bit)}
+    for tower in ("llava.model.language_model", "llava.model.vision_tower", "sam.vision_encoder"):
+        assert [name for name in quantised if tower in name], tower
+    whole = ("lm_head", "mask_decoder", "prompt_encoder", "mask_projection")
+    assert not [name for name in quantised if any(part in name for part in whole)]
+    output = network(**to_device(network, SegmentationCollator(processor)(tiny.mask_rows())))
+    output.loss.backward()
+    assert torch.isfinite(output.loss)
+
+
+def test_training_resumes_from_an_adapter_s_checkpoint(tmp_path):
+    settings = {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 2, "optim": "adamw_torch"}
+    network, processor = lisa_to_train()
+    straight = train(network, processor, tmp_path, tiny.mask_rows(), max_steps=4, **settings).state.log_history
+    network, processor = lisa_to_train()
+    args = TrainingArguments(
+        tmp_path,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        logging_steps=1,
+        max_steps=4,
+        learning_rate=1e-2,
+        remove_unused_columns=False,
+        **settings,
+    )
+    collator = SegmentationCollator(processor)
+    trainer = LisaTrainer(
+        network, args, data_collator=collator, train_dataset=tiny.mask_rows(), processing_class=processor
+    )
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    losses = [
+        [log["loss_bce"] for log in history if "loss_bce" in log][-2:]
+        for history in (straight, trainer.state.log_history)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_what_is_no_llava_or_lacks_weights_is_refused_in_one_line(learnt, tmp_path):
+    for name, sam, says in [
+        (tiny.qwen2_vl(), None, "LISA is made of a LLaVA-1.5, and this is qwen2_vl"),
+        (tmp_path / "nowhere", None, "there is no such folder"),
+        (None, tmp_path / "no_sam", "no_sam"),
+    ]:
+        with pytest.raises(CheckpointError, match=says) as refused:
+            load(name, sam)
+        assert "\n" not in str(refused.value)
+    network = get_peft_model(load()[0], get_peft_config(reasonseg.Model(use_peft=True)))
+    network.save_pretrained(tmp_path)
+    network.config.save_pretrained(tmp_path)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="holds no adapter_model.safetensors"):
+        load(tmp_path)
+
+
+def test_the_new_token_starts_as_the_mean_of_the_others_in_both_embeddings():
+    network, processor = load()
+    place = network.config.seg_token_id
+    assert (
+        processor.tokenizer.convert_tokens_to_ids(SEG) == place and SEG not in processor.tokenizer.all_special_tokens
+    )
+    original = LlavaForConditionalGeneration.from_pretrained(tiny.lisa()[0])
+    for ours, theirs in (
+        (network.get_input_embeddings(), original.get_input_embeddings()),
+        (network.get_output_embeddings(), original.get_output_embeddings()),
+    ):
+        torch.testing.assert_close(ours.weight[place], theirs.weight[:place].mean(0))
+        assert torch.equal(ours.weight[:place], theirs.weight[:place])
