@@ -6,11 +6,15 @@ from pathlib import Path
 
 from demo.blip2 import write_blip2
 from demo.endoscopy import draw_endoscopy
+from demo.llava import write_llava
 from demo.packages import draw_packages
 from demo.qwen2_vl import write_qwen2_vl
 from demo.radiology import draw_radiology
+from demo.sam import write_sam
+from demo.scene_queries import all_queries
+from demo.scenes import draw_scenes
 from eval.question_types import QuestionTypes
-from recipes import kvasir_vqa, nutrition_tables, vqa_rad
+from recipes import kvasir_vqa, nutrition_tables, reasonseg, vqa_rad
 
 
 def build_nutrition_tables(dataset: Path, checkpoint: Path) -> None:
@@ -47,3 +51,14 @@ def build_vqa_rad(dataset: Path, checkpoint: Path) -> None:
     rows = json.loads(next(dataset.glob("*.json")).read_text(encoding="utf-8"))
     texts = [text for row in rows for text in (vqa_rad.prompt(str(row["question"])), str(row["answer"]))]
     write_blip2(checkpoint, texts)
+
+
+def build_reasonseg(dataset: Path, checkpoint: Path) -> None:
+    """Drawn scenes, and a LLaVA, whose vocabulary is made of the prompts and the answers, with a SAM inside."""
+    shutil.rmtree(dataset, ignore_errors=True)
+    draw_scenes(dataset, train=3000, val=50, test=150, broken=10)
+    wordings = [template.format("") for template in reasonseg.SENTENCES + reasonseg.PHRASES]
+    answers = [answer.replace("[SEG]", "") for answer in reasonseg.ANSWERS]
+    texts = [*all_queries(), *20 * (wordings + answers)]
+    write_sam(checkpoint / "sam")
+    write_llava(checkpoint, texts, image_size=64, patch_size=16, initializer_range=0.1)

@@ -27,7 +27,7 @@ from datasets import Dataset, Image, concatenate_datasets
 from peft import get_peft_model, prepare_model_for_kbit_training
 from PIL import Image as PILImage
 from PIL import ImageOps
-from transformers import Seq2SeqTrainingArguments
+from transformers import Seq2SeqTrainingArguments, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config
 
 from callbacks.run import launch, train_watched
@@ -212,6 +212,7 @@ def evaluation(data: Data, network, processor, majority: MajorityAnswers | None 
 
 
 def main(data: Data, training: Training, model: Model) -> None:
+    set_seed(training.seed)  # what load makes anew is random
     raw = read(data)
     network, processor = load(data, model, training.do_train)
     with training.main_process_first(desc="checking rows"):

@@ -1,0 +1,258 @@
+"""LISA on ReasonSeg: asked a question that takes a thought, a language model draws the mask (Trainer, LoRA).
+
+LLaVA-1.5 answers "Sure, it is [SEG].", and the hidden state that predicts `[SEG]` becomes the prompt of SAM's mask
+decoder. The paper (arXiv 2308.00692) reports gIoU / cIoU, on the first query of each test image, fine-tuned on the 239
+training images: 7B 47.3 / 48.4, with LLaVA-1.5 55.6 / 56.9; 13B with LLaVA-1.5 61.3 / 62.2. Its models were first
+trained on large segmentation datasets; this recipe starts from LLaVA and SAM alone.
+
+Settings are the reference's, for a large card (not measured):
+    accelerate launch --config_file accelerate_configs/h100_80gb.yaml recipes/reasonseg.py --dataset_name ReasonSeg
+Those of the small-card copy, which reports 5.79 GB and 1.9 s per sample on 8 GB. It trains neither embeddings nor
+output head, which here take a paged 8-bit optimizer (not measured):
+    accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/reasonseg.py --dataset_name ReasonSeg \
+        --load_in_4bit true --sam_name_or_path facebook/sam-vit-base --learning_rate 1e-4 --weight_decay 0.01 \
+        --per_device_train_batch_size 1 --gradient_accumulation_steps 20 --gradient_checkpointing true \
+        --optim paged_adamw_8bit
+Only evaluate what a run left, for example on a Hub copy of the test part:
+    accelerate launch … recipes/reasonseg.py --do_train false --model_name_or_path outputs/reasonseg \
+        --dataset_name Ricky06662/ReasonSeg_test --output_dir outputs/reasonseg_test
+Your own masks: --dataset_name FOLDER with `train/`, `val/` and `test/` as ReasonSeg's authors give them (an image and
+a labelme-like JSON of the same name), or a dataset with `image`, `text` and `mask` that `datasets.load_dataset` reads.
+"""
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from datasets import Dataset
+from peft import PeftModel, get_peft_model
+from PIL import Image
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from trl import ModelConfig, ScriptArguments, get_peft_config
+
+from callbacks.run import launch, train_watched
+from collators import SegmentationCollator
+from collators.masks import load_annotated_folder, parse_annotation, picture_mask, polygon_mask
+from collators.queries import one_per_image, one_per_query, with_questions_shuffled
+from collators.rows import BadRow, DataError, load_split, usable_rows
+from eval.constant_mask import ConstantMask, best_constant_mask
+from eval.evaluation import Evaluation
+from eval.mask_drawing import draw_masks
+from eval.mask_evaluation import answer_with_masks, mask_evaluation
+from eval.masks import decode, encode
+from eval.record import RunRecord, describe_run
+from eval.report import Published
+from models.checkpoints import CheckpointError
+from models.lisa_loading import ATTENTION, WHOLE, load_lisa
+from models.lisa_loss import LisaTrainer
+from models.precision import launched_dtype, trainable_in_float32
+from models.settings import RunSettings
+
+SENTENCES = ["{} Please output segmentation mask.", "{} Please respond with segmentation mask."]
+PHRASES = [
+    "Can you segment the {} in this image?",
+    "Please segment the {} in this image.",
+    "What is the {} in this image? Please output segmentation mask.",
+    "What is the {} in this image? Please respond with segmentation mask.",
+]
+ANSWERS = ["It is [SEG].", "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG]."]
+PUBLISHED = Published(
+    metric_names=["giou", "ciou"],
+    rows=[
+        ("LISA 7B, not fine-tuned on ReasonSeg", {"giou": 0.368, "ciou": 0.341}, ""),
+        ("LISA 7B", {"giou": 0.473, "ciou": 0.484}, ""),
+        ("LISA 7B, LLaVA-1.5", {"giou": 0.556, "ciou": 0.569}, ""),
+        ("LISA 13B, LLaVA-1.5", {"giou": 0.613, "ciou": 0.622}, ""),
+    ],
+    source="LISA, arXiv 2308.00692, on the first query of each of 779 test images (here: giou_first_query)",
+)
+
+
+@dataclass
+class Data(ScriptArguments):
+    dataset_name: str = "data/ReasonSeg"  # linked from github.com/dvlab-research/LISA; not on the Hub as a whole
+    dataset_validation_split: str = "val"
+    group_queries: bool = field(
+        default=False, metadata={"help": "train on an image with all its queries at once, so that it is encoded once"}
+    )
+    max_rejected: float = field(default=0.01, metadata={"help": "stop if more than this share of images is unusable"})
+    eval_rows: int = field(default=200, metadata={"help": "validation queries to answer at each evaluation"})
+    max_new_tokens: int = field(default=32, metadata={"help": "longest answer in tokens"})
+
+
+@dataclass
+class Training(RunSettings, TrainingArguments):
+    output_dir: str = "outputs/reasonseg"
+    max_steps: int = 5000
+    per_device_train_batch_size: int = 2
+    gradient_accumulation_steps: int = 10
+    learning_rate: float = 3e-4
+    adam_beta2: float = 0.95
+    warmup_steps: float = 100
+    logging_steps: float = 10
+    eval_strategy: str = "steps"
+    eval_steps: float = 500
+    save_strategy: str = "steps"
+    save_steps: float = 500
+    metric_for_best_model: str = "eval_giou"
+    prediction_loss_only: bool = True  # an evaluation step has masks of many sizes, and needs none of them
+    patience: int = field(default=10, metadata={"help": "stop after this many evaluations without a better eval_giou"})
+
+
+@dataclass
+class Model(ModelConfig):
+    model_name_or_path: str = "llava-hf/llava-1.5-7b-hf"
+    sam_name_or_path: str = "facebook/sam-vit-huge"
+    tune: str = field(
+        default="lisa",
+        metadata={
+            "help": "what trains: LoRA, embeddings, output head, mask decoder and projection, or everything",
+            "choices": ["lisa", "all"],
+        },
+    )
+    ce_weight: float = field(default=1.0, metadata={"help": "weight of the loss of the answer's tokens"})
+    bce_weight: float = field(default=2.0, metadata={"help": "weight of the binary cross-entropy of masks"})
+    dice_weight: float = field(default=0.5, metadata={"help": "weight of the Dice loss of masks"})
+    dtype: str = field(default_factory=launched_dtype)
+    lora_r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+    lora_target_modules: list[str] = field(default_factory=lambda: [ATTENTION])
+    lora_modules_to_save: list[str] = field(default_factory=lambda: list(WHOLE))
+    lora_task_type: str | None = None  # of PEFT's tasks, this is none
+
+
+def prompt(query: str, is_sentence: bool = True, draw: random.Random | None = None) -> list[dict]:
+    """What the model is asked; `draw` chooses among the reference's wordings, None takes the first."""
+    template = (draw.choice if draw else min)(SENTENCES if is_sentence else PHRASES)
+    return [{"role": "user", "content": template.format(query if is_sentence else query.removeprefix("the "))}]
+
+
+def read(data: Data, do_train: bool) -> dict[str, Dataset]:
+    """Each split with an image a row; to evaluate, only the test split has to be there."""
+    splits = {}
+    for split in (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split):
+        folder = Path(data.dataset_name, split)
+        try:
+            if any(folder.glob("*.json")):
+                splits[split] = load_annotated_folder(folder)
+            else:
+                splits[split] = load_split(data.dataset_name, data.dataset_config, split, ("image", "text", "mask"))
+        except DataError:
+            if do_train or split == data.dataset_test_split:
+                raise
+    return splits
+
+
+def to_row(row: dict, seed: int) -> dict:
+    """An image with its queries: for each the conversation, the mask of its answer and what does not count."""
+    size, image = row["image_size"], row["image"]
+    if "annotation" in row:
+        annotation = parse_annotation(row["annotation"])
+        mask = polygon_mask(annotation["shapes"], size)
+    else:
+        annotation, mask = {"text": row["text"]}, picture_mask(row["mask"], size)
+    texts = annotation.get("text") or []
+    texts = [text.strip() for text in ([texts] if isinstance(texts, str) else texts)]
+    if not texts or not all(texts):
+        raise BadRow("no text, or an empty one")
+    image_id = hashlib.sha256(image["bytes"] or Path(image["path"]).read_bytes()).hexdigest()
+    name = str(row.get("id") or row.get("image_id") or image_id[:12])
+    is_sentence = annotation.get("is_sentence", True)
+    queries = []
+    for i, text in enumerate(texts):
+        draw = random.Random(f"{seed} {name} {i}")
+        asked, answer = prompt(text, is_sentence, draw), draw.choice(ANSWERS)
+        queries.append(
+            {
+                "id": f"{name} {i}",
+                "question": text,
+                "answer": answer,
+                "messages": [*asked, {"role": "assistant", "content": answer}],
+                "masks": [encode(mask == 1)],
+                "ignore": encode(mask == 255) if (mask == 255).any() else None,
+                "kind": annotation.get("kind") or ("long query" if is_sentence else "short query"),
+                "first": i == 0,
+            }
+        )
+    return {"id": name, "image_id": image_id, "image_size": size, "queries": queries}
+
+
+def to_question(data: Data, folder: Path, image: Image.Image, question: str) -> dict:
+    """A question that nobody has answered, as a row."""
+    return {"id": "", "image": image, "question": question, "messages": prompt(question), "masks": [], "ignore": None}
+
+
+def load(data: Data, model: Model, training: bool = False):
+    """Model and processor, with what `--tune` names set to train."""
+    network, processor = load_lisa(model, model.sam_name_or_path, to_train=training)
+    for name in ("ce_weight", "bce_weight", "dice_weight"):
+        setattr(network.config, name, getattr(model, name))
+    if training:
+        model.use_peft = model.tune == "lisa"
+        if model.use_peft and not isinstance(network, PeftModel):
+            network = get_peft_model(network, get_peft_config(model))
+        trainable_in_float32(network)
+    return network, processor
+
+
+def draw(image: Image.Image, row: dict, answer: dict) -> Image.Image:
+    true, predicted = ([decode(mask) for mask in masks] for masks in (row["masks"], answer["masks"]))
+    return draw_masks(image, true, predicted, decode(row["ignore"]) if row["ignore"] else None)
+
+
+def evaluation(
+    data: Data, network, processor, constant: ConstantMask | None = None, kinds: tuple[str, ...] = ()
+) -> Evaluation:
+    collator = SegmentationCollator(processor, prompt_only=True)
+    settings = {"ask": answer_with_masks, "draw": draw, "also": ("ciou",)}
+    return mask_evaluation(collator, data.max_new_tokens, constant, kinds, **settings)
+
+
+def main(data: Data, training: Training, model: Model) -> None:
+    set_seed(training.seed)  # what load makes anew is random
+    raw = read(data, training.do_train)
+    network, processor = load(data, model, training.do_train)
+    with training.main_process_first(desc="checking rows"):
+        usable, refused = usable_rows(raw, partial(to_row, seed=training.seed), training.output_dir, data.max_rejected)
+    images = dict(zip(raw, usable, strict=True))
+    rows = {split: one_per_query(part) for split, part in images.items()}
+    train, validation, test = (
+        rows.get(split) for split in (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split)
+    )
+    known = test if train is None else train  # then the baseline has even seen the answers
+    constant = best_constant_mask(known["masks"], known["ignore"])
+    kinds = tuple(sorted({kind for part in rows.values() for kind in part["kind"]}))
+
+    record = RunRecord(
+        training.output_dir,
+        title="ReasonSeg",
+        evaluation=evaluation(data, network, processor, constant, kinds).as_trained(training),
+        run=describe_run(__file__, data, training, model, {split: part._fingerprint for split, part in rows.items()}),
+        published=PUBLISHED,
+        rejected=refused,
+    )
+    log_history = []
+    if training.do_train:
+        trainer = LisaTrainer(
+            network,
+            training,
+            data_collator=SegmentationCollator(processor),
+            train_dataset=one_per_image(images[data.dataset_train_split]) if data.group_queries else train,
+            eval_dataset=validation,
+            processing_class=processor,
+        )
+        stopping = [EarlyStoppingCallback(training.patience)] if training.eval_strategy != "no" else []
+        network, log_history = train_watched(trainer, record, validation, data.eval_rows, *stopping)
+
+    answered = {}
+    if training.do_predict:
+        shuffled = with_questions_shuffled(test, training.seed)
+        answered = {"validation": validation, "test, questions shuffled": shuffled, "test": test}
+    record.conclude(network, {split: part for split, part in answered.items() if part is not None}, log_history)
+
+
+if __name__ == "__main__":
+    launch(main, (Data, Training, Model), refusals=(DataError, CheckpointError))
