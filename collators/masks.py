@@ -1,6 +1,7 @@
 """Annotated images on disk -> masks: labelme-like polygons beside each image, or a mask given as a picture."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,31 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from collators.images import BadRow
+from collators.rows import DataError
 
 IGNORED = 255
 IMAGES = (".jpg", ".jpeg", ".png")
+TWICE = b"two images"  # in place of an annotation
 OUTSIDE = 1  # pixels by which a point may lie outside of its image
 
 
 def load_annotated_folder(folder: Path) -> datasets.Dataset:
-    """Rows `{id, image, annotation}` of images and JSON files paired by name.
+    """Rows `{id, image, annotation}` of images and JSON files paired by name; `DataError` if there is no such folder.
 
     The image is not decoded, `annotation` is the file's bytes. What lacks the other half is there, too, with an image
     that does not exist or None for an annotation, so that it can be refused by name.
     """
-    images = {path.stem: path for path in folder.iterdir() if path.suffix.lower() in IMAGES}
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {str(folder)!r}")
+    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
+    images = {path.stem: path for path in pictures}
+    twice = {name for name, count in Counter(path.stem for path in pictures).items() if count > 1}
     annotations = {path.stem: path.read_bytes() for path in folder.glob("*.json")}
     names = sorted(images.keys() | annotations.keys())
     rows = {
         "id": names,
         "image": [str(images.get(name, folder / f"{name}{IMAGES[0]}")) for name in names],
-        "annotation": [annotations.get(name) for name in names],
+        "annotation": [TWICE if name in twice else annotations.get(name) for name in names],
     }
     return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image(decode=False))
 
@@ -36,10 +43,16 @@ def parse_annotation(annotation: bytes | None) -> dict[str, Any]:
     """The JSON of an annotation in UTF-8 or else, as in some of ReasonSeg's files, cp1252; `BadRow` without one."""
     if annotation is None:
         raise BadRow("no JSON of this name beside the image")
-    try:
-        text = annotation.decode("utf-8")
-    except UnicodeDecodeError:
-        text = annotation.decode("cp1252")
+    if annotation == TWICE:
+        raise BadRow("two images of this name beside one JSON")
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            text = annotation.decode(encoding)
+            break
+        except UnicodeDecodeError:
+            continue
+    else:
+        raise BadRow("its JSON is neither in UTF-8 nor in cp1252")
     parsed = json.loads(text)
     if not isinstance(parsed, dict):
         raise BadRow("its JSON is no object")
@@ -65,7 +78,9 @@ def polygon_mask(shapes: list[dict[str, Any]], size: list[int]) -> np.ndarray:
             if not (-OUTSIDE <= x <= size[0] + OUTSIDE and -OUTSIDE <= y <= size[1] + OUTSIDE):
                 raise BadRow(f"a polygon ({label}) with the point ({x}, {y}) outside the image of {size[0]}×{size[1]}")
         canvas = Image.new("1", tuple(size))
-        ImageDraw.Draw(canvas).polygon(points, fill=1, outline=1)
+        brush = ImageDraw.Draw(canvas)
+        brush.polygon(points, fill=1)
+        brush.line([*points, points[0]], fill=1)  # an outline of the fill's own colour is not drawn by `polygon`
         layers.append((np.array(canvas), IGNORED if "ignore" in label else 1))
     for layer, value in sorted(layers, key=lambda layer: -layer[0].sum()):
         mask[layer] = value
@@ -74,9 +89,11 @@ def polygon_mask(shapes: list[dict[str, Any]], size: list[int]) -> np.ndarray:
 
 def picture_mask(mask: Image.Image | list, size: list[int]) -> np.ndarray:
     """The same of a picture or nested list of true and false; of 0, 1 and 255 (ignored); or of 0 and anything."""
+    if isinstance(mask, Image.Image) and mask.mode in ("LA", "RGBA"):
+        mask = mask.convert(mask.mode[:-1])  # how opaque a pixel is says nothing
     mask = np.array(mask)
     mask = mask.max(axis=-1) if mask.ndim == 3 else mask
     if list(mask.shape) != size[::-1]:
         raise BadRow(f"a mask of (height, width) {mask.shape} for an image of {size[0]}×{size[1]}")
-    ignored = (mask == IGNORED) & (mask == 1).any()
+    ignored = (mask == IGNORED) & (mask == 1).any() & np.isin(mask, (0, 1, IGNORED)).all()
     return np.where(ignored, IGNORED, mask != 0).astype(np.uint8)

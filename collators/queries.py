@@ -1,7 +1,7 @@
 """Images with several queries each -> a row per query, or per image; and rows asked the wrong one."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from datasets import Dataset, concatenate_datasets
 
@@ -26,8 +26,15 @@ def one_per_image(images: Dataset) -> Dataset:
 
 
 def with_questions_shuffled(rows: Dataset, seed: int) -> Dataset:
-    """Each row with another's `question` and `messages`: what is then right, the image alone told."""
-    order = random.Random(seed).sample(range(len(rows)), len(rows))
-    other = dict(zip(order, order[1:] + order[:1], strict=True))
+    """Each row with the `question` and `messages` of another image's: what is then right, the image alone told.
+
+    Where one image has more than half of the rows, some of them get a question about it.
+    """
+    images = rows["image_id"][:]
+    shuffled = random.Random(seed).sample(sorted(set(images)), len(set(images)))
+    rank = {image: place for place, image in enumerate(shuffled)}
+    order = sorted(range(len(rows)), key=lambda i: rank[images[i]])
+    shift = max(Counter(images).values()) if len(rank) > 1 else 1
+    other = {i: order[(place + shift) % len(order)] for place, i in enumerate(order)}
     asked = rows.select_columns(["question", "messages"]).select([other[i] for i in range(len(rows))])
     return concatenate_datasets([rows.remove_columns(["question", "messages"]), asked], axis=1)

@@ -15,7 +15,7 @@ from collators.images import BadRow, check_image
 
 Row = dict[str, Any]
 # What an adapter or json may raise over a row: `None.strip()` and `int(inf)` are as much the row's fault as a BadRow.
-UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, SyntaxError)
 
 
 class DataError(ValueError):

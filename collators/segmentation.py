@@ -10,7 +10,7 @@ from pycocotools import mask as coco
 from transformers import BatchFeature, ProcessorMixin
 
 from collators.chat import ChatCollator
-from collators.conversation import Messages, Segments, defuse
+from collators.conversation import Messages, Segments, clean_messages
 from collators.images import open_image
 
 IGNORED = 255
@@ -74,14 +74,10 @@ class SegmentationCollator:
 
     def _segments(self, messages: Messages) -> Segments:
         """A conversation about one image as text; no question may spell the token that draws."""
-        cleaned = []
-        for message in messages:
-            content = message["content"]
-            content = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            if message["role"] != "assistant":
-                content = [{**part, "text": defuse(part.get("text") or "", (self.seg_token,))} for part in content]
-            cleaned.append({"role": message["role"], "content": content})
-        return self.chat.segments(cleaned, n_images=1)
+        harmless = clean_messages(messages, 1, (*self.chat.placeholders, self.seg_token))
+        pairs = zip(messages, harmless, strict=True)
+        asked = [message if message["role"] == "assistant" else other for message, other in pairs]
+        return self.chat.segments(asked, n_images=1)
 
     def _masks(self, query: dict[str, Any], said: int, size: list[int]) -> torch.Tensor:
         masks, ignore = query.get("masks") or [], query.get("ignore")

@@ -22,12 +22,14 @@ def write_sam(
     prompt_size: int = 64,
     layers: int = 2,
     initializer_range: float = 0.08,
+    position_scale: float = 1.0,
     seed: int = 0,
 ) -> None:
     """Write a random model and an image processor that `SamModel` and `SamImageProcessor` load offline.
 
     An image's longer side becomes `image_size` pixels, and a mask has `4 * image_size / patch_size` a side before it
-    is enlarged. `hidden_size` is the vision encoder's width, `prompt_size` that of prompts and the mask decoder. The
+    is enlarged. `hidden_size` is the vision encoder's width, `prompt_size` that of prompts and the mask decoder.
+    `position_scale` is that of the random Fourier features which positions become: a small one makes them smooth. The
     same arguments give the same weights. (SAM's own `initializer_range`, 1e-10, would leave the image without signal.)
     """
     sizes = {"image_size": image_size, "patch_size": patch_size}
@@ -50,7 +52,7 @@ def write_sam(
         ),
         initializer_range=initializer_range,
     )
-    config.vision_config.scale = 1.0  # of the random Fourier features that positions become
+    config.vision_config.scale = position_scale
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = SamModel(config)

@@ -134,10 +134,9 @@ def read(data: Data, do_train: bool) -> dict[str, Dataset]:
     """Each split with an image a row; to evaluate, only the test split has to be there."""
     splits = {}
     for split in (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split):
-        folder = Path(data.dataset_name, split)
         try:
-            if any(folder.glob("*.json")):
-                splits[split] = load_annotated_folder(folder)
+            if any(Path(data.dataset_name).glob("*/*.json")):
+                splits[split] = load_annotated_folder(Path(data.dataset_name, split))
             else:
                 splits[split] = load_split(data.dataset_name, data.dataset_config, split, ("image", "text", "mask"))
         except DataError:
@@ -161,6 +160,7 @@ def to_row(row: dict, seed: int) -> dict:
     image_id = hashlib.sha256(image["bytes"] or Path(image["path"]).read_bytes()).hexdigest()
     name = str(row.get("id") or row.get("image_id") or image_id[:12])
     is_sentence = annotation.get("is_sentence", True)
+    target, ignored = encode(mask == 1), encode(mask == 255) if (mask == 255).any() else None
     queries = []
     for i, text in enumerate(texts):
         draw = random.Random(f"{seed} {name} {i}")
@@ -171,8 +171,8 @@ def to_row(row: dict, seed: int) -> dict:
                 "question": text,
                 "answer": answer,
                 "messages": [*asked, {"role": "assistant", "content": answer}],
-                "masks": [encode(mask == 1)],
-                "ignore": encode(mask == 255) if (mask == 255).any() else None,
+                "masks": [target],
+                "ignore": ignored,
                 "kind": annotation.get("kind") or ("long query" if is_sentence else "short query"),
                 "first": i == 0,
             }

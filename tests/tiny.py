@@ -70,7 +70,7 @@ def eight_questions() -> list[dict]:
 
 
 def mask_rows() -> list[dict]:
-    """Four pictures of different sizes for LISA: their answers have one mask, none, two, and one with ignored pixels."""
+    """Four pictures of different sizes for LISA, with one mask, none, two, and one beside what is to be ignored."""
     rows = []
     sizes = [(48, 64), (64, 64), (80, 40), (64, 48)]
     answers = ["It is [SEG].", "nothing", "red [SEG] and blue [SEG].", "Sure, [SEG]."]
