@@ -22,7 +22,7 @@ def write_sam(
     prompt_size: int = 64,
     layers: int = 2,
     initializer_range: float = 0.08,
-    position_scale: float = 1.0,
+    position_scale: float = 0.25,
     seed: int = 0,
 ) -> None:
     """Write a random model and an image processor that `SamModel` and `SamImageProcessor` load offline.

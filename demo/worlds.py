@@ -59,6 +59,6 @@ def build_reasonseg(dataset: Path, checkpoint: Path) -> None:
     draw_scenes(dataset, train=3000, val=50, test=150, broken=10)
     wordings = [template.format("") for template in reasonseg.SENTENCES + reasonseg.PHRASES]
     answers = [answer.replace("[SEG]", "") for answer in reasonseg.ANSWERS]
-    texts = [*all_queries(), *20 * (wordings + answers)]
+    texts = [*all_queries(), *20 * [*wordings, *answers, "USER: ASSISTANT:"]]
     write_sam(checkpoint / "sam")
     write_llava(checkpoint, texts, image_size=64, patch_size=16, initializer_range=0.1)

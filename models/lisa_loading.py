@@ -57,7 +57,7 @@ class LisaProcessor(LlavaProcessor):
 
 
 def load_lisa(
-    model: ModelConfig, sam_name_or_path: str, to_train: bool = False
+    model: ModelConfig, sam_name_or_path: str = "facebook/sam-vit-huge", to_train: bool = False
 ) -> tuple[LisaForConditionalGeneration | PeftModel, LisaProcessor]:
     """Load `model.model_name_or_path`: a LLaVA-1.5, to which the SAM is joined, or what a run of LISA left.
 

@@ -17,7 +17,8 @@ Only evaluate what a run left, for example on a Hub copy of the test part:
     accelerate launch … recipes/reasonseg.py --do_train false --model_name_or_path outputs/reasonseg \
         --dataset_name Ricky06662/ReasonSeg_test --output_dir outputs/reasonseg_test
 Your own masks: --dataset_name FOLDER with `train/`, `val/` and `test/` as ReasonSeg's authors give them (an image and
-a labelme-like JSON of the same name), or a dataset with `image`, `text` and `mask` that `datasets.load_dataset` reads.
+a labelme-like JSON of the same name; a `kind` in it, beside `text`, groups the numbers), or a dataset with `image`,
+`text` and `mask` that `datasets.load_dataset` reads.
 """
 
 import hashlib
@@ -124,10 +125,11 @@ class Model(ModelConfig):
     lora_task_type: str | None = None  # of PEFT's tasks, this is none
 
 
-def prompt(query: str, is_sentence: bool = True, draw: random.Random | None = None) -> list[dict]:
-    """What the model is asked; `draw` chooses among the reference's wordings, None takes the first."""
-    template = (draw.choice if draw else min)(SENTENCES if is_sentence else PHRASES)
-    return [{"role": "user", "content": template.format(query if is_sentence else query.removeprefix("the "))}]
+def prompt(query: str, is_sentence: bool = True, rng: random.Random | None = None) -> list[dict]:
+    """What the model is asked, in one of the reference's wordings: the first, or a drawn one."""
+    wordings = SENTENCES if is_sentence else PHRASES
+    wording = rng.choice(wordings) if rng else wordings[0]
+    return [{"role": "user", "content": wording.format(query if is_sentence else query.removeprefix("the "))}]
 
 
 def read(data: Data, do_train: bool) -> dict[str, Dataset]:
@@ -163,8 +165,8 @@ def to_row(row: dict, seed: int) -> dict:
     target, ignored = encode(mask == 1), encode(mask == 255) if (mask == 255).any() else None
     queries = []
     for i, text in enumerate(texts):
-        draw = random.Random(f"{seed} {name} {i}")
-        asked, answer = prompt(text, is_sentence, draw), draw.choice(ANSWERS)
+        rng = random.Random(f"{seed} {name} {i}")
+        asked, answer = prompt(text, is_sentence, rng), rng.choice(ANSWERS)
         queries.append(
             {
                 "id": f"{name} {i}",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -19,22 +18,10 @@ from pycocotools import mask as coco
 from demo.llava import write_llava
 from demo.sam import write_sam
 from recipes import reasonseg
+from tests.running import QUIET, fails
 
 ROOT = Path(__file__).parent.parent
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
-QUIET = dict(
-    report_to="none",
-    disable_tqdm=True,
-    dataloader_num_workers=0,
-    dataloader_pin_memory=False,
-    eval_strategy="no",
-    save_strategy="no",
-    load_best_model_at_end=False,
-    bf16=False,
-    fp16=False,
-    logging_steps=1,
-    use_cpu=True,
-)
 
 
 @pytest.fixture(scope="module")
@@ -214,27 +201,18 @@ def test_a_dataset_with_image_text_and_mask_is_read_as_its_folder_is(scenes, lea
     assert again["results"]["test"]["n"] == 8 and "giou_first_query" not in again["results"]["test"]
 
 
-def fails(*arguments: str, monkeypatch) -> str:
-    """Run the recipe's file with these arguments; return the one line that it ends with."""
-    monkeypatch.setattr(sys, "argv", ["reasonseg", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(ROOT / "recipes" / "reasonseg.py"), run_name="__main__")
-    assert isinstance(stopped.value.code, str) and "\n" not in stopped.value.code
-    return stopped.value.code
-
-
 def test_what_cannot_work_ends_in_one_clear_line(scenes, tmp_path, monkeypatch):
     common = ["--output_dir", str(tmp_path / "out"), "--use_cpu", "true"]
     data, model = ["--dataset_name", str(scenes)], ["--model_name_or_path", str(scenes / "model")]
     sam = ["--sam_name_or_path", str(scenes / "model" / "sam")]
-    line = fails(*common, *data, "--model_name_or_path", "no/such/model", monkeypatch=monkeypatch)
+    line = fails("reasonseg", *common, *data, "--model_name_or_path", "no/such/model", monkeypatch=monkeypatch)
     assert "no/such/model" in line
-    line = fails(*common, *data, *model, "--sam_name_or_path", "no/such/sam", monkeypatch=monkeypatch)
+    line = fails("reasonseg", *common, *data, *model, "--sam_name_or_path", "no/such/sam", monkeypatch=monkeypatch)
     assert "no/such/sam" in line
-    line = fails(*common, *model, *sam, "--dataset_name", "no/such/dataset", monkeypatch=monkeypatch)
+    line = fails("reasonseg", *common, *model, *sam, "--dataset_name", "no/such/dataset", monkeypatch=monkeypatch)
     assert "no/such/dataset" in line
     shutil.copytree(scenes / "test", tmp_path / "only" / "test")
-    line = fails(*common, *model, *sam, "--dataset_name", str(tmp_path / "only"), monkeypatch=monkeypatch)
+    line = fails("reasonseg", *common, *model, *sam, "--dataset_name", str(tmp_path / "only"), monkeypatch=monkeypatch)
     assert "train" in line
 
 
@@ -245,7 +223,7 @@ def test_broken_annotations_are_counted_and_too_many_stop_the_run(scenes, tmp_pa
     (broken / "train" / "1.json").rename(broken / "train" / "other.json")
     arguments = ["--dataset_name", str(broken), "--model_name_or_path", str(scenes / "model"), "--use_cpu", "true"]
     arguments += ["--sam_name_or_path", str(scenes / "model" / "sam"), "--output_dir", str(tmp_path / "out")]
-    line = fails(*arguments, monkeypatch=monkeypatch)
+    line = fails("reasonseg", *arguments, monkeypatch=monkeypatch)
     assert line.startswith("error: 3 of 25 rows were refused")
     refused = [json.loads(row) for row in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert [row["id"] for row in refused] == ["0", "1", "other"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -19,25 +18,13 @@ from demo.blip2 import write_blip2
 from demo.qwen2_vl import write_qwen2_vl
 from eval.boxes import Qwen2VLBoxes
 from recipes import kvasir_vqa, nutrition_tables, vqa_rad
+from tests.running import QUIET, fails
 
 ROOT = Path(__file__).parent.parent
 REAL = ROOT.parent / "shared" / "data"
 RECIPES = [nutrition_tables, kvasir_vqa, vqa_rad]
 HEADLINES = {nutrition_tables: "iou_mean", kvasir_vqa: "accuracy", vqa_rad: "token_f1"}
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
-QUIET = dict(
-    report_to="none",
-    disable_tqdm=True,
-    dataloader_num_workers=0,
-    dataloader_pin_memory=False,
-    eval_strategy="no",
-    save_strategy="no",
-    load_best_model_at_end=False,
-    bf16=False,
-    fp16=False,
-    logging_steps=1,
-    use_cpu=True,
-)
 
 
 @pytest.fixture(scope="module")
@@ -268,15 +255,6 @@ def test_ask_answers_every_picture_of_a_folder(scans, overfitted, capsys):
     ask([str(overfitted[vqa_rad]["output"]), str(scans / "images"), "What is shown?"])
     out = capsys.readouterr().out
     assert f"{scans / 'images' / '1.png'}: lime tissue" in out and out.count(".png:") == 8
-
-
-def fails(recipe: str, *arguments: str, monkeypatch) -> str:
-    """Run the recipe's file with these arguments; return the one line that it ends with."""
-    monkeypatch.setattr(sys, "argv", [recipe, *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
-    assert isinstance(stopped.value.code, str) and "\n" not in stopped.value.code
-    return stopped.value.code
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
