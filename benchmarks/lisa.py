@@ -16,7 +16,8 @@ from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SamConfig, SamModel
 from trl import get_peft_config
 
-from models.lisa import LisaConfig, LisaForConditionalGeneration
+from models.lisa import LisaForConditionalGeneration
+from models.lisa_config import LisaConfig
 from models.lisa_loading import NOT_QUANTISED
 from models.precision import trainable_in_float32
 from recipes import reasonseg

@@ -35,23 +35,24 @@ def area(points: Points) -> float:
     return abs(sum(x * b - a * y for (x, y), (a, b) in pairs)) / 2
 
 
+ARM, END = 3, 9  # of the cross: half the width and the length of an arm
 SHAPES = {  # outlines around the centre of gravity; `Figure.points` gives them their size
     "circle": around(*[1] * 24),
     "bar": [(-3, -1), (3, -1), (3, 1), (-3, 1)],
-    "triangle": around(*[1] * 3),
+    "pole": [(-1, -3), (1, -3), (1, 3), (-1, 3)],
     "cross": [
-        (-4, -9),
-        (4, -9),
-        (4, -4),
-        (9, -4),
-        (9, 4),
-        (4, 4),
-        (4, 9),
-        (-4, 9),
-        (-4, 4),
-        (-9, 4),
-        (-9, -4),
-        (-4, -4),
+        (-ARM, -END),
+        (ARM, -END),
+        (ARM, -ARM),
+        (END, -ARM),
+        (END, ARM),
+        (ARM, ARM),
+        (ARM, END),
+        (-ARM, END),
+        (-ARM, ARM),
+        (-END, ARM),
+        (-END, -ARM),
+        (-ARM, -ARM),
     ],
 }
 

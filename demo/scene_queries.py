@@ -33,7 +33,7 @@ CLUES = {  # how a sentence goes on, without naming what it means
     "white": "has the colour of snow",
     "circle": "could roll down a slope",
     "bar": "is long and flat",
-    "triangle": "has only three corners",
+    "pole": "stands tall and thin",
     "cross": "looks like a plus sign",
     "left": "comes first from the left",
     "right": "comes first from the right",

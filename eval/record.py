@@ -116,6 +116,7 @@ class RunRecord:
             published=self.published,
             run=run,
             rejected=self.rejected,
+            also=self.evaluation.also,
             groups=self.evaluation.groups,
             confusions=self._confusions(answered, plain),
             answered_split=split,

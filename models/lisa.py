@@ -5,76 +5,13 @@ one sparse prompt of SAM; the dense prompt is SAM's embedding for "no mask".
 """
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    PreTrainedConfig,
-    PreTrainedModel,
-    SamConfig,
-    SamImageProcessor,
-    SamModel,
-)
-from transformers.utils import ModelOutput
+from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamImageProcessor, SamModel
 
+from models.lisa_config import LisaAnswers, LisaConfig, LisaOutput
 from models.lisa_loss import mask_losses, token_loss
-
-
-class LisaConfig(PreTrainedConfig):
-    """The two models' configurations, the `[SEG]` token's id, and the weights of the three losses.
-
-    `llava_name_or_path` and `sam_name_or_path` say what an adapter belongs to.
-    """
-
-    model_type = "lisa"
-    sub_configs = {"llava": LlavaConfig, "sam": SamConfig}
-
-    def __init__(
-        self,
-        llava: LlavaConfig | dict | None = None,
-        sam: SamConfig | dict | None = None,
-        seg_token_id: int | None = None,
-        ce_weight: float = 1.0,
-        bce_weight: float = 2.0,
-        dice_weight: float = 0.5,
-        llava_name_or_path: str | None = None,
-        sam_name_or_path: str | None = None,
-        **kwargs,
-    ):
-        self.llava = llava if isinstance(llava, LlavaConfig) else LlavaConfig(**(llava or {}))
-        self.sam = sam if isinstance(sam, SamConfig) else SamConfig(**(sam or {}))
-        self.seg_token_id = seg_token_id
-        self.ce_weight, self.bce_weight, self.dice_weight = ce_weight, bce_weight, dice_weight
-        self.llava_name_or_path, self.sam_name_or_path = llava_name_or_path, sam_name_or_path
-        parts = {"": self.llava, "llava": self.llava, "sam": self.sam}
-        attention = {name: part._attn_implementation for name, part in parts.items()}  # or it would be reset to None
-        super().__init__(**{"tie_word_embeddings": False, "attn_implementation": attention, **kwargs})
-
-    def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
-        return self.llava.get_text_config(*args, **kwargs)
-
-
-@dataclass
-class LisaOutput(ModelOutput):
-    """The weighted loss, its three parts unweighted, and per sequence a list of logits `[H, W]`, one per mask."""
-
-    loss: torch.Tensor | None = None
-    ce_loss: torch.Tensor | None = None
-    bce_loss: torch.Tensor | None = None
-    dice_loss: torch.Tensor | None = None
-    mask_logits: list[list[torch.Tensor]] | None = None
-
-
-@dataclass
-class LisaAnswers(ModelOutput):
-    """Token ids `[B, prompt + new]`, and per row a boolean tensor `[n, H, W]`: one mask for each `[SEG]` it said."""
-
-    sequences: torch.Tensor | None = None
-    masks: list[torch.Tensor] | None = None
 
 
 class LisaForConditionalGeneration(PreTrainedModel):
@@ -105,6 +42,7 @@ class LisaForConditionalGeneration(PreTrainedModel):
         self.sam = sam if sam is not None else SamModel(config.sam)
         self.mask_projection = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, prompt))
         self.generation_config = self.llava.generation_config
+        self._weight_conversions = []  # see models.checkpoints.load_weights: a checkpoint keeps the names of here
         if llava is None:
             self.post_init()
 
@@ -163,7 +101,7 @@ class LisaForConditionalGeneration(PreTrainedModel):
             hidden[rows, positions], image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes
         )
         targets = [mask for part in masks for mask in part]
-        bce_loss, dice_loss = mask_losses(mask_logits[: len(targets)], targets, num_masks_in_batch)
+        bce_loss, dice_loss = mask_losses(mask_logits, targets, num_masks_in_batch)
         config = self.config
         weighted = config.ce_weight * ce_loss + config.bce_weight * bce_loss + config.dice_weight * dice_loss
         return LisaOutput(
@@ -188,39 +126,46 @@ class LisaForConditionalGeneration(PreTrainedModel):
     ) -> LisaAnswers:
         """Answer prompts padded on the left; where the model says `[SEG]`, draw the mask at the image's own size.
 
-        `settings` are those of `generate`, beams and sampling included.
+        `settings` are those of `generate`, beams and sampling included. Runs in the number format that LLaVA was
+        loaded in, also where what was trained is in float32.
         """
+        settings = {
+            **settings,
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "return_dict_in_generate": True,
+        }
         generation_config = copy.deepcopy(self.generation_config)
-        others = generation_config.update(**settings, return_dict_in_generate=True)
+        others = generation_config.update(**settings)
+        dtype = self.llava.config.dtype or torch.float32
         states: list[torch.Tensor] = []  # the t-th predicts the t-th new token
         watch = self.llava.model.language_model.register_forward_hook(
             lambda module, inputs, output: states.append(output.last_hidden_state[:, -1])
         )
-        try:
-            output = self.llava.generate(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                inputs_embeds=self._embeddings(input_ids, image_index, pixel_values),
-                generation_config=generation_config,
-                **others,
+        with torch.autocast(input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            try:
+                embeddings = self._embeddings(input_ids, image_index, pixel_values)
+                output = self.llava.generate(inputs_embeds=embeddings, generation_config=generation_config, **others)
+            finally:
+                watch.remove()
+            new = output.sequences[:, input_ids.shape[1] :]
+            image_index = image_index.repeat_interleave(len(new) // len(input_ids))  # num_return_sequences
+            rows, steps = (new == self.config.seg_token_id).nonzero(as_tuple=True)
+            counts = torch.bincount(rows, minlength=len(new)).tolist()
+            if not len(rows):  # one mask for nothing: processes that share weights have to take part
+                rows = steps = torch.zeros(1, dtype=torch.long, device=new.device)
+            beams = output.get("beam_indices")
+            sources = (rows if beams is None else beams[rows, steps]).tolist()
+            said = torch.stack([states[step][row] for row, step in zip(sources, steps.tolist(), strict=True)])
+            mask_logits, _ = self._draw(
+                said, image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes
             )
-        finally:
-            watch.remove()
-        new = output.sequences[:, input_ids.shape[1] :]
-        image_index = image_index.repeat_interleave(len(new) // len(input_ids))  # num_return_sequences
-        rows, steps = (new == self.config.seg_token_id).nonzero(as_tuple=True)
-        counts = torch.bincount(rows, minlength=len(new)).tolist()
-        if not len(rows):  # one mask for nothing: under ZeRO-3 every process has to take part
-            rows = steps = torch.zeros(1, dtype=torch.long, device=new.device)
-        beams = output.get("beam_indices")
-        sources = (rows if beams is None else beams[rows, steps]).tolist()
-        said = torch.stack([states[step][row] for row, step in zip(sources, steps.tolist(), strict=True)])
-        mask_logits, _ = self._draw(said, image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes)
+        sizes = original_sizes[image_index].tolist()
         masks = [
             torch.stack([logits > 0 for logits in part])
             if part
             else torch.zeros(0, *size, dtype=torch.bool, device=new.device)
-            for part, size in zip(_by_row(mask_logits, counts), original_sizes[image_index].tolist(), strict=True)
+            for part, size in zip(_by_row(mask_logits, counts), sizes, strict=True)
         ]
         return LisaAnswers(sequences=output.sequences, masks=masks)
 
@@ -249,7 +194,7 @@ class LisaForConditionalGeneration(PreTrainedModel):
         with torch.set_grad_enabled(_trains(encoder)):
             pixels = sam_pixel_values.to(encoder.patch_embed.projection.weight.dtype)
             embeddings = encoder(pixels).last_hidden_state[images].to(dtype)
-        with torch.autocast(embeddings.device.type, enabled=False):  # in 16 bits, neighbouring positions become one
+        with torch.autocast(embeddings.device.type, enabled=False):  # in 16 bits, off by as much as a neighbour
             positions = self.sam.get_image_wide_positional_embeddings().to(dtype)
         no_mask = self.sam.prompt_encoder.no_mask_embed.weight.to(dtype)
         low_resolution, quality = decoder(
@@ -281,6 +226,3 @@ def _trains(*modules: nn.Module) -> bool:
 def _by_row(masks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:
     remaining = iter(masks)
     return [[next(remaining) for _ in range(count)] for count in counts]
-
-
-AutoConfig.register("lisa", LisaConfig, exist_ok=True)

@@ -1,5 +1,6 @@
 """LISA from a name or a folder: composed of a LLaVA and a SAM, with an adapter, or whole as a run left it."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -15,10 +16,12 @@ from transformers import (
     SamImageProcessor,
     SamModel,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import ModelConfig, get_quantization_config
 
 from models.checkpoints import CheckpointError, load_weights, reason
-from models.lisa import LisaConfig, LisaForConditionalGeneration
+from models.lisa import LisaForConditionalGeneration
+from models.lisa_config import LisaConfig
 from models.precision import trainable_in_float32
 
 SEG = "[SEG]"
@@ -65,79 +68,89 @@ def load_lisa(
     adapter can train on. To answer, the model comes on this process's device. Both towers are quantised where `model`
     says so, and neither the parts that LISA trains nor SAM's prompt encoder. Weights are read from safetensors only.
 
-    Raises `CheckpointError` in one line when there is no such model.
+    Raises `CheckpointError` in one line when there is no such model, and under ZeRO-3 and FSDP, where weights that are
+    in pieces can be neither joined nor asked for a mask here.
     """
     name = model.model_name_or_path
+    if is_deepspeed_zero3_enabled() or os.environ.get("ACCELERATE_USE_FSDP", "false") == "true":
+        raise CheckpointError("LISA needs its weights whole on every GPU: use ddp.yaml or zero2.yaml")
+    adapter = Path(name, "adapter_config.json").is_file()
+    try:
+        if adapter:
+            config = LisaConfig.from_pretrained(name)
+            base = PeftConfig.from_pretrained(name).base_model_name_or_path
+            network, processor = _base(model, base, config.sam_name_or_path)
+            for weight in ("ce_weight", "bce_weight", "dice_weight"):
+                setattr(network.config, weight, getattr(config, weight))
+            network = _with_adapter(network, name, to_train)
+        else:
+            network, processor = _base(model, name, sam_name_or_path)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
+    if get_quantization_config(model) is None and not to_train:
+        network.to(PartialState().device)
+    return network, processor
+
+
+def _base(model: ModelConfig, name: str, sam_name: str) -> tuple[LisaForConditionalGeneration, LisaProcessor]:
+    """A whole LISA by its name, or a new one of a LLaVA and a SAM."""
     quantization = get_quantization_config(model)
     settings = {
         "dtype": getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype,
         "quantization_config": quantization,
         "device_map": {"": PartialState().device} if quantization is not None else None,
     }
-    try:
-        known = PreTrainedConfig.get_config_dict(name, revision=model.model_revision)[0].get("model_type")
-        if known == "llava":
-            network, processor = compose(model, name, sam_name_or_path, settings)
-        elif known != "lisa":
-            raise ValueError(f"LISA is made of a LLaVA-1.5, and this is {known or 'no model'}")
-        elif Path(name, "adapter_config.json").is_file():
-            config = LisaConfig.from_pretrained(name)
-            network, processor = compose(model, config.llava_name_or_path, config.sam_name_or_path, settings)
-            network = _with_adapter(network, name, to_train)
-        else:
-            if quantization is not None:
-                quantization.llm_int8_skip_modules = NOT_QUANTISED
-            network = load_weights(LisaForConditionalGeneration, name, revision=model.model_revision, **settings)
-            processor = LisaProcessor.from_pretrained(name, revision=model.model_revision)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
-    if quantization is None and not to_train:
-        network.to(PartialState().device)
+    of_name = {"revision": model.model_revision, "attn_implementation": model.attn_implementation}
+    kind = PreTrainedConfig.get_config_dict(name, revision=model.model_revision)[0].get("model_type")
+    if kind == "lisa":
+        if quantization is not None:
+            quantization.llm_int8_skip_modules = NOT_QUANTISED
+        network = load_weights(LisaForConditionalGeneration, name, **settings, **of_name)
+        processor = LisaProcessor.from_pretrained(name, revision=model.model_revision)
+    elif kind == "llava":
+        if quantization is not None:
+            quantization.llm_int8_skip_modules = [part.removeprefix("sam.") for part in NOT_QUANTISED]
+        llava = load_weights(LlavaForConditionalGeneration, name, **settings, **of_name)
+        sam = load_weights(SamModel, sam_name, **settings)
+        llava_processor = LlavaProcessor.from_pretrained(name, revision=model.model_revision)
+        processor = LisaProcessor.compose(llava_processor, SamImageProcessor.from_pretrained(sam_name))
+        network = compose(llava, sam, processor)
+        network.name_or_path = network.config._name_or_path = name  # for PEFT
+        network.config.sam_name_or_path = sam_name
+        if quantization is not None:  # PEFT and the Trainer ask the whole model
+            network.is_loaded_in_4bit, network.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
+    else:
+        raise ValueError(f"LISA is made of a LLaVA-1.5, and this is {kind or 'no model'}")
+    network.sam.shared_image_embedding.float()
     return network, processor
 
 
 def compose(
-    model: ModelConfig, llava_name: str, sam_name: str, settings: dict
-) -> tuple[LisaForConditionalGeneration, LisaProcessor]:
+    llava: LlavaForConditionalGeneration, sam: SamModel, processor: LisaProcessor
+) -> LisaForConditionalGeneration:
     """Join a LLaVA and a SAM; the projection between them is new, and `[SEG]` starts as the mean of all tokens."""
-    quantization = settings["quantization_config"]
-    if quantization is not None:
-        quantization.llm_int8_skip_modules = [part.removeprefix("sam.") for part in NOT_QUANTISED]
-    llava = load_weights(
-        LlavaForConditionalGeneration,
-        llava_name,
-        revision=model.model_revision,
-        attn_implementation=model.attn_implementation,
-        **settings,
-    )
-    sam = load_weights(SamModel, sam_name, **settings)
-    processor = LisaProcessor.compose(
-        LlavaProcessor.from_pretrained(llava_name, revision=model.model_revision),
-        SamImageProcessor.from_pretrained(sam_name),
-    )
-    _add_seg(llava, len(processor.tokenizer))
-    config = LisaConfig(
-        llava=llava.config,
-        sam=sam.config,
-        seg_token_id=processor.tokenizer.convert_tokens_to_ids(SEG),
-        llava_name_or_path=llava_name,
-        sam_name_or_path=sam_name,
-    )
-    config._name_or_path = llava_name
-    network = LisaForConditionalGeneration(config, llava, sam)
-    if quantization is not None:  # PEFT and the Trainer ask the whole model
-        network.is_loaded_in_4bit, network.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
-        network.mask_projection.to(PartialState().device)
-    return network, processor
-
-
-@torch.no_grad()
-def _add_seg(llava: LlavaForConditionalGeneration, vocabulary: int) -> None:
-    """LLaVA-1.5 has spare rows of embeddings; others grow."""
-    if vocabulary > llava.get_input_embeddings().num_embeddings:
+    vocabulary = len(processor.tokenizer)
+    if vocabulary > llava.get_input_embeddings().num_embeddings:  # LLaVA-1.5 has spare rows
         llava.resize_token_embeddings(vocabulary, mean_resizing=False)
-    for embeddings in (llava.get_input_embeddings(), llava.get_output_embeddings()):
-        embeddings.weight[vocabulary - 1] = embeddings.weight[: vocabulary - 1].float().mean(0)
+    with torch.no_grad():
+        for embeddings in (llava.get_input_embeddings(), llava.get_output_embeddings()):
+            embeddings.weight[vocabulary - 1] = embeddings.weight[: vocabulary - 1].float().mean(0)
+    seg_token_id = processor.tokenizer.convert_tokens_to_ids(SEG)
+    network = LisaForConditionalGeneration(
+        LisaConfig(llava=llava.config, sam=sam.config, seg_token_id=seg_token_id), llava, sam
+    )
+    network.mask_projection.to(sam.mask_decoder.iou_token.weight)  # its device and dtype
+    return network
+
+
+def freeze_unreached(network: LisaForConditionalGeneration) -> None:
+    """Freeze what no loss reaches: CLIP behind the layer that LLaVA reads, SAM's other prompts; and its positions."""
+    clip = network.llava.model.vision_tower
+    clip = getattr(clip, "vision_model", clip)
+    read = network.config.llava.vision_feature_layer
+    unread = clip.encoder.layers[read + 1 :] if isinstance(read, int) and read < -1 else []
+    for part in (*unread, clip.post_layernorm, network.sam.prompt_encoder, network.sam.shared_image_embedding):
+        part.requires_grad_(False)
 
 
 def _with_adapter(network: LisaForConditionalGeneration, name: str, to_train: bool) -> PeftModel:

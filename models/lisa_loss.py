@@ -23,7 +23,8 @@ def mask_losses(
     """BCE and Dice of masks of any sizes, each summed over the masks and divided by `num_masks` (None: their number).
 
     Logits and masks are `[H, W]`; a mask is 1 in the target, 0 outside, and 255 where a pixel counts neither in the
-    mean of BCE nor in the sums of Dice. There the reference differs: it takes 255 for a target value.
+    mean of BCE nor in the sums of Dice. There the reference differs: it trains such pixels as being outside. Logits
+    beyond the masks are left out.
     """
     of_shape: dict[torch.Size, list[int]] = {}
     for i, mask in enumerate(masks):

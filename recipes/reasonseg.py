@@ -18,7 +18,7 @@ Only evaluate what a run left, for example on a Hub copy of the test part:
         --dataset_name Ricky06662/ReasonSeg_test --output_dir outputs/reasonseg_test
 Your own masks: --dataset_name FOLDER with `train/`, `val/` and `test/` as ReasonSeg's authors give them (an image and
 a labelme-like JSON of the same name; a `kind` in it, beside `text`, groups the numbers), or a dataset with `image`,
-`text` and `mask` that `datasets.load_dataset` reads.
+`text` (a sentence) and `mask` that `datasets.load_dataset` reads.
 """
 
 import hashlib
@@ -46,17 +46,17 @@ from eval.masks import decode, encode
 from eval.record import RunRecord, describe_run
 from eval.report import Published
 from models.checkpoints import CheckpointError
-from models.lisa_loading import ATTENTION, WHOLE, load_lisa
+from models.lisa_loading import ATTENTION, WHOLE, freeze_unreached, load_lisa
 from models.lisa_loss import LisaTrainer
 from models.precision import launched_dtype, trainable_in_float32
 from models.settings import RunSettings
 
 SENTENCES = ["{} Please output segmentation mask.", "{} Please respond with segmentation mask."]
 PHRASES = [
+    "What is {} in this image? Please output segmentation mask.",
+    "What is {} in this image? Please respond with segmentation mask.",
     "Can you segment the {} in this image?",
     "Please segment the {} in this image.",
-    "What is the {} in this image? Please output segmentation mask.",
-    "What is the {} in this image? Please respond with segmentation mask.",
 ]
 ANSWERS = ["It is [SEG].", "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG]."]
 PUBLISHED = Published(
@@ -67,7 +67,7 @@ PUBLISHED = Published(
         ("LISA 7B, LLaVA-1.5", {"giou": 0.556, "ciou": 0.569}, ""),
         ("LISA 13B, LLaVA-1.5", {"giou": 0.613, "ciou": 0.622}, ""),
     ],
-    source="LISA, arXiv 2308.00692, on the first query of each of 779 test images (here: giou_first_query)",
+    source="LISA, arXiv 2308.00692: the first query of each of 779 test images (here giou_first_query), [SEG] given",
 )
 
 
@@ -88,6 +88,7 @@ class Training(RunSettings, TrainingArguments):
     output_dir: str = "outputs/reasonseg"
     max_steps: int = 5000
     per_device_train_batch_size: int = 2
+    per_device_eval_batch_size: int = 1  # as the reference's; eight images take SAM's attention 4 GB
     gradient_accumulation_steps: int = 10
     learning_rate: float = 3e-4
     adam_beta2: float = 0.95
@@ -126,10 +127,10 @@ class Model(ModelConfig):
 
 
 def prompt(query: str, is_sentence: bool = True, rng: random.Random | None = None) -> list[dict]:
-    """What the model is asked, in one of the reference's wordings: the first, or a drawn one."""
+    """What the model is asked: in the reference's wording of evaluation, to train in one of its drawn ones."""
     wordings = SENTENCES if is_sentence else PHRASES
     wording = rng.choice(wordings) if rng else wordings[0]
-    return [{"role": "user", "content": wording.format(query if is_sentence else query.removeprefix("the "))}]
+    return [{"role": "user", "content": wording.format(query).replace("the the ", "the ")}]
 
 
 def read(data: Data, do_train: bool) -> dict[str, Dataset]:
@@ -138,9 +139,10 @@ def read(data: Data, do_train: bool) -> dict[str, Dataset]:
     for split in (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split):
         try:
             if any(Path(data.dataset_name).glob("*/*.json")):
-                splits[split] = load_annotated_folder(Path(data.dataset_name, split))
+                rows = load_annotated_folder(Path(data.dataset_name, split))
             else:
-                splits[split] = load_split(data.dataset_name, data.dataset_config, split, ("image", "text", "mask"))
+                rows = load_split(data.dataset_name, data.dataset_config, split, ("image", "text", "mask"))
+            splits[split] = rows.add_column("to_train", [split == data.dataset_train_split] * len(rows))
         except DataError:
             if do_train or split == data.dataset_test_split:
                 raise
@@ -148,7 +150,7 @@ def read(data: Data, do_train: bool) -> dict[str, Dataset]:
 
 
 def to_row(row: dict, seed: int) -> dict:
-    """An image with its queries: for each the conversation, the mask of its answer and what does not count."""
+    """An image with its queries: for each the conversation (drawn, to train), the mask and what does not count."""
     size, image = row["image_size"], row["image"]
     if "annotation" in row:
         annotation = parse_annotation(row["annotation"])
@@ -165,8 +167,8 @@ def to_row(row: dict, seed: int) -> dict:
     target, ignored = encode(mask == 1), encode(mask == 255) if (mask == 255).any() else None
     queries = []
     for i, text in enumerate(texts):
-        rng = random.Random(f"{seed} {name} {i}")
-        asked, answer = prompt(text, is_sentence, rng), rng.choice(ANSWERS)
+        rng = random.Random(f"{seed} {name} {i}") if row["to_train"] else None
+        asked, answer = prompt(text, is_sentence, rng), rng.choice(ANSWERS) if rng else ANSWERS[0]
         queries.append(
             {
                 "id": f"{name} {i}",
@@ -190,6 +192,10 @@ def to_question(data: Data, folder: Path, image: Image.Image, question: str) -> 
 def load(data: Data, model: Model, training: bool = False):
     """Model and processor, with what `--tune` names set to train."""
     network, processor = load_lisa(model, model.sam_name_or_path, to_train=training)
+    if training and model.tune == "all":
+        if isinstance(network, PeftModel) or model.load_in_4bit or model.load_in_8bit:
+            raise CheckpointError("--tune all trains a whole model that is not quantised, and no adapter")
+        freeze_unreached(network)
     for name in ("ce_weight", "bce_weight", "dice_weight"):
         setattr(network.config, name, getattr(model, name))
     if training:

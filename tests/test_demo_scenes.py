@@ -19,11 +19,11 @@ from demo.scenes import draw_scenes
 
 PICTURES = {"train": 90, "val": 20, "test": 20}
 HUES = {0: "red", 130: "green", 230: "blue", 53: "yellow", 288: "purple"}  # in degrees
-FORMS = {  # shares of the bounding box and of the convex hull that a shape fills, by geometry
-    "circle": (np.pi / 4, 1.0),
-    "bar": (1.0, 1.0),
-    "triangle": (0.5, 1.0),
-    "cross": (0.69, 0.82),
+FORMS = {  # shares of the bounding box and of the convex hull that a shape fills, and its width's of both sides
+    "circle": (np.pi / 4, 1.0, 0.5),
+    "bar": (1.0, 1.0, 0.75),
+    "pole": (1.0, 1.0, 0.25),
+    "cross": (0.56, 0.71, 0.5),
 }
 
 
@@ -54,8 +54,9 @@ def look(content: bytes) -> list[Seen]:
         y, x = np.nonzero(mask)
         fine = np.argwhere(ndimage.zoom(covered, 4, order=1) > 0.5)  # the edges' shades say where between pixels
         hull = ConvexHull(np.concatenate([fine + [down, right] for down in (0, 1) for right in (0, 1)]))
-        form = (len(fine) / np.prod(np.ptp(fine, axis=0) + 1), len(fine) / hull.volume)
-        shape = min(FORMS, key=lambda name: np.hypot(*np.subtract(FORMS[name], form)))
+        height, width = np.ptp(fine, axis=0) + 1
+        form = (len(fine) / (height * width), len(fine) / hull.volume, width / (height + width))
+        shape = min(FORMS, key=lambda name: np.linalg.norm(np.subtract(FORMS[name], form)))
         hue, saturation, _ = colorsys.rgb_to_hsv(*colour / 255)
         named = "white" if saturation < 0.1 else HUES[min(HUES, key=lambda degrees: abs(360 * hue - degrees))]
         seen.append(Seen(mask, unclear, named, shape, x.mean() + 0.5, y.mean() + 0.5, len(x)))
@@ -166,7 +167,7 @@ def test_a_query_is_true_of_its_target_and_of_no_other_figure(annotations):
         for text in annotation["text"]:
             value = value_of(text, annotation["kind"])
             (target,) = meant(value, seen)
-            assert overlap(fill(outline(annotation), 64), target.mask) > 0.8, (path, text)
+            assert overlap(fill(outline(annotation), 64), target.mask) > 0.75, (path, text)
             checked[value] += 1
     assert min(checked[value] for value in CLUES) >= 3
 

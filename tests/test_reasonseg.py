@@ -91,11 +91,34 @@ def test_eight_masks_are_learnt_by_heart_and_drawn_after_the_model_s_own_seg(lea
     for row in learnt["predictions"]:
         if row["split"] == "test":
             text = row["prediction"]["text"].replace(" ", "")
-            assert text == row["reference"]["text"].replace(" ", "")
+            assert text in [answer.replace(" ", "") for answer in reasonseg.ANSWERS]
             [predicted], [true] = row["prediction"]["masks"], row["reference"]["masks"]
             ignored = row["id"].startswith("3")
             iou = coco.iou([predicted], [true], [0])[0][0]
             assert ignored or row["score"] == pytest.approx(iou)
+
+
+def test_only_training_draws_its_wordings(scenes):
+    rows = [
+        {"image_size": [64, 64], "image": {"bytes": None, "path": str(scenes / "train" / f"{i}.png")}}
+        for i in range(8)
+    ]
+    rows = [row | {"id": str(i), "text": "The red one?", "mask": [[False] * 64] * 64} for i, row in enumerate(rows)]
+    asked = {
+        (to_train, seed): [
+            [
+                message["content"]
+                for message in reasonseg.to_row(row | {"to_train": to_train}, seed)["queries"][0]["messages"]
+            ]
+            for row in rows
+        ]
+        for to_train in (True, False)
+        for seed in (0, 1)
+    }
+    fixed = ["The red one? Please output segmentation mask.", "It is [SEG]."]
+    assert asked[False, 0] == asked[False, 1] == [fixed] * 8
+    assert asked[True, 0] != asked[True, 1] and len({tuple(one) for one in asked[True, 0]}) > 3
+    assert reasonseg.prompt("the red one", False)[0]["content"].startswith("What is the red one in this image?")
 
 
 def test_questions_shuffled_validation_and_the_first_queries_have_lines_of_their_own(learnt):
@@ -105,6 +128,7 @@ def test_questions_shuffled_validation_and_the_first_queries_have_lines_of_their
     assert results["test"]["giou_first_query_n"] == 8 and results["test"]["giou_short query_n"] == 9
     report = (learnt["output"] / "report.html").read_text()
     assert "By group" in report and "short query" in report and "LISA 7B" in report and "[SEG]" in report
+    assert "giou, ciou and loss on the validation split" in report
     assert report.index("the red thing") < report.index("[SEG]")  # the question stands above the answer
 
 
@@ -114,9 +138,7 @@ def test_the_parts_of_the_loss_and_both_metrics_are_logged(learnt):
     assert [entry["eval_giou"] for entry in log if "eval_giou" in entry and "eval_ciou" in entry]
     norms = {key for entry in log for key in entry if key.startswith("grad_norm/")}
     assert {"grad_norm/mask_decoder", "grad_norm/vision", "grad_norm/language", "grad_norm/projector"} <= norms
-    assert {entry["tensors_without_gradient"] for entry in log if "tensors_without_gradient" in entry} != {
-        0
-    }  # CLIP's end
+    assert {entry["tensors_without_gradient"] for entry in log if "tensors_without_gradient" in entry} == {0}
 
 
 @pytest.mark.parametrize("group_queries", [True, False])
