@@ -30,3 +30,4 @@ style: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.collator
 	$(BIN)/python -m benchmarks.constraints
+	$(BIN)/python -m benchmarks.lisa

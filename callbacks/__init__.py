@@ -1,6 +1,6 @@
 """What watches a run. Each callback works in anybody's `transformers.Trainer`."""
 
-from callbacks.generation_eval import GenerationEvalCallback, IoUCallback, TypeAccuracyCallback
+from callbacks.generation_eval import GenerationEvalCallback, IoUCallback, MaskIoUCallback, TypeAccuracyCallback
 from callbacks.grad_norm import GradNormCallback
 from callbacks.label_audit import LabelAuditCallback
 from callbacks.report import ReportCallback
@@ -10,6 +10,7 @@ __all__ = [
     "GradNormCallback",
     "IoUCallback",
     "LabelAuditCallback",
+    "MaskIoUCallback",
     "ReportCallback",
     "TypeAccuracyCallback",
 ]

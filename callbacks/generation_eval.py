@@ -7,7 +7,9 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 
 from eval.boxes import answer_box_metrics
+from eval.constant_mask import ConstantMask
 from eval.evaluation import Evaluation
+from eval.mask_evaluation import mask_evaluation
 from eval.type_accuracy import TypedMajority
 from eval.typed_evaluation import typed_evaluation
 
@@ -104,3 +106,29 @@ class TypeAccuracyCallback(GenerationEvalCallback):
         **settings,
     ):
         super().__init__(trainer, rows, typed_evaluation(collator, max_new_tokens, majority, **settings), limit)
+
+
+class MaskIoUCallback(GenerationEvalCallback):
+    """`GenerationEvalCallback` for masks: logs `eval_giou`, `eval_ciou`, `eval_dice`, … .
+
+    What is logged is described in `eval.mask_evaluation.mask_evaluation`.
+
+    Args:
+        trainer: of a model with `generate_masks`, such as `models.lisa`.
+        rows: rows of a `SegmentationCollator` with `question`, `answer`, `image_id`, `kind` and `first`.
+        collator: a `SegmentationCollator` with `prompt_only=True`.
+        constant: for the baselines, `eval.constant_mask.best_constant_mask` of the training rows.
+        settings: further arguments of `eval.mask_evaluation.mask_evaluation`, such as `kinds`.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        rows: Any,
+        collator: Callable,
+        constant: ConstantMask | None = None,
+        limit: int | None = None,
+        max_new_tokens: int = 32,
+        **settings,
+    ):
+        super().__init__(trainer, rows, mask_evaluation(collator, max_new_tokens, constant, **settings), limit)

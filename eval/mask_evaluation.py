@@ -39,7 +39,7 @@ def mask_evaluation(
         collator: rows -> prompts.
         constant: for the baselines, from `best_constant_mask` of the training rows.
         kinds: the kinds of query in the order in which the report shows them.
-        settings: further arguments of `Evaluation`.
+        settings: further arguments of `Evaluation`; `ask` for a model without `generate_masks`.
     """
     constant_rle = None if constant is None else cache(constant.rle)
 
@@ -71,7 +71,7 @@ def mask_evaluation(
         keep=("image_id", "question", "kind"),
         groups=kinds,
         group=lambda row: row["kind"],
-        **settings,
+        **{"ask": answer_with_masks, "also": ("ciou",), **settings},
     )
 
 

@@ -5,11 +5,11 @@ decoder. The paper (arXiv 2308.00692) reports gIoU / cIoU, on the first query of
 training images: 7B 47.3 / 48.4, with LLaVA-1.5 55.6 / 56.9; 13B with LLaVA-1.5 61.3 / 62.2. Its models were first
 trained on large segmentation datasets; this recipe starts from LLaVA and SAM alone.
 
-Settings are the reference's, for a large card (not measured):
-    accelerate launch --config_file accelerate_configs/h100_80gb.yaml recipes/reasonseg.py --dataset_name ReasonSeg
+Settings are the reference's, for a large card (not measured), and with ddp.yaml or zero2.yaml for several:
+    accelerate launch --config_file accelerate_configs/h100_80gb.yaml recipes/reasonseg.py
 Those of the small-card copy, which reports 5.79 GB and 1.9 s per sample on 8 GB. It trains neither embeddings nor
 output head, which here take a paged 8-bit optimizer (not measured):
-    accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/reasonseg.py --dataset_name ReasonSeg \
+    accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/reasonseg.py \
         --load_in_4bit true --sam_name_or_path facebook/sam-vit-base --learning_rate 1e-4 --weight_decay 0.01 \
         --per_device_train_batch_size 1 --gradient_accumulation_steps 20 --gradient_checkpointing true \
         --optim paged_adamw_8bit
@@ -41,7 +41,7 @@ from collators.rows import BadRow, DataError, load_split, usable_rows
 from eval.constant_mask import ConstantMask, best_constant_mask
 from eval.evaluation import Evaluation
 from eval.mask_drawing import draw_masks
-from eval.mask_evaluation import answer_with_masks, mask_evaluation
+from eval.mask_evaluation import mask_evaluation
 from eval.masks import decode, encode
 from eval.record import RunRecord, describe_run
 from eval.report import Published
@@ -118,6 +118,7 @@ class Model(ModelConfig):
     bce_weight: float = field(default=2.0, metadata={"help": "weight of the binary cross-entropy of masks"})
     dice_weight: float = field(default=0.5, metadata={"help": "weight of the Dice loss of masks"})
     dtype: str = field(default_factory=launched_dtype)
+    use_bnb_nested_quant: bool = True
     lora_r: int = 8
     lora_alpha: int = 16
     lora_dropout: float = 0.05
@@ -215,8 +216,7 @@ def evaluation(
     data: Data, network, processor, constant: ConstantMask | None = None, kinds: tuple[str, ...] = ()
 ) -> Evaluation:
     collator = SegmentationCollator(processor, prompt_only=True)
-    settings = {"ask": answer_with_masks, "draw": draw, "also": ("ciou",)}
-    return mask_evaluation(collator, data.max_new_tokens, constant, kinds, **settings)
+    return mask_evaluation(collator, data.max_new_tokens, constant, kinds, draw=draw)
 
 
 def main(data: Data, training: Training, model: Model) -> None:

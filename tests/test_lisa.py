@@ -12,7 +12,10 @@ from torchvision.ops import sigmoid_focal_loss
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, SamImageProcessor, TrainingArguments
 from trl import ModelConfig, get_peft_config
 
+from callbacks import MaskIoUCallback
 from collators import SegmentationCollator
+from eval.constant_mask import best_constant_mask
+from eval.masks import mask_metrics
 from models.checkpoints import CheckpointError
 from models.lisa_loading import SEG, load_lisa
 from models.lisa_loss import LisaTrainer, mask_losses, token_loss
@@ -286,6 +289,35 @@ def test_several_answers_to_one_question_have_masks_of_their_own(learnt):
     network, processor = load(learnt)
     _, output = answers(network, processor, tiny.mask_rows()[::2], do_sample=True, num_return_sequences=3)
     assert [masks.shape[1:] for masks in output.masks] == [(64, 48)] * 3 + [(40, 80)] * 3
+
+
+def test_the_callback_logs_giou_and_ciou_of_masks_in_anybody_s_trainer(learnt, tmp_path):
+    network, processor = load(learnt, to_train=True)
+    args = TrainingArguments(
+        tmp_path,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        max_steps=1,
+        learning_rate=0.0,
+        eval_strategy="steps",
+        eval_steps=1,
+        remove_unused_columns=False,
+        prediction_loss_only=True,
+    )
+    rows, collator = tiny.mask_rows(), SegmentationCollator(processor)
+    trainer = LisaTrainer(network, args, data_collator=collator, train_dataset=rows[:1], eval_dataset=rows[:1])
+    constant = best_constant_mask([row["masks"] for row in rows])
+    watch = MaskIoUCallback(
+        trainer, rows, SegmentationCollator(processor, prompt_only=True), constant, kinds=("drawn",)
+    )
+    trainer.add_callback(watch)
+    trainer.train()
+    [log] = [log for log in trainer.state.log_history if "eval_giou" in log]
+    predicted = [row["prediction"]["masks"] for row in watch.predictions]
+    expected = mask_metrics(predicted, [row["masks"] for row in rows], [row["ignore"] for row in rows])
+    assert log["eval_giou"] == pytest.approx(expected["giou"]) and log["eval_ciou"] == pytest.approx(expected["ciou"])
+    assert log["eval_giou"] > log["eval_baseline_giou"] and log["eval_giou_drawn_n"] == 4
 
 
 # --- What trains, what is saved -------------------------------------------------------------------------------------
