@@ -104,7 +104,7 @@ def _of_first_queries(overlaps: Sequence[Overlap], rows: list[dict[str, Any]]) -
         name.replace("iou", "iou_first_query", 1): value
         for name, value in metrics.items()
         if name.startswith(("giou", "ciou"))
-    } | {"giou_first_query_n": len(first)}
+    } | {"giou_first_query_n": len(first), "ciou_first_query_n": len(first)}
 
 
 def _baselines(

@@ -465,7 +465,7 @@ def test_a_whole_model_reloads_to_identical_masks(learnt, tmp_path):
 
 @pytest.mark.parametrize("bits", [None, 4])
 def test_an_adapter_reloads_with_its_llava_and_sam_to_identical_masks(bits, tmp_path):
-    quantised = {"load_in_4bit": True} if bits else {}
+    quantised = {"load_in_4bit": True, "use_bnb_nested_quant": True} if bits else {}
     network, processor = lisa_to_train(**quantised)
     rows = tiny.mask_rows()
     settings = {"per_device_train_batch_size": 4, "learning_rate": 3e-3, "max_steps": 60, "optim": "adamw_torch"}

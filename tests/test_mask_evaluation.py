@@ -68,7 +68,10 @@ def test_the_seg_rate_counts_answers_with_as_many_seg_as_the_true_one():
 
 def test_lisa_s_protocol_scores_the_first_query_of_each_image():
     metrics = evaluation().metric(ANSWERS, ROWS)
-    assert metrics["giou_first_query"] == pytest.approx((1 + 1 / 2 + 1) / 3) and metrics["giou_first_query_n"] == 3
+    assert (
+        metrics["giou_first_query"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+        and metrics["giou_first_query_n"] == metrics["ciou_first_query_n"] == 3
+    )
     assert metrics["ciou_first_query"] == 12 / 16
     assert metrics["ciou_first_query_low"] <= 12 / 16 <= metrics["ciou_first_query_high"]
     firsts = [0, 2, 3]
