@@ -188,7 +188,7 @@ class LisaForConditionalGeneration(PreTrainedModel):
         original_sizes: torch.Tensor,
         reshaped_input_sizes: torch.Tensor,
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Logits `[H, W]` for each of the hidden states `[N, hidden]`, and the sum of what no loss asks for."""
+        """Logits `[H, W]` for each of the hidden states `[N, hidden]`, and a number that all of the decoder is in."""
         encoder, decoder = self.sam.vision_encoder, self.sam.mask_decoder
         dtype = decoder.iou_token.weight.dtype
         with torch.set_grad_enabled(_trains(encoder)):
@@ -215,7 +215,7 @@ class LisaForConditionalGeneration(PreTrainedModel):
             pad_size={"height": side, "width": side},
         )
         waiting = {image: iter(masks[:, 0]) for image, masks in zip(shown, enlarged, strict=True)}
-        return [next(waiting[image]) for image in of_image], low_resolution.sum() + quality.sum()
+        return [next(waiting[image]) for image in of_image], low_resolution.float().mean() + quality.float().mean()
 
 
 def _trains(*modules: nn.Module) -> bool:
