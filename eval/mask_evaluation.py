@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from eval.constant_mask import ConstantMask
 from eval.evaluation import Evaluation
-from eval.masks import RLE, Overlap, encode, mask_overlaps, overlap_metrics
+from eval.mask_drawing import draw_masks
+from eval.masks import RLE, Overlap, decode, encode, mask_overlaps, overlap_metrics
 from eval.statistics import summarize
 
 SEG = "[SEG]"
@@ -71,7 +73,7 @@ def mask_evaluation(
         keep=("image_id", "question", "kind"),
         groups=kinds,
         group=lambda row: row["kind"],
-        **{"ask": answer_with_masks, "also": ("ciou",), **settings},
+        **{"ask": answer_with_masks, "draw": draw_answer, "also": ("ciou",), **settings},
     )
 
 
@@ -81,6 +83,12 @@ def answer_with_masks(
     """The `ask` of a model with `generate_masks`, such as `models.lisa`: its tokens, and each row's masks."""
     output = model.generate_masks(**batch, **settings)
     return output.sequences, [{"masks": [encode(mask.cpu().numpy()) for mask in masks]} for masks in output.masks]
+
+
+def draw_answer(image: Image.Image, row: dict[str, Any], answer: dict[str, Any]) -> Image.Image:
+    """The `draw` of rows with masks: the true ones, the answer's, and what is ignored."""
+    true, predicted = ([decode(mask) for mask in masks] for masks in (row["masks"], answer["masks"]))
+    return draw_masks(image, true, predicted, decode(row["ignore"]) if row["ignore"] else None)
 
 
 def _of_kinds(overlaps: Sequence[Overlap], rows: list[dict[str, Any]], kinds: Sequence[str]) -> dict[str, float]:

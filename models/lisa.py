@@ -152,14 +152,13 @@ class LisaForConditionalGeneration(PreTrainedModel):
             image_index = image_index.repeat_interleave(len(new) // len(input_ids))  # num_return_sequences
             rows, steps = (new == self.config.seg_token_id).nonzero(as_tuple=True)
             counts = torch.bincount(rows, minlength=len(new)).tolist()
-            if not len(rows):  # one mask for nothing: processes that share weights have to take part
-                rows = steps = torch.zeros(1, dtype=torch.long, device=new.device)
-            beams = output.get("beam_indices")
-            sources = (rows if beams is None else beams[rows, steps]).tolist()
-            said = torch.stack([states[step][row] for row, step in zip(sources, steps.tolist(), strict=True)])
-            mask_logits, _ = self._draw(
-                said, image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes
-            )
+            beams, mask_logits = output.get("beam_indices"), []
+            if len(rows):  # else SAM is not asked
+                sources = (rows if beams is None else beams[rows, steps]).tolist()
+                said = torch.stack([states[step][row] for row, step in zip(sources, steps.tolist(), strict=True)])
+                mask_logits, _ = self._draw(
+                    said, image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes
+                )
         sizes = original_sizes[image_index].tolist()
         masks = [
             torch.stack([logits > 0 for logits in part])

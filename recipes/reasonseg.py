@@ -40,9 +40,8 @@ from collators.queries import one_per_image, one_per_query, with_questions_shuff
 from collators.rows import BadRow, DataError, load_split, usable_rows
 from eval.constant_mask import ConstantMask, best_constant_mask
 from eval.evaluation import Evaluation
-from eval.mask_drawing import draw_masks
 from eval.mask_evaluation import mask_evaluation
-from eval.masks import decode, encode
+from eval.masks import encode
 from eval.record import RunRecord, describe_run
 from eval.report import Published
 from models.checkpoints import CheckpointError
@@ -207,16 +206,11 @@ def load(data: Data, model: Model, training: bool = False):
     return network, processor
 
 
-def draw(image: Image.Image, row: dict, answer: dict) -> Image.Image:
-    true, predicted = ([decode(mask) for mask in masks] for masks in (row["masks"], answer["masks"]))
-    return draw_masks(image, true, predicted, decode(row["ignore"]) if row["ignore"] else None)
-
-
 def evaluation(
     data: Data, network, processor, constant: ConstantMask | None = None, kinds: tuple[str, ...] = ()
 ) -> Evaluation:
     collator = SegmentationCollator(processor, prompt_only=True)
-    return mask_evaluation(collator, data.max_new_tokens, constant, kinds, draw=draw)
+    return mask_evaluation(collator, data.max_new_tokens, constant, kinds)
 
 
 def main(data: Data, training: Training, model: Model) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, Features, Image, List, Value
+from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 from PIL import ImageDraw
 from pycocotools import mask as coco
@@ -213,7 +213,6 @@ def test_a_dataset_with_image_text_and_mask_is_read_as_its_folder_is(scenes, lea
         rows["mask"].append(target.tolist())
     features = Features({"image": Image(), "text": Value("string"), "mask": List(List(Value("bool")))})
     dataset = Dataset.from_dict(rows).cast(features)
-    DatasetDict({"test": dataset}).save_to_disk(str(tmp_path / "unused"))
     (tmp_path / "hub").mkdir()
     dataset.to_parquet(tmp_path / "hub" / "test.parquet")
     model = {"model_name_or_path": str(learnt["output"]), "sam_name_or_path": "not read"}
