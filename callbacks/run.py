@@ -1,9 +1,11 @@
 """What every recipe does around its experiment: read its arguments, train under the usual watch, fail in one line."""
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import TrlParser
 
@@ -28,6 +30,18 @@ def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tup
         main(*parsed)
     except refusals as error:
         sys.exit(f"error: {error}")
+    leave_processes()
+
+
+def leave_processes() -> None:
+    """End the process group of a run that succeeded, and let its threads finish.
+
+    A gloo thread holds the last tensors a moment longer than the collective that it ran for; a process that ends in
+    that moment aborts after all is done (PyTorch issue 190489).
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        time.sleep(0.5)
 
 
 def train_watched(

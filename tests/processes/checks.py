@@ -17,6 +17,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import ModelConfig
 
 from callbacks import GenerationEvalCallback, GradNormCallback
+from callbacks.run import leave_processes
 from collators import ChatCollator, SegmentationCollator, Seq2SeqCollator
 from eval.evaluation import Evaluation
 from eval.generate import generate
@@ -138,5 +139,4 @@ if __name__ == "__main__":
     for name in sys.argv[2:]:
         result = globals()[name](here)
         (here / f"{name}.{os.environ['RANK']}.json").write_text(json.dumps(result))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    leave_processes()
