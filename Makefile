@@ -30,4 +30,5 @@ style: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.collator
 	$(BIN)/python -m benchmarks.constraints
+	$(BIN)/python -m benchmarks.label_scores
 	$(BIN)/python -m benchmarks.lisa

@@ -17,7 +17,8 @@ GROUPS = {
     "lora_b": r"lora_(embedding_)?B",
     "mask_decoder": r"mask_decoder|mask_projection",
     "projector": r"merger|projector|language_projection|qformer|query_tokens",
-    "vision": r"visual|vision",
+    "vision": r"visual|vision|(^|\.)video\.",
+    "text_encoder": r"text_encoder",
     "language": r"",
 }
 QUIET_STEPS = 3  # LoRA's B starts at zero, so A's first gradient is zero by design

@@ -8,6 +8,7 @@ from transformers.trainer_utils import RemoveColumnsCollator
 
 GREEN, DIM, RESET = "\033[32m", "\033[2m", "\033[0m"
 IGNORE = -100
+NONE = -1  # no token's id
 
 
 class LabelAuditCallback(TrainerCallback):
@@ -32,11 +33,13 @@ class LabelAuditCallback(TrainerCallback):
         processor = getattr(self.collator, "processor", processing_class)  # a plain function has none
         tokenizer = processor.tokenizer
         ends = tokenizer.convert_tokens_to_ids(self.end_tokens or [tokenizer.eos_token])
-        image_id = tokenizer.convert_tokens_to_ids(str(processor.image_token))
+        image_token = getattr(processor, "image_token", None)  # none where the image is not among the tokens
+        image_id = NONE if image_token is None else tokenizer.convert_tokens_to_ids(str(image_token))
+        questions = getattr(processor, "question_tokenizer", tokenizer)
         for i, row in enumerate(islice(train_dataloader.dataset, self.rows)):
             batch = self.collator([row])
             if state.is_world_process_zero:
-                print(self._coloured(batch, tokenizer, image_id, row.get("id", i)), flush=True)
+                print(self._coloured(batch, tokenizer, questions, image_id, row.get("id", i)), flush=True)
             if getattr(self.collator, "train_on", "assistant") == "assistant":
                 check_labels(batch["labels"][0], tokenizer, ends, image_id, f"row {row.get('id', i)!r}")
 
@@ -45,11 +48,11 @@ class LabelAuditCallback(TrainerCallback):
             print(f"rows changed to fit into max_length: {dict(self.collator.truncated)}", flush=True)
 
     @staticmethod
-    def _coloured(batch, tokenizer, image_id: int, name) -> str:
+    def _coloured(batch, tokenizer, questions, image_id: int, name) -> str:
         ids, labels = batch["input_ids"][0], batch["labels"][0]
         n_images = int((ids == image_id).sum())
         if labels.shape != ids.shape or not torch.equal(labels[labels != IGNORE], ids[labels != IGNORE]):
-            prompt = tokenizer.decode(ids[ids != image_id])  # an encoder-decoder keeps its answer apart
+            prompt = questions.decode(ids[ids != image_id])  # an encoder-decoder keeps its answer apart
             text = f"{DIM}{prompt}{RESET}\n{GREEN}{tokenizer.decode(labels[labels != IGNORE])}{RESET}"
             return f"--- row {name}: {n_images} image tokens\n{text}"
         text, start = "", 0

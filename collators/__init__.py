@@ -3,5 +3,6 @@
 from collators.chat import ChatCollator
 from collators.segmentation import SegmentationCollator
 from collators.seq2seq import Seq2SeqCollator
+from collators.video import VideoCollator
 
-__all__ = ["ChatCollator", "SegmentationCollator", "Seq2SeqCollator"]
+__all__ = ["ChatCollator", "SegmentationCollator", "Seq2SeqCollator", "VideoCollator"]

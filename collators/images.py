@@ -2,6 +2,8 @@
 
 import io
 import os
+from collections.abc import Callable
+from functools import lru_cache
 from os import PathLike
 from typing import Any
 
@@ -23,9 +25,21 @@ def check_image(image: dict[str, Any] | None) -> list[int]:
     """
     if not image or (image.get("bytes") is None and not image.get("path")):
         raise BadRow("no image, or one outside the dataset's folder")
-    if image.get("bytes") is None and not os.path.isfile(image["path"]):
+    if image.get("bytes") is not None:
+        return _check(io.BytesIO(image["bytes"]))
+    if not os.path.isfile(image["path"]):
         raise BadRow(f"image file is missing: {os.path.basename(image['path'])}")
-    source = io.BytesIO(image["bytes"]) if image.get("bytes") is not None else image["path"]
+    status = os.stat(image["path"])
+    return list(_check_file(image["path"], status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=256)
+def _check_file(path: str, size: int, changed: int) -> list[int]:
+    """A file's rows follow on each other, dozens of questions about one image: it is decoded once."""
+    return _check(path)
+
+
+def _check(source: io.BytesIO | str) -> list[int]:
     try:
         with Image.open(source) as picture:
             width, height = picture.size
@@ -53,3 +67,11 @@ def _without_path(error: BaseException) -> str:
 def open_image(image: Image.Image | str | PathLike[str]) -> Image.Image:
     """An RGB image, rotated by its EXIF tag. Nothing but an image or a local path: a row must not fetch URLs."""
     return load_image(image if isinstance(image, Image.Image) else Image.open(image))
+
+
+def named(row: dict[str, Any], function: Callable, *arguments) -> Any:
+    """What the function returns; the row is named in what it raises."""
+    try:
+        return function(*arguments)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"row {row.get('id', 'without id')!r}: {error}") from error

@@ -1,9 +1,11 @@
-"""Images with several queries each -> a row per query, or per image; and rows asked the wrong one."""
+"""Images with several queries each -> a row per query, or per image; rows asked the wrong one, or shown nothing."""
 
+import io
 import random
 from collections import Counter, defaultdict
 
-from datasets import Dataset, concatenate_datasets
+import PIL.Image
+from datasets import Dataset, Features, Image, concatenate_datasets
 
 
 def one_per_query(images: Dataset) -> Dataset:
@@ -15,14 +17,20 @@ def one_per_query(images: Dataset) -> Dataset:
     return concatenate_datasets([Dataset.from_dict(columns), shared], axis=1)
 
 
-def one_per_image(images: Dataset) -> Dataset:
-    """A row for each `image_id`, with the `queries` of all its rows."""
+def one_per_image(images: Dataset, limit: int | None = None) -> Dataset:
+    """A row for each `image_id`, with the `queries` of all its rows, dealt out to several where more than `limit`."""
     queries, places = defaultdict(list), {}
     for i, (image_id, asked) in enumerate(zip(images["image_id"], images["queries"], strict=True)):
         places.setdefault(image_id, i)
         queries[image_id] += asked
-    kept = images.select(list(places.values())).remove_columns("queries")
-    return concatenate_datasets([kept, Dataset.from_dict({"queries": [queries[image] for image in places]})], axis=1)
+    chosen, shared = [], []
+    for image_id, place in places.items():
+        asked = queries[image_id]
+        parts = -(-len(asked) // limit) if limit else 1
+        chosen += [place] * parts
+        shared += [asked[part::parts] for part in range(parts)]
+    kept = images.select(chosen).remove_columns("queries")
+    return concatenate_datasets([kept, Dataset.from_dict({"queries": shared})], axis=1)
 
 
 def with_questions_shuffled(rows: Dataset, seed: int) -> Dataset:
@@ -38,3 +46,12 @@ def with_questions_shuffled(rows: Dataset, seed: int) -> Dataset:
     other = {i: order[(place + shift) % len(order)] for place, i in enumerate(order)}
     asked = rows.select_columns(["question", "messages"]).select([other[i] for i in range(len(rows))])
     return concatenate_datasets([rows.remove_columns(["question", "messages"]), asked], axis=1)
+
+
+def with_blank_images(rows: Dataset) -> Dataset:
+    """Each row with a grey image or video: what is then right, the question alone told."""
+    grey = io.BytesIO()
+    PIL.Image.new("RGB", (64, 64), "grey").save(grey, format="PNG")
+    blank = {"image": [{"bytes": grey.getvalue(), "path": None}] * len(rows)}
+    others = rows.remove_columns([name for name in ("image", "images", "frames") if name in rows.column_names])
+    return concatenate_datasets([others, Dataset.from_dict(blank, features=Features({"image": Image()}))], axis=1)

@@ -1,6 +1,5 @@
 """Chat rows whose answers say `[SEG]`, and a mask for each -> a batch for LISA."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from collators.chat import ChatCollator
 from collators.conversation import Messages, Segments, clean_messages
-from collators.images import open_image
+from collators.images import named, open_image
 
 IGNORED = 255
 
@@ -50,12 +49,13 @@ class SegmentationCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         images, places, image_index, queries = [], {}, [], []
         for row in rows:
-            place = places.setdefault(row.get("image_id") or id(row), len(images))
+            image_id = row.get("image_id")
+            place = places.setdefault(id(row) if image_id is None else image_id, len(images))
             if place == len(images):
-                images.append(_named(row, open_image, row["images"][0] if "images" in row else row["image"]))
+                images.append(named(row, open_image, row["images"][0] if "images" in row else row["image"]))
             queries += row.get("queries") or [row]
             image_index += [place] * (len(queries) - len(image_index))
-        conversations = [_named(query, self._segments, query["messages"]) for query in queries]
+        conversations = [named(query, self._segments, query["messages"]) for query in queries]
         pixels = self.processor.image_processor(images, return_tensors="pt")
         tokens = self.chat.tokens_per_image(pixels, len(images))
         batch = self.chat.text_batch(conversations, [tokens[i] for i in image_index])
@@ -68,7 +68,7 @@ class SegmentationCollator:
             said = (batch["labels"] == self.seg_token_id).sum(1).tolist()
             sizes = batch["original_sizes"][batch["image_index"]].tolist()
             batch["masks"] = [
-                _named(query, self._masks, query, n, size) for query, n, size in zip(queries, said, sizes, strict=True)
+                named(query, self._masks, query, n, size) for query, n, size in zip(queries, said, sizes, strict=True)
             ]
         return batch
 
@@ -92,11 +92,3 @@ class SegmentationCollator:
         if ignore:
             decoded[:, coco.decode(ignore) == 1] = IGNORED
         return torch.from_numpy(decoded)
-
-
-def _named(row: dict[str, Any], function: Callable, *arguments) -> Any:
-    """What the function returns; the row is named in what it raises."""
-    try:
-        return function(*arguments)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"row {row.get('id', 'without id')!r}: {error}") from error

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from demo.worlds import build_kvasir_vqa, build_nutrition_tables, build_reasonseg, build_vqa_rad
+from demo.worlds import build_kvasir_vqa, build_nutrition_tables, build_reasonseg, build_ssg_vqa, build_vqa_rad
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLDS: dict[str, Callable[[Path, Path], None]] = {
@@ -18,6 +18,7 @@ WORLDS: dict[str, Callable[[Path, Path], None]] = {
     "kvasir_vqa": build_kvasir_vqa,
     "vqa_rad": build_vqa_rad,
     "reasonseg": build_reasonseg,
+    "ssg_vqa": build_ssg_vqa,
 }
 
 

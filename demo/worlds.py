@@ -6,6 +6,7 @@ from pathlib import Path
 
 from demo.blip2 import write_blip2
 from demo.endoscopy import draw_endoscopy
+from demo.laparoscopy import draw_laparoscopy
 from demo.llava import write_llava
 from demo.packages import draw_packages
 from demo.qwen2_vl import write_qwen2_vl
@@ -13,8 +14,9 @@ from demo.radiology import draw_radiology
 from demo.sam import write_sam
 from demo.scene_queries import all_queries
 from demo.scenes import draw_scenes
+from demo.surgvivqa import write_surgvivqa
 from eval.question_types import QuestionTypes
-from recipes import kvasir_vqa, nutrition_tables, reasonseg, vqa_rad
+from recipes import kvasir_vqa, nutrition_tables, reasonseg, ssg_vqa, vqa_rad
 
 
 def build_nutrition_tables(dataset: Path, checkpoint: Path) -> None:
@@ -62,3 +64,15 @@ def build_reasonseg(dataset: Path, checkpoint: Path) -> None:
     texts = [*all_queries(), *20 * [*wordings, *answers, "USER: ASSISTANT:"]]
     write_sam(checkpoint / "sam")
     write_llava(checkpoint, texts, image_size=64, patch_size=16, initializer_range=0.1)
+
+
+def build_ssg_vqa(dataset: Path, checkpoint: Path) -> None:
+    """Drawn operations under the names of the real videos, and a SurgViVQA which knows their questions' words."""
+    shutil.rmtree(dataset, ignore_errors=True)
+    frames = {"train": 120, "validation": 10, "test": 20}
+    videos = ssg_vqa.read_videos(Path(ssg_vqa.__file__).with_name("ssg_vqa_videos.yaml"))
+    draw_laparoscopy(dataset, {name: frames[split] for split, names in videos.items() for name in names}, broken=10)
+    files = sorted((dataset / "ssg-qa").glob("*/*.txt"))
+    lines = {line for file in files for line in file.read_text(encoding="utf-8").splitlines() if "|" in line}
+    questions = [ssg_vqa.prompt(line.split("|")[0]) for line in lines]
+    write_surgvivqa(checkpoint, questions, [f" {label}" for label in ssg_vqa.LABELS] * 20)

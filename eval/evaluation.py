@@ -35,7 +35,8 @@ class Evaluation:
             where there are no classes.
         constrain: row -> what its answer may be (`eval.constraints`), None where anything.
         ask: how a model answers with more than text, see `eval.generate.generate`.
-        also: further metrics that the report draws over time beside the headline.
+        closed: `ask` chooses from a closed set; freely, the model answers by its own `generate`.
+        also: further metrics that stand beside the headline, over time and for free answers.
     """
 
     collator: Callable[[list[Row]], dict[str, torch.Tensor]]
@@ -51,6 +52,7 @@ class Evaluation:
     label: Callable[[Row, str], str | None] | None = None
     constrain: Callable[[Row], Constraint | None] | None = None
     ask: Ask | None = None
+    closed: bool = False
     also: tuple[str, ...] = ()
     batch_size: int = 8
     num_workers: int = 0
@@ -68,7 +70,7 @@ class Evaluation:
         )
 
     def answer(self, model: PreTrainedModel, rows: Any, constrained: bool = True) -> list[Answer]:
-        """The model's answers to `rows`, in their order, on every process; `constrained` as `constrain` says."""
+        """The model's answers to `rows`, in their order, on every process; if `constrained`, to what is allowed."""
         constraints = None
         if constrained and self.constrain is not None:
             constraints = [self.constrain(row) for row in without_images(rows)]
@@ -81,7 +83,7 @@ class Evaluation:
             num_workers=self.num_workers,
             autocast=self.autocast,
             constraints=constraints,
-            ask=self.ask,
+            ask=None if self.closed and not constrained else self.ask,
             **self.generation_kwargs,
         )
 
@@ -89,8 +91,8 @@ class Evaluation:
         """Return the metrics, and one `{id, prediction, reference, score, …}` per row in the order of `rows`.
 
         With `compare`, an evaluation that constrains answers also lets the model answer freely. It adds each number
-        of the headline again as `free_…`, the paired difference `constrained_gain…` (constrained minus free, with its
-        interval over images), and `free_prediction` and `free_score` to the rows.
+        of the headline, and of those in `also`, again as `free_…`, the paired difference `constrained_gain…`
+        (constrained minus free, with its interval over images), and `free_prediction` and `free_score` to the rows.
         """
         plain = without_images(rows)
         answers = self.answer(model, rows)
@@ -105,12 +107,13 @@ class Evaluation:
             }
             for answer, score, row in zip(answers, scores, plain, strict=True)
         ]
-        if compare and self.constrain is not None:
+        if compare and (self.constrain is not None or self.closed):
             free = self.answer(model, rows, constrained=False)
             free_scores, free_metrics = self._scores(free, plain), self.metric(free, plain)
             for prediction, answer, score in zip(predictions, free, free_scores, strict=True):
                 prediction |= {"free_prediction": answer, "free_score": score}
-            metrics |= {f"free_{key}": free_metrics[key] for key in free_metrics if key.startswith(self.headline)}
+            shown = [key for key in free_metrics if key.startswith(self.headline) or key in self.also]
+            metrics |= {f"free_{key}": free_metrics[key] for key in shown}
             metrics |= self._gains(scores, free_scores, plain)
         return metrics, predictions
 

@@ -17,8 +17,8 @@ from eval.constraints import Constraint
 
 Row = dict[str, Any]
 Answer = str | dict[str, Any]
-# `(model, batch, **settings)` -> token ids `[B, prompt + new]`, and what each row's answer is besides its text
-Ask = Callable[..., tuple[torch.Tensor, list[dict[str, Any]]]]
+# `(model, batch, **settings)` -> token ids `[B, prompt + new]`, and what each row's answer is besides its text, if any
+Ask = Callable[..., tuple[torch.Tensor, list[dict[str, Any]] | None]]
 # Checkpoints bring sampling settings along (Qwen2-VL: temperature 0.01, Qwen2.5-VL: a repetition penalty).
 GREEDY = {"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
 GREEDY |= {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "length_penalty": 1.0}
@@ -61,8 +61,8 @@ def generate(
         constraints: what each row's answer may be, one per row; None for a row that may say anything. A row with one
             possible answer gets it without the model; an answer longer than `max_new_tokens` is still whole. They
             hold for numbers that can be compared: where the model computes NaN, its row says what comes out.
-        ask: for a model that answers with more than text, instead of its `generate`; an answer is then a dict with the
-            `text` and whatever else `ask` gives, which has to be what JSON can hold.
+        ask: instead of the model's `generate`. Where it gives more than token ids, an answer is a dict with the `text`
+            and whatever else `ask` gives, which has to be what JSON can hold.
         generation_kwargs: override greedy decoding. `num_beams=k, length_penalty=0.0` finds the most likely answer of
             a set of up to k.
 
@@ -102,7 +102,7 @@ def generate(
                 texts.append((constraint.text(ids) if constraint else None) or text)
             extras += more or []
 
-    said = texts if ask is None else [{"text": text, **extra} for text, extra in zip(texts, extras, strict=True)]
+    said = [{"text": text, **extra} for text, extra in zip(texts, extras, strict=True)] if extras else texts
     answers = dict(gather_object(list(zip(share, said, strict=False)))) | known  # the padding's answers end here
     return [answers[i] for i in range(len(rows))]
 

@@ -1,13 +1,17 @@
 """A name or a folder -> model and processor, whether it holds a whole model or only an adapter."""
 
+import os
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import ModelConfig, get_quantization_config
+
+from models.precision import trainable_in_float32
 
 
 class CheckpointError(ValueError):
@@ -78,6 +82,24 @@ def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
     # resumes or loads the best model: it would go on with other weights (transformers issue 43701).
     network._weight_conversions = []
     return network
+
+
+def with_adapter(network: PreTrainedModel, name: str, to_train: bool) -> PeftModel:
+    """The adapter in the folder `name` on its base, with the weights in float32 as they were trained."""
+    if not Path(name, "adapter_model.safetensors").is_file():  # PEFT would also read a pickle
+        raise OSError("it holds no adapter_model.safetensors")
+    adapter = PeftConfig.from_pretrained(name)
+    adapter.inference_mode = False
+    network = get_peft_model(network, adapter)
+    trainable_in_float32(network)
+    set_peft_model_state_dict(network, load_peft_weights(name, device="cpu"))
+    return network if to_train else network.requires_grad_(False)
+
+
+def refuse_pieces(what: str) -> None:
+    """Raise `CheckpointError` under ZeRO-3 and FSDP, whose pieces of weights a composed model cannot be made of."""
+    if is_deepspeed_zero3_enabled() or os.environ.get("ACCELERATE_USE_FSDP", "false") == "true":
+        raise CheckpointError(f"{what} needs its weights whole on every GPU: use ddp.yaml or zero2.yaml")
 
 
 def reason(name: str, error: Exception) -> str:

@@ -1,11 +1,10 @@
 """LISA from a name or a folder: composed of a LLaVA and a SAM, with an adapter, or whole as a run left it."""
 
-import os
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from tokenizers import AddedToken
 from transformers import (
@@ -16,13 +15,12 @@ from transformers import (
     SamImageProcessor,
     SamModel,
 )
-from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import ModelConfig, get_quantization_config
 
-from models.checkpoints import CheckpointError, load_weights, reason
+from models.checkpoints import CheckpointError, load_weights, reason, refuse_pieces, with_adapter
+from models.composed import config_of_adapter
 from models.lisa import LisaForConditionalGeneration
 from models.lisa_config import LisaConfig
-from models.precision import trainable_in_float32
 
 SEG = "[SEG]"
 ATTENTION = r".*language_model\..*\.(q_proj|v_proj)"  # for LoRA: not CLIP's, and not the mask decoder's
@@ -72,17 +70,16 @@ def load_lisa(
     in pieces can be neither joined nor asked for a mask here.
     """
     name = model.model_name_or_path
-    if is_deepspeed_zero3_enabled() or os.environ.get("ACCELERATE_USE_FSDP", "false") == "true":
-        raise CheckpointError("LISA needs its weights whole on every GPU: use ddp.yaml or zero2.yaml")
+    refuse_pieces("LISA")
     adapter = Path(name, "adapter_config.json").is_file()
     try:
         if adapter:
-            config = LisaConfig.from_pretrained(name)
+            config = config_of_adapter(LisaConfig, name)
             base = PeftConfig.from_pretrained(name).base_model_name_or_path
             network, processor = _base(model, base, config.sam_name_or_path)
             for weight in ("ce_weight", "bce_weight", "dice_weight"):
                 setattr(network.config, weight, getattr(config, weight))
-            network = _with_adapter(network, name, to_train)
+            network = with_adapter(network, name, to_train)
         else:
             network, processor = _base(model, name, sam_name_or_path)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -151,15 +148,3 @@ def freeze_unreached(network: LisaForConditionalGeneration) -> None:
     unread = clip.encoder.layers[read + 1 :] if isinstance(read, int) and read < -1 else []
     for part in (*unread, clip.post_layernorm, network.sam.prompt_encoder, network.sam.shared_image_embedding):
         part.requires_grad_(False)
-
-
-def _with_adapter(network: LisaForConditionalGeneration, name: str, to_train: bool) -> PeftModel:
-    """An adapter on its base, with the weights in float32 as they were trained."""
-    if not Path(name, "adapter_model.safetensors").is_file():  # PEFT would also read a pickle
-        raise OSError("it holds no adapter_model.safetensors")
-    adapter = PeftConfig.from_pretrained(name)
-    adapter.inference_mode = False
-    network = get_peft_model(network, adapter)
-    trainable_in_float32(network)
-    set_peft_model_state_dict(network, load_peft_weights(name, device="cpu"))
-    return network if to_train else network.requires_grad_(False)

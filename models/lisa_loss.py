@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
-from transformers import Trainer
+
+from models.composed import ComposedTrainer
 
 IGNORED = 255
 DICE_SCALE, DICE_EPSILON, MASK_EPSILON = 1000.0, 1e-6, 1e-8
@@ -42,7 +43,7 @@ def mask_losses(
     return bce / divisor, dice / divisor
 
 
-class LisaTrainer(Trainer):
+class LisaTrainer(ComposedTrainer):
     """Divide each loss by the tokens or masks of the whole optimizer step, on all processes; log its three parts.
 
     Accumulation steps and processes then give what one large batch gives, also where rows have different numbers of
@@ -81,8 +82,3 @@ class LisaTrainer(Trainer):
             logs |= {f"loss_{name}": mean for name, mean in zip(("ce", "bce", "dice"), means, strict=True)}
             self._sums, self._steps = 0, 0
         super().log(logs, *args, **kwargs)
-
-    def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, state_dict)
-        # An adapter's folder says which LLaVA and which SAM it belongs to.
-        self.accelerator.unwrap_model(self.model).config.save_pretrained(output_dir or self.args.output_dir)

@@ -7,10 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU
 
-from eval.text import MajorityAnswers, majority_answers, squad_normalize, text_metrics, token_scores
+from eval.text import (
+    MajorityAnswers,
+    keyword_accuracy,
+    majority_answers,
+    squad_normalize,
+    text_metrics,
+    token_scores,
+)
 
 VQA_RAD = Path(__file__).resolve().parents[2] / "shared/data/vqa_rad/VQA_RAD Dataset Public.json"
+REAL_COLON = Path(__file__).resolve().parents[2] / "shared/data/real_colon_vqa/in_template.jsonl"
 real_vqa_rad = pytest.mark.skipif(not VQA_RAD.is_file(), reason="the real VQA-RAD file is not beside this checkout")
+real_colon = pytest.mark.skipif(not REAL_COLON.is_file(), reason="the real REAL-Colon-VQA rows are not here")
 WORDS = st.lists(st.sampled_from(["left", "right", "lung", "no", "Yes", "the"]), min_size=1, max_size=6).map(" ".join)
 
 
@@ -150,3 +159,62 @@ def test_the_majority_of_the_real_training_rows_is_no_which_is_better_than_yes()
     assert majority.overall == majority.by_type["CLOSED"] == "no"
     references = [str(row["answer"]) for row in rows if row["phrase_type"].startswith("test_")]
     assert text_metrics([majority.overall] * 451, references)["exact_match"] == 133 / 451
+
+
+@pytest.mark.parametrize(
+    ("prediction", "keyword", "found"),
+    [
+        ("No, clean mucosa is not visible.", "no", True),
+        ("Clean mucosa is not visible; nobody knows.", "no", False),  # only within longer words
+        ("The scope uses nbi.", "NBI", True),
+        ("The lesion is <5 mm.", "<5", True),
+        ("<5", "<5", True),
+        ("The lesion is <50 mm.", "<5", False),
+        ("The lesion is 5 mm.", "<5", False),
+        ("In the upper-left quadrant.", "upper-left", True),
+        ("In the upper left quadrant.", "upper-left", False),
+        ("In the upper-left quadrant.", "left", True),  # a hyphen is a word boundary
+        ("It shifts upward.", "up", False),
+        ("about a+b", "a+b", True),
+        ("about aab", "a+b", False),  # the keyword is no pattern
+        ("a cold_snare", "snare", False),  # an underscore is none
+        ("Yes", " yes\n", True),
+        ("", "yes", False),
+    ],
+)
+def test_a_keyword_stands_on_word_boundaries_or_does_not(prediction, keyword, found):
+    assert keyword_accuracy([prediction], [keyword]) == {"n": 1, "keyword_accuracy": float(found)}
+
+
+def test_keyword_accuracy_is_a_share_whose_interval_resamples_whole_clips():
+    answers, keywords = ["Yes."] * 6, ["yes", "yes", "yes", "no", "no", "no"]
+    clips = ["a", "a", "a", "b", "b", "b"]
+    metrics = keyword_accuracy(answers, keywords, clips)
+    assert metrics == {"n": 6, "keyword_accuracy": 0.5, "keyword_accuracy_low": 0.0, "keyword_accuracy_high": 1.0}
+    assert keyword_accuracy(answers, keywords)["keyword_accuracy_low"] > 0
+    assert set(keyword_accuracy(answers, keywords, ["a"] * 6)) == {"n", "keyword_accuracy"}
+
+
+def test_keyword_accuracy_of_no_rows_is_n_and_what_cannot_be_scored_is_refused():
+    assert keyword_accuracy([], []) == keyword_accuracy([], [], []) == {"n": 0}
+    with pytest.raises(ValueError, match="row 1: the keyword ' ' is empty"):
+        keyword_accuracy(["a", "b"], ["a", " "])
+    with pytest.raises(ValueError, match="1 predictions for 2 keywords"):
+        keyword_accuracy(["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="groups"):
+        keyword_accuracy(["a", "b"], ["a", "b"], ["x"])
+
+
+@real_colon
+def test_231_of_the_240_real_answers_contain_their_own_keyword():
+    """Cut into words by hand, without patterns; the other nine say "completely" and "upward"."""
+    rows = [json.loads(line) for line in REAL_COLON.read_text(encoding="utf-8").splitlines()]
+    answers, keywords = [row["answer"] for row in rows], [row["short_answer"] for row in rows]
+    words = [{word.strip(".,") for word in answer.lower().split()} for answer in answers]
+    found = [keyword.lower() in own for keyword, own in zip(keywords, words, strict=True)]
+    metrics = keyword_accuracy(answers, keywords, ["".join(row["frames"]) for row in rows])
+    assert (metrics["n"], sum(found), metrics["keyword_accuracy"]) == (240, 231, 231 / 240)
+    assert metrics["keyword_accuracy_low"] < 231 / 240 < metrics["keyword_accuracy_high"]
+    missing = {(keyword, words[i] >= {"completely"}) for i, keyword in enumerate(keywords) if not found[i]}
+    assert missing == {("complete", True), ("up", False)}
+    assert sum("<" in keyword for keyword in keywords) == 12  # a plain \b finds none of these: 219

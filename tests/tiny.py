@@ -16,6 +16,7 @@ from demo.blip2 import write_blip2
 from demo.llava import write_llava
 from demo.qwen2_vl import write_qwen2_vl
 from demo.sam import write_sam
+from demo.surgvivqa import write_surgvivqa
 from eval.masks import encode
 
 # Answers of different lengths; the boxes' special tokens have to survive.
@@ -90,6 +91,21 @@ def mask_rows() -> list[dict]:
     return rows
 
 
+def video_rows() -> list[dict]:
+    """Four questions about three pictures, the first two about the same; answers of one to many tokens."""
+    asked = [
+        ("red", "What is the grasper doing?", "grasp"),
+        ("red", "How many instruments are there to the left of the blue liver?", "10"),
+        ("lime", "What is the grasper doing?", "specimen_bag"),
+        ("blue", "Is it bleeding?", "abdominal_wall_cavity"),
+    ]
+    return [
+        {"id": f"row {i}", "image_id": colour, "image": Image.new("RGB", (48 + 16 * i, 48), colour)}
+        | {"question": question, "prompt": f"Question: {question}\nAnswer:", "answer": answer}
+        for i, (colour, question, answer) in enumerate(asked)
+    ]
+
+
 def exact_match(answers: list[str], rows: list[dict]) -> dict[str, float]:
     return {"n": len(rows), "exact": sum(a == row["answer"] for a, row in zip(answers, rows, strict=True)) / len(rows)}
 
@@ -127,6 +143,15 @@ def lisa() -> tuple[Path, Path]:
     write_llava(folder() / "llava", texts, hidden_size=64, image_size=32, patch_size=16, initializer_range=0.1)
     write_sam(folder() / "sam", image_size=32)
     return folder() / "llava", folder() / "sam"
+
+
+@cache
+def surgvivqa() -> Path:
+    """A random SurgViVQA that reads two frames."""
+    prompts, answers = ([row[key] for row in video_rows()] for key in ("prompt", "answer"))
+    sizes = {"hidden_size": 64, "layers": 1, "image_size": 32, "patch_size": 8, "num_frames": 2}
+    write_surgvivqa(folder() / "surgvivqa", prompts, [*answers, "grasper"], **sizes)
+    return folder() / "surgvivqa"
 
 
 def learn(checkpoint: Path, collator_class, rows: list[dict], steps: int, learning_rate: float) -> Path:

@@ -1,0 +1,93 @@
+"""Questions about videos -> a batch for SurgViVQA."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import BatchFeature, ProcessorMixin
+
+from collators.conversation import defuse
+from collators.images import BadRow, named, open_image
+
+IGNORE = -100
+
+
+@dataclass
+class VideoCollator:
+    """Collate rows with `prompt` and `answer`, or with `queries`, a list of such, and a video.
+
+    The video is `frames`, a list of images or paths, or else `image`, which is repeated. Rows of a batch with the same
+    `image_id` share their video: it is opened once.
+
+    Returns `input_ids` and `attention_mask` `[B, Q]` of the questions, padded on the left; `video_index` `[B]`, which
+    says what video a question is about; `pixel_values` `[V, F, 3, H, W]`; and `labels` `[B, T]`: a space, the answer
+    and the end token in the vocabulary of `processor.tokenizer`, filled up with -100.
+
+    Args:
+        processor: a `models.surgvivqa_loading.SurgViVqaProcessor`, with a `question_tokenizer` beside its `tokenizer`.
+        num_frames: how many frames the model reads.
+        prompt_only: for generation; there are no labels.
+
+    Raises `ValueError` naming the row whose answer is empty, whose video has another number of frames, or whose
+    prompt is longer than the text encoder reads: nothing is ever cut.
+    """
+
+    processor: ProcessorMixin
+    num_frames: int = 8
+    prompt_only: bool = False
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
+        videos, places, video_index, queries = [], {}, [], []
+        for row in rows:
+            image_id = row.get("image_id")
+            place = places.setdefault(id(row) if image_id is None else image_id, len(videos))
+            if place == len(videos):
+                videos.append(named(row, self._video, row))
+            queries += row.get("queries") or [row]
+            video_index += [place] * (len(queries) - len(video_index))
+        batch = self.processor.question_tokenizer.pad(
+            {"input_ids": [named(query, self.question_ids, query["prompt"]) for query in queries]},
+            padding_side="left",
+            return_tensors="pt",
+        )
+        batch = BatchFeature({key: batch[key] for key in ("input_ids", "attention_mask")})
+        batch["video_index"] = torch.tensor(video_index)
+        batch["pixel_values"] = torch.stack(videos)
+        if not self.prompt_only:
+            answers = [torch.tensor(named(query, self._answer, query)) for query in queries]
+            batch["labels"] = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=IGNORE)
+        return batch
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """An answer's tokens, without the end token."""
+        tokenizer = self.processor.tokenizer
+        return tokenizer(
+            " " + defuse(answer.strip(), tokenizer.all_special_tokens), add_special_tokens=False
+        ).input_ids
+
+    def _answer(self, query: dict[str, Any]) -> list[int]:
+        if not (query["answer"] or "").strip():
+            raise BadRow("no answer")
+        return [*self.answer_ids(query["answer"]), self.processor.tokenizer.eos_token_id]
+
+    def question_ids(self, prompt: str) -> list[int]:
+        """A prompt's tokens in the text encoder's vocabulary; `BadRow` for more than it reads."""
+        tokenizer = self.processor.question_tokenizer
+        ids = tokenizer(defuse(prompt, tokenizer.all_special_tokens)).input_ids
+        if len(ids) > tokenizer.model_max_length:
+            raise BadRow(f"a prompt of {len(ids)} tokens, where the text encoder reads {tokenizer.model_max_length}")
+        return ids
+
+    def _video(self, row: dict[str, Any]) -> torch.Tensor:
+        frames = row.get("frames") or [row["image"]]
+        opened: dict[Any, Image.Image] = {}  # a clip at a video's beginning repeats its first frame
+        for frame in frames:
+            key = frame if isinstance(frame, str) else id(frame)
+            if key not in opened:
+                opened[key] = open_image(frame)
+        images = [opened[frame if isinstance(frame, str) else id(frame)] for frame in frames]
+        if len(images) not in (1, self.num_frames):
+            raise BadRow(f"{len(images)} frames, where the model reads {self.num_frames}")
+        pixels = self.processor.image_processor([images], return_tensors="pt")["pixel_values"][0]
+        return pixels.expand(self.num_frames, -1, -1, -1)

