@@ -5,12 +5,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel
 
 from eval.evaluation import Evaluation
 
 ROWS = 64
+
+
+class PreflightError(ValueError):
+    """The run would come to nothing; the message says why."""
 
 
 @torch.no_grad()
@@ -28,27 +33,29 @@ def preflight(
         rows: split -> rows with `id`, `image_id` and `answer`, the training part first.
         refused: what `collators.rows.usable_rows` refused.
 
-    Raises `ValueError` where the first loss is no number.
+    Raises `PreflightError` where the first loss is no number.
     """
+    state = PartialState()
     seen: set[str] | None = None
     for split, part in rows.items():
         answers, images = set(part["answer"]), set(part["image_id"])
         unseen = f", {len(answers - seen)} of them never in training" if seen is not None else ""
-        print(f"{split}: {len(part):,} rows on {len(images):,} images, {len(answers)} different answers{unseen}")
+        state.print(f"{split}: {len(part):,} rows on {len(images):,} images, {len(answers)} different answers{unseen}")
         seen = answers if seen is None else seen
-    print(f"refused: {len(refused):,} rows" + (f", for example {refused[0]['reason']}" if refused else ""))
+    state.print(f"refused: {len(refused):,} rows" + (f", for example {refused[0]['reason']}" if refused else ""))
     train = next(iter(rows.values()))
     some = train.shuffle(seed=0).select(range(min(ROWS, len(train))))
-    device = next(network.parameters()).device
-    batch = {key: value.to(device) for key, value in collator(list(some)).items()}
-    network.eval()
-    with torch.autocast(device.type, dtype=evaluation.autocast, enabled=evaluation.autocast is not None):
+    batch = {key: value.to(state.device) for key, value in collator(list(some)).items()}
+    network.to(state.device).eval()
+    with torch.autocast(state.device.type, dtype=evaluation.autocast, enabled=evaluation.autocast is not None):
         output = network(**batch)
     loss, vocabulary = output.loss.item(), output.logits.shape[-1]
     if not math.isfinite(loss):
-        raise ValueError(f"the first loss is {loss}")
-    print(
+        raise PreflightError(f"the first loss is {loss}")
+    state.print(
         f"first loss: {loss:.3f} a token; a uniform guess among {vocabulary:,} tokens has {math.log(vocabulary):.3f}"
     )
     metrics, _ = evaluation(network, some)
-    print(f"{evaluation.headline} before training: {metrics[evaluation.headline]:.3f} on {len(some)} training rows")
+    state.print(
+        f"{evaluation.headline} before training: {metrics[evaluation.headline]:.3f} on {len(some)} training rows"
+    )

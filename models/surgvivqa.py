@@ -80,8 +80,8 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
         hidden = self.decoder.transformer(
             inputs_embeds=embeddings, attention_mask=mask, position_ids=_positions(mask), use_cache=False
         ).last_hidden_state
-        logits = self.decoder.lm_head(hidden[:, states.shape[1] - 1 :])
-        total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+        logits = self._logits(hidden[:, states.shape[1] - 1 :])
+        total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         items = labels.ne(-100).sum() if num_items_in_batch is None else num_items_in_batch
         return SurgViVqaOutput(loss=total / items, logits=logits)
 
@@ -166,7 +166,12 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
             position_ids=torch.cat([_positions(attention_mask), attention_mask.sum(1, keepdim=True) + depths], dim=1),
             use_cache=False,
         ).last_hidden_state
-        return labels.scores(self.decoder.lm_head(hidden[:, length - 1 :]), mean)
+        return labels.scores(self._logits(hidden[:, length - 1 :]), mean)
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """In float32: GPT-2's logits share an offset of about -100, where 16 bits step by halves."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(hidden.float(), self.get_output_embeddings().weight.float())
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:

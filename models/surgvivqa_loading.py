@@ -92,6 +92,7 @@ def _base(
     kind = PreTrainedConfig.get_config_dict(name, revision=revision)[0].get("model_type")
     if kind == "surgvivqa":
         settings["attn_implementation"] = {"": attention, "decoder": attention} if attention else None  # BLIP is eager
+        settings["dtype"] = torch.float32  # as what trains was trained
         network = load_weights(SurgViVqaForConditionalGeneration, name, revision=revision, **settings)
         return network, SurgViVqaProcessor.from_pretrained(name, revision=revision)
     if kind != "gpt2":

@@ -33,7 +33,7 @@ from PIL import Image
 from transformers import TrainingArguments, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config
 
-from callbacks.preflight import preflight
+from callbacks.preflight import PreflightError, preflight
 from callbacks.run import launch, train_watched
 from collators import VideoCollator
 from collators.queries import one_per_image, one_per_query, with_blank_images
@@ -121,7 +121,7 @@ class Model(ModelConfig):
     model_name_or_path: str = "openai-community/gpt2"
     video_name_or_path: str = "MCG-NJU/videomae-base"
     text_name_or_path: str = "Salesforce/blip-vqa-base"
-    num_frames: int = 8
+    num_frames: int = field(default=8, metadata={"help": "of a video, where the model is made anew"})
     train_videomae: bool = field(default=False, metadata={"help": "train VideoMAE, too"})
     train_blip: bool = field(default=False, metadata={"help": "train BLIP's text encoder, too"})
     train_gpt2: bool = field(default=False, metadata={"help": "train all of GPT-2 instead of LoRA"})
@@ -145,14 +145,20 @@ def read(data: Data) -> dict[str, Dataset]:
     frames = Path(data.frames_folder or (source.parent if real_colon else source) / "data")
     if real_colon:
         return by_video(load_real_colon(source, frames), splits)
-    return {split: load_question_folder(source / "ssg-qa", frames, videos) for split, videos in splits.items()}
+    parts = {split: load_question_folder(source / "ssg-qa", frames, videos) for split, videos in splits.items()}
+    for split, part in parts.items():
+        if missing := sorted(set(splits[split]) - set(part.unique("video"))):
+            raise DataError(
+                f"no questions on {', '.join(missing)} of {split!r}: list the videos you have in --videos FILE"
+            )
+    return parts
 
 
 def to_row(row: dict, data: Data, collator: VideoCollator) -> dict:
     """A frame or clip with one question; a label that is none of the 51 is refused, and nothing is cut."""
     if data.dataset_format == "real_colon":
         query, clip = read_real_colon(row), row["frames"]
-        image_id = f"{row['video']} {Path(clip[0]).stem}"
+        image_id = f"{row['video']} {Path(clip[0]).stem} to {Path(clip[-1]).stem}"
     else:
         query, clip, image_id = read_line(row["line"]), [], f"{row['video']}/{row['frame']}"
         if query["answer"] not in LABELS:
@@ -205,8 +211,10 @@ def main(data: Data, training: Training, model: Model) -> None:
     train, validation, test = (one_per_query(part) for part in frames)
     kinds = sorted({kind for part in (train, validation, test) for kind in part["kind"]})
     hops = sorted({hops for part in (train, validation, test) for hops in part["hops"]} - {*kinds, ""})
-    majority = class_majority(train["answer"], types_of(train))
+    majority = class_majority(train["answer"], types_of(train.select_columns(["kind", "hops"])))
     evaluated = evaluation(data, network, processor, majority, (*kinds, *hops)).as_trained(training)
+    if data.dataset_format == "real_colon" and training.metric_for_best_model == Training.metric_for_best_model:
+        training.metric_for_best_model = f"eval_{evaluated.headline}"
     parts = {"train": train, "validation": validation, "test": test}
     if training.max_steps == 0:
         return preflight(network, collator, evaluated, parts, refused)
@@ -221,19 +229,21 @@ def main(data: Data, training: Training, model: Model) -> None:
     )
     log_history = []
     if training.do_train:
+        # The loss, too, over these alone: over all of the validation part it would take longer than the answers.
+        watched = validation.shuffle(seed=training.seed).select(range(min(data.eval_rows, len(validation))))
         trainer = ComposedTrainer(
             network,
             training,
             data_collator=collator,
-            train_dataset=one_per_image(frames[0], data.questions_per_row),
-            eval_dataset=validation,
+            train_dataset=train if data.questions_per_row == 1 else one_per_image(frames[0], data.questions_per_row),
+            eval_dataset=watched,
             processing_class=processor,
         )
-        network, log_history = train_watched(trainer, record, validation, data.eval_rows)
+        network, log_history = train_watched(trainer, record, watched)
 
     answered = {"test, blank frames": with_blank_images(test), "test": test} if training.do_predict else {}
     record.conclude(network, answered, log_history)
 
 
 if __name__ == "__main__":
-    launch(main, (Data, Training, Model), refusals=(DataError, CheckpointError))
+    launch(main, (Data, Training, Model), refusals=(DataError, CheckpointError, PreflightError))

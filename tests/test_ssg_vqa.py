@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Image as Feature
 from PIL import Image
 
 from demo.surgvivqa import write_surgvivqa
@@ -252,6 +253,41 @@ def test_runs_that_cannot_be_end_in_one_line(frames, tmp_path, monkeypatch):
     assert "there is no folder" in line
 
 
+def test_no_picture_is_decoded_but_those_trained_on(frames, tmp_path, monkeypatch):
+    decoded, decode = [], Feature.decode_example
+    monkeypatch.setattr(
+        Feature, "decode_example", lambda *args, **kwargs: decoded.append(1) or decode(*args, **kwargs)
+    )
+    run(frames, tmp_path, max_steps=1, do_predict=False, per_device_train_batch_size=2)
+    assert 2 <= len(decoded) <= 3 + 2 + 2  # the rows of the label audit, one batch, and a look at the first one
+
+
+def test_sixteen_bits_score_labels_as_thirty_two_do(frames):
+    """GPT-2's logits lie far from 0, all by about as much, which changes no probability."""
+    from models.label_tree import LabelTree
+
+    network, processor = ssg_vqa.load(
+        ssg_vqa.Data(), ssg_vqa.Model(model_name_or_path=str(frames / "model"), dtype="float32")
+    )
+    with torch.no_grad():
+        network.decoder.transformer.ln_f.bias[0] = -80.0
+        network.decoder.transformer.wte.weight[:, 0] = 1.0
+    collator = ssg_vqa.VideoCollator(processor, 2, prompt_only=True)
+    tree = LabelTree([collator.answer_ids(label) for label in ssg_vqa.LABELS], processor.tokenizer.eos_token_id)
+    batch = collator([{"image": Image.new("RGB", (64, 48), "red"), "prompt": ssg_vqa.prompt("What color is it?")}])
+    scores = network.score_labels(tree, **batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = network.score_labels(tree, **batch)
+    assert (scores - rounded).abs().max() < 0.05
+
+
+def test_a_video_that_a_split_names_has_to_be_there(frames, tmp_path, monkeypatch):
+    (tmp_path / "more.yaml").write_text(json.dumps(VIDEOS | {"test": ["VID02", "VID74"]}))
+    arguments = ["--dataset_name", str(frames), "--videos", str(tmp_path / "more.yaml"), "--use_cpu", "true"]
+    line = fails("ssg_vqa", *arguments, "--output_dir", str(tmp_path / "out"), monkeypatch=monkeypatch)
+    assert line.startswith("error: no questions on VID74 of 'test'")
+
+
 def test_ask_answers_with_a_label(frames, learnt, capsys):
     from eval.ask import main as ask
 
@@ -279,7 +315,8 @@ def test_real_colon_rows_train_and_are_scored_by_their_keyword(frames, tmp_path)
     (folder / "videos.yaml").write_text(json.dumps(videos))
     data = {"dataset_name": str(folder / "rows.jsonl"), "videos": str(folder / "videos.yaml")}
     data |= {"dataset_format": "real_colon", "max_new_tokens": 30}
-    ended = run(frames, tmp_path / "out", data, max_steps=30, **LEARNING)
+    watch = {"eval_strategy": "steps", "eval_steps": 15, "save_strategy": "steps", "save_steps": 15}
+    ended = run(frames, tmp_path / "out", data, max_steps=30, load_best_model_at_end=True, **watch, **LEARNING)
     test = ended["results"]["test"]
     assert test["n"] == sum(row["video_id"] == "002-005" for row in rows)
     assert {"keyword_accuracy", "baseline_keyword_accuracy", "token_f1", "bleu1"} <= set(test)
