@@ -24,6 +24,7 @@ from eval.tables import (
 )
 
 REJECTED_SHOWN = 20
+PUBLISHED_DRAWN = 4  # metrics side by side; the table has all
 
 
 def write_report(
@@ -64,7 +65,7 @@ def write_report(
         log_history,
         headline,
         baseline=baseline_line(results, log_history, headline),
-        published_metrics=published.metric_names if published else (),
+        published_metrics=published.metric_names[:PUBLISHED_DRAWN] if published else (),
         published_rows=[(name, numbers, ours) for name, numbers, _, ours in comparison],
         groups=group_tables[split],
         also=also,
