@@ -413,6 +413,8 @@ def test_training_nothing_of_gpt_2_is_refused():
 @pytest.mark.parametrize("part", ["video", "text_encoder", "decoder"])
 def test_a_part_trains_in_32_bits_beside_others_in_16(part):
     network, processor = load(to_train=True, dtype="bfloat16")
+    assert network.dtype == torch.float32  # a whole model may have been trained
+    network.to(torch.bfloat16)  # as what is composed anew
     network = train_parts(network, [part], None if part == "decoder" else lora())
     trained = {parameter.dtype for parameter in network.parameters() if parameter.requires_grad}
     assert trained == {torch.float32}
