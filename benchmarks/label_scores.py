@@ -16,7 +16,7 @@ from trl import ModelConfig
 from collators import VideoCollator
 from demo.laparoscopy import draw_laparoscopy
 from demo.surgvivqa import write_surgvivqa
-from models.label_tree import LabelTree
+from eval.label_tree import LabelTree
 from models.surgvivqa_loading import load_surgvivqa
 from recipes.ssg_vqa import LABELS, load_question_folder, prompt, read_line
 

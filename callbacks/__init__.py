@@ -4,6 +4,7 @@ from callbacks.generation_eval import GenerationEvalCallback, IoUCallback, MaskI
 from callbacks.grad_norm import GradNormCallback
 from callbacks.label_audit import LabelAuditCallback
 from callbacks.report import ReportCallback
+from callbacks.shared_image import SharedImageCallback
 
 __all__ = [
     "GenerationEvalCallback",
@@ -12,5 +13,6 @@ __all__ = [
     "LabelAuditCallback",
     "MaskIoUCallback",
     "ReportCallback",
+    "SharedImageCallback",
     "TypeAccuracyCallback",
 ]

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
 from collators.conversation import Messages, Segments, clean_messages, encode, render
 from collators.fit import FitToLength
-from collators.images import open_image
+from collators.images import named, open_images
 
 IGNORE = -100
 
@@ -79,6 +80,12 @@ class ChatCollator:
 
     def text_batch(self, conversations: list[Segments], tokens_per_image: Iterable[int]) -> BatchFeature:
         """Tokens, mask and labels of rendered conversations, whose images take these numbers of tokens, in order."""
+        return self._pad(self.sequences(conversations, tokens_per_image))
+
+    def sequences(
+        self, conversations: list[Segments], tokens_per_image: Iterable[int]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Each rendered conversation's tokens and labels `[S]`, not padded; see `text_batch`."""
         tokens_per_image, sequences = iter(tokens_per_image), []
         for segments in conversations:
             encoded = encode(self.tokenizer, segments)
@@ -90,7 +97,7 @@ class ChatCollator:
             repeats[is_image] = torch.tensor([next(tokens_per_image) for _ in range(int(is_image.sum()))]).long()
             ids, trained = ids.repeat_interleave(repeats), trained.repeat_interleave(repeats)
             sequences.append((ids, torch.where(trained, ids, IGNORE)))
-        return self._pad(sequences)
+        return sequences
 
     def segments(self, messages: Messages, n_images: int) -> Segments:
         """A conversation about `n_images` as text, in segments by who speaks.
@@ -117,14 +124,12 @@ class ChatCollator:
         return ids[len(before) :]
 
     def _prepare(self, row: dict[str, Any]) -> tuple[list, Segments] | None:
-        """The row's images, and its text in segments; None if it cannot be made to fit."""
-        images = row["images"] if "images" in row else [row["image"]] if row.get("image") is not None else []
-        try:
-            images = [open_image(image) for image in images or []]
-            messages = clean_messages(row["messages"], len(images), self.placeholders)
-            segments = self._render(messages)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{_names([row])}: {error}") from error
+        return self.fitted(row, named(row, open_images, row))
+
+    def fitted(self, row: dict[str, Any], images: list[Image.Image]) -> tuple[list[Image.Image], Segments] | None:
+        """A row's images, its opened `images` made smaller where need be, and its text; None if it does not fit."""
+        messages = named(row, clean_messages, row["messages"], len(images), self.placeholders)
+        segments = named(row, self._render, messages)
         if self.fit is None:
             return images, segments
         return self.fit(images, messages, self._render, _names([row]), required=self.prompt_only)
@@ -137,6 +142,8 @@ class ChatCollator:
         return segments
 
     def _trained(self, ids: torch.Tensor, offsets: list, segments: Segments) -> torch.Tensor:
+        if self.prompt_only:
+            return torch.zeros(len(ids), dtype=torch.bool)
         if self.train_on == "all":
             return ids != self.image_token_id
         starts = torch.tensor([start for start, _ in offsets])

@@ -69,6 +69,12 @@ def open_image(image: Image.Image | str | PathLike[str]) -> Image.Image:
     return load_image(image if isinstance(image, Image.Image) else Image.open(image))
 
 
+def open_images(row: dict[str, Any]) -> list[Image.Image]:
+    """A row's `images`, or its `image`, opened; none for a row without."""
+    images = row["images"] if "images" in row else [row["image"]] if row.get("image") is not None else []
+    return [open_image(image) for image in images or []]
+
+
 def named(row: dict[str, Any], function: Callable, *arguments) -> Any:
     """What the function returns; the row is named in what it raises."""
     try:

@@ -8,12 +8,13 @@ import datasets
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from eval.allowed_tokens import keep_to
 from eval.constraints import Constraint
+from eval.shared_prefix import BEGINNINGS, answer
 
 Row = dict[str, Any]
 Answer = str | dict[str, Any]
@@ -48,10 +49,12 @@ def generate(
 ) -> list[Answer]:
     """Answer every row; return the texts in the order of `rows`, the same on every process.
 
-    Each process answers a share, longest rows first; all run the same number of batches (ZeRO-3 and FSDP gather
-    weights at every step), and a row that fills up a batch is not counted twice. Under those two, all rows have images
-    or none has: a process with a text-only batch would leave the others waiting at the vision tower. Texts keep
-    special tokens such as `<|box_start|>`; the end-of-sequence token, and what follows it, is cut.
+    Questions about one image (`image_id`) come together, the longest first, so that a collator which shares images
+    encodes each once; one with `prefix_input_ids` (`SharedImageCollator`) has the language model read it once, too.
+    Each process answers a share; all run the same number of batches (ZeRO-3 and FSDP gather weights at every step),
+    and a row that fills up is not counted twice. Under those two, all rows have images or none has: a process with a
+    text-only batch would leave the others waiting at the vision tower. Texts keep special tokens such as
+    `<|box_start|>`; the end-of-sequence token, and what follows it, is cut.
 
     Args:
         model: the unwrapped model, or what its Trainer calls `model`; left in the mode (train or eval) it came in.
@@ -77,25 +80,32 @@ def generate(
         constraint.refuse_ends(ends)
     known = {i: one.only for i, one in enumerate(constraints) if one is not None and one.only is not None}
     order = [i for i in _longest_first(rows) if i not in known]
-    share = order[state.process_index :: state.num_processes]
-    n_batches = -(-len(order) // (state.num_processes * batch_size))
-    padding = max(0, (n_batches - 1) * batch_size + 1 - len(share))  # a single row makes the last batch
-    asked = share + order[:1] * padding
-    loader = DataLoader(Subset(rows, asked), batch_size, collate_fn=collator, num_workers=num_workers)
+    rounds = -(-len(order) // (state.num_processes * batch_size))
+    size = -(-len(order) // max(rounds * state.num_processes, 1))  # alike on all processes
+    batches = [
+        order[i * size : (i + 1) * size]
+        for i in range(state.process_index, rounds * state.num_processes, state.num_processes)
+    ]
+    share = [i for batch in batches for i in batch]
+    asked = [batch or order[:1] for batch in batches]
+    loader = DataLoader(rows, batch_sampler=asked, collate_fn=collator, num_workers=num_workers)
     settings = {**GREEDY, "use_cache": True, "max_new_tokens": max_new_tokens, **generation_kwargs}
     device = next(model.parameters()).device
     texts, extras = [], []
     with _in_eval_mode(model):
-        for batch in tqdm(loader, "answering", disable=not state.is_main_process, leave=False):
+        progress = tqdm(loader, "answering", disable=not state.is_main_process, leave=False)
+        for members, batch in zip(asked, progress, strict=True):
             batch = {key: value.to(device) for key, value in batch.items()}
             prompt_length = 1 if model.config.is_encoder_decoder else batch["input_ids"].shape[1]
-            allowed = [constraints[i] for i in asked[len(texts) : len(texts) + batch_size]]
+            allowed = [constraints[i] for i in members]
             kept_to = keep_to(allowed, prompt_length, max_new_tokens, model) if any(allowed) else {}
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                if ask is None:
-                    tokens, more = model.generate(**batch, **settings | kept_to), None
-                else:
+                if ask is not None:
                     tokens, more = ask(model, batch, **settings | kept_to)
+                elif BEGINNINGS in batch:
+                    tokens, more = answer(model, batch, **settings | kept_to), None
+                else:
+                    tokens, more = model.generate(**batch, **settings | kept_to), None
             tokens = tokens[:, prompt_length:]
             free = _decode(tokens[:, :max_new_tokens], ends, collator.processor.tokenizer)
             for constraint, ids, text in zip(allowed, tokens.tolist(), free, strict=True):
@@ -103,7 +113,7 @@ def generate(
             extras += more or []
 
     said = [{"text": text, **extra} for text, extra in zip(texts, extras, strict=True)] if extras else texts
-    answers = dict(gather_object(list(zip(share, said, strict=False)))) | known  # the padding's answers end here
+    answers = dict(gather_object(list(zip(share, said, strict=False)))) | known  # not those of a row that fills up
     return [answers[i] for i in range(len(rows))]
 
 
@@ -120,19 +130,26 @@ def _in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _longest_first(rows: datasets.Dataset | Sequence[Row]) -> list[int]:
-    """Row numbers by descending estimated tokens: the largest batch comes first, and alike rows share a batch."""
+    """Row numbers, those of an image together, by descending estimated tokens: alike rows share a batch."""
+    needed = ("messages", "prompt", "image_size", "image_id")
     if isinstance(rows, datasets.Dataset):
-        rows = rows.select_columns(
-            [name for name in ("messages", "prompt", "image_size") if name in rows.column_names] or rows.column_names
-        )
+        rows = rows.select_columns([name for name in needed if name in rows.column_names] or rows.column_names)
 
     def length(row: Row) -> float:
         width, height = row.get("image_size") or (0, 0)
         text = row.get("prompt") or str(row.get("messages", ""))
         return len(text) / CHARACTERS_PER_TOKEN + width * height / PIXELS_PER_TOKEN
 
-    lengths = [length(row) for row in rows]
-    return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    lengths, images = [], []
+    for i, row in enumerate(rows):
+        lengths.append(length(row))
+        image_id = row.get("image_id")
+        images.append(("row", i) if image_id is None else ("image", image_id))
+    longest: dict[tuple, float] = {}
+    for image, tokens in zip(images, lengths, strict=True):
+        longest[image] = max(tokens, longest.get(image, 0))
+    first = {image: place for place, image in enumerate(sorted(longest, key=longest.get, reverse=True))}
+    return sorted(range(len(lengths)), key=lambda i: (first[images[i]], -lengths[i]))
 
 
 def _ends(model: PreTrainedModel, tokenizer: Any) -> set[int]:

@@ -25,7 +25,7 @@ def closed_set_evaluation(
     Args:
         collator: rows -> prompts.
         labels: the closed set.
-        choose: how the model chooses one of them, such as `models.label_tree.choose_label`.
+        choose: how the model chooses one of them, such as `eval.label_tree.choose_label`.
         majority: for the baselines, from `class_majority` of the training rows.
         groups: the kinds and hops in the order in which the report shows them.
         settings: further arguments of `Evaluation`.

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BlipTextModel, GPT2LMHeadModel, PreTrainedModel, VideoMAEModel
 
-from models.label_tree import LabelTree
+from eval.label_tree import LabelTree
 from models.surgvivqa_config import SurgViVqaConfig, SurgViVqaOutput
 
 

@@ -42,12 +42,12 @@ from collators.rows import BadRow, DataError, usable_rows
 from collators.video_questions import check_clip, clip_of, load_question_folder, read_line, read_videos
 from eval.classification import class_majority
 from eval.evaluation import Evaluation
+from eval.label_tree import LabelTree, choose_label
 from eval.record import RunRecord, describe_run
 from eval.report import Published
 from eval.video_evaluation import closed_set_evaluation, keyword_evaluation, types_of
 from models.checkpoints import CheckpointError
 from models.composed import ComposedTrainer
-from models.label_tree import LabelTree, choose_label
 from models.precision import launched_dtype
 from models.settings import RunSettings
 from models.surgvivqa_loading import ATTENTION_AND_MLP, load_surgvivqa, train_parts, trainable_share

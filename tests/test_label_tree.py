@@ -10,7 +10,7 @@ from trl import ModelConfig
 
 from collators import VideoCollator
 from eval.generate import generate
-from models.label_tree import LabelTree, choose_label
+from eval.label_tree import LabelTree, choose_label
 from models.surgvivqa_loading import load_surgvivqa
 from tests import tiny
 

@@ -264,7 +264,7 @@ def test_no_picture_is_decoded_but_those_trained_on(frames, tmp_path, monkeypatc
 
 def test_sixteen_bits_score_labels_as_thirty_two_do(frames):
     """GPT-2's logits lie far from 0, all by about as much, which changes no probability."""
-    from models.label_tree import LabelTree
+    from eval.label_tree import LabelTree
 
     network, processor = ssg_vqa.load(
         ssg_vqa.Data(), ssg_vqa.Model(model_name_or_path=str(frames / "model"), dtype="float32")

@@ -23,9 +23,9 @@ import models.checkpoints
 from collators import VideoCollator
 from demo.surgvivqa import write_surgvivqa
 from eval.generate import generate
+from eval.label_tree import LabelTree, choose_label
 from models.checkpoints import CheckpointError
 from models.composed import ComposedTrainer
-from models.label_tree import LabelTree, choose_label
 from models.surgvivqa import SurgViVqaForConditionalGeneration
 from models.surgvivqa_config import SurgViVqaConfig
 from models.surgvivqa_loading import ATTENTION_AND_MLP, PARTS, load_surgvivqa, train_parts, trainable_share

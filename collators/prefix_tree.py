@@ -1,0 +1,153 @@
+"""Conversations with the same beginning as one sequence: the beginning once, then each as a branch of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+IGNORE = -100
+NONE = -1  # padding is in no tree
+
+
+class Conversation(NamedTuple):
+    """One conversation by itself: its number in the batch, `input_ids` and `labels` `[S]`, `position_ids` `[…, S]`."""
+
+    number: int
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    position_ids: torch.Tensor
+
+
+@dataclass
+class PrefixTree:
+    """Conversations in one sequence: `input_ids`, `labels` `[S]`, `position_ids` `[…, S]`, `branches` `[S]`.
+
+    A token's branch is 0 where it is shared, and k in the conversation whose number is `members[k - 1]`. `pixels` is
+    what the image processor makes of the images in it, empty for text alone.
+    """
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    position_ids: torch.Tensor
+    branches: torch.Tensor
+    members: list[int]
+    pixels: Mapping[str, torch.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def part(self, branch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The shared part (0) or a branch's own: `input_ids` and `position_ids`."""
+        there = self.branches == branch
+        return self.input_ids[there], self.position_ids[:, there]
+
+
+def shared_length(conversations: Sequence[Conversation], image_token_id: int) -> int:
+    """How many tokens all conversations begin with; 0 if one has an image only behind them.
+
+    Each keeps at least one token of its own, and the first of them is not trained: in one sequence, what comes after
+    the shared part is the first branch alone.
+    """
+    length = min(_untrained(one.labels) for one in conversations)
+    for one in conversations[1:]:
+        same = one.input_ids[:length] == conversations[0].input_ids[:length]
+        length = int(same.int().cumprod(0).sum())
+    late = any((one.input_ids[length:] == image_token_id).any() for one in conversations)
+    return 0 if late else length
+
+
+def _untrained(labels: torch.Tensor) -> int:
+    """How many tokens come before the last one, and before the one that precedes the first trained one."""
+    trained = (labels != IGNORE).nonzero()
+    return max((int(trained[0]) if len(trained) else len(labels)) - 1, 0)
+
+
+def rope_positions(
+    input_ids: torch.Tensor, image_token_id: int, image_grid_thw: torch.Tensor | None, merge_size: int = 1
+) -> torch.Tensor:
+    """Position ids of one sequence that begins at 0.
+
+    Without a grid `[1, S]`, which count tokens. With one `[3, S]`: time, height and width of Qwen2-VL's multimodal
+    rotary embedding (arXiv 2409.12191). Text counts in all three alike, an image's tokens by their place in the grid,
+    and what comes behind it goes on after the largest.
+
+    Args:
+        input_ids: `[S]`, with as many tokens for each image as it takes.
+        image_grid_thw: `[images, 3]` in patches, of which `merge_size` times `merge_size` make a token.
+    """
+    if image_grid_thw is None:
+        return torch.arange(len(input_ids))[None]
+    is_image = (input_ids == image_token_id).tolist()
+    parts, done, position = [], 0, 0
+    for time, height, width in image_grid_thw.tolist():
+        start = is_image.index(True, done)
+        parts.append(torch.arange(start - done).expand(3, -1) + position)
+        position += start - done
+        sides = (time, height // merge_size, width // merge_size)
+        parts.append(torch.cartesian_prod(*map(torch.arange, sides)).T + position)
+        position += max(sides[1:])
+        done = start + sides[0] * sides[1] * sides[2]
+    parts.append(torch.arange(len(input_ids) - done).expand(3, -1) + position)
+    return torch.cat(parts, dim=1)
+
+
+def grow(conversations: Sequence[Conversation], shared: int, pixels: Mapping[str, torch.Tensor]) -> PrefixTree:
+    """The tree of conversations of which the first `shared` tokens are the same."""
+    first = conversations[0]
+    own = [len(one.input_ids) - shared for one in conversations]
+    return PrefixTree(
+        input_ids=torch.cat([first.input_ids[:shared], *(one.input_ids[shared:] for one in conversations)]),
+        labels=torch.cat([first.labels[:shared], *(one.labels[shared:] for one in conversations)]),
+        position_ids=torch.cat(
+            [first.position_ids[:, :shared], *(one.position_ids[:, shared:] for one in conversations)], dim=1
+        ),
+        branches=torch.arange(1 + len(own)).repeat_interleave(torch.tensor([shared, *own])),
+        members=[one.number for one in conversations],
+        pixels=pixels,
+    )
+
+
+def split(conversations: Sequence[Conversation], shared: int, max_length: int | None) -> list[list[Conversation]]:
+    """Neighbours that fit into one tree of at most `max_length` tokens; one too long for any is by itself."""
+    parts: list[list[Conversation]] = [[]]
+    total = shared
+    for one in conversations:
+        length = len(one.input_ids) - shared
+        if parts[-1] and max_length is not None and total + length > max_length:
+            parts.append([])
+            total = shared
+        parts[-1].append(one)
+        total += length
+    return parts
+
+
+def pack(trees: Sequence[PrefixTree], pack_to: int | None) -> list[list[PrefixTree]]:
+    """The trees in sequences of at most `pack_to` tokens, by first fit, the longest first; None: each by itself."""
+    if pack_to is None:
+        return [[tree] for tree in trees]
+    packs: list[list[PrefixTree]] = []
+    for tree in sorted(trees, key=len, reverse=True):
+        fitting = next((pack for pack in packs if sum(map(len, pack)) + len(tree) <= pack_to), None)
+        if fitting is None:
+            packs.append([tree])
+        else:
+            fitting.append(tree)
+    return packs
+
+
+def additive_mask(trees: torch.Tensor, branches: torch.Tensor) -> torch.Tensor:
+    """The attention mask `[B, 1, S, S]` in float32: 0 where a token (third axis) sees one (last axis), else very low.
+
+    A token sees what comes before it in its tree's shared part and in its own branch. Padding sees the first token,
+    since it has to see something, and nobody sees it: the diagonal is 0 where there is no padding.
+
+    Args:
+        trees, branches: `[B, S]`, which tree and which of its branches a token belongs to; a tree of -1 is padding.
+    """
+    before = torch.ones(2 * trees.shape[1:], dtype=torch.bool).tril()
+    own = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
+    padding = trees == NONE
+    seen = before & own & (trees[:, None, :] == trees[:, :, None]) & ~padding[:, :, None]
+    seen[:, :, 0] |= padding
+    return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)[:, None]

@@ -1,0 +1,218 @@
+"""Images with all their questions -> a batch in which each image is encoded and read once."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
+from transformers import BatchFeature, LlavaProcessor, ProcessorMixin, Qwen2_5_VLProcessor, Qwen2VLProcessor
+
+from collators.chat import ChatCollator
+from collators.images import named, open_images
+from collators.prefix_tree import (
+    IGNORE,
+    NONE,
+    Conversation,
+    PrefixTree,
+    additive_mask,
+    grow,
+    pack,
+    rope_positions,
+    shared_length,
+    split,
+)
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+KNOWN = (Qwen2VLProcessor, Qwen2_5_VLProcessor, LlavaProcessor)
+OF_THE_IMAGE = ("image_id", "image", "images", "image_size", "frames")
+CHARACTERS_PER_TOKEN = 4
+
+
+def group_by_image(
+    dataset: "Dataset", max_conversations: int | None = 16, max_tokens: int | None = None, seed: int = 0
+) -> "Dataset":
+    """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
+
+    A row without `image_id` stays by itself. More than `max_conversations`, or more than about `max_tokens` of text (at four characters a token, without the
+    image), are dealt out to several rows. Which conversations come together, and the order of rows, is drawn by
+    `seed`. No image is decoded. `SharedImageCollator` reads such rows, and so do the collators of BLIP-2, LISA and
+    SurgViVQA.
+    """
+    from datasets import Dataset, concatenate_datasets  # a collator alone should not bring it along
+
+    places = defaultdict(list)
+    for i, image_id in enumerate(dataset["image_id"]):
+        places[("row", i) if image_id is None else image_id].append(i)
+    texts = dataset.remove_columns([name for name in OF_THE_IMAGE if name in dataset.column_names])
+    rng = random.Random(seed)
+    groups, queries = [], texts.to_list()
+    for members in places.values():
+        rng.shuffle(members)
+        parts = -(-len(members) // max_conversations) if max_conversations else 1
+        if max_tokens:
+            characters = sum(len(str(queries[i].get("messages", queries[i]))) for i in members)
+            parts = max(parts, -(-characters // (CHARACTERS_PER_TOKEN * max_tokens)))
+        groups += [members[part::parts] for part in range(min(parts, len(members)))]
+    rng.shuffle(groups)
+    images = dataset.select([members[0] for members in groups])
+    images = images.select_columns([name for name in ("id", *OF_THE_IMAGE) if name in dataset.column_names])
+    grouped = Dataset.from_dict({"queries": [[queries[i] for i in members] for members in groups]})
+    return concatenate_datasets([images, grouped], axis=1)
+
+
+@dataclass
+class SharedImageCollator:
+    """Collate images with their conversations for Qwen2-VL, Qwen2.5-VL and LLaVA, so that each image is read once.
+
+    A row is an image with `queries`, as `group_by_image` makes it, or a chat row as `ChatCollator` takes it; rows of a
+    batch with the same `image_id` come together. What the conversations of an image have in common (system message,
+    images, first words) begins a sequence, and each goes on from there as a branch which sees no other: loss and
+    gradient are those of separate rows. Where an image comes only after words that differ, they are separate.
+
+    Returns, for B sequences: `input_ids` and `labels` `[B, S]`, padded on the right; `position_ids` `[3, B, S]`
+    (Qwen-VL) or `[B, S]`, at which every branch follows the shared part; `attention_mask` `[B, 1, S, S]` in float32,
+    added to the scores, as the attentions called "sdpa" and "eager" read it; and what the image processor gives, in
+    the order of the images' tokens. `callbacks.SharedImageCallback` refuses an attention without masks (flash) and has
+    the Trainer count questions and tokens, not images and pairs of tokens.
+
+    With `prompt_only`, for `eval.generate`: of the B questions `input_ids`, `attention_mask` and `position_ids`, the
+    padding between the shared part and the rest; `image_index` `[B]`, and of the G shared parts `prefix_input_ids`,
+    `prefix_attention_mask` and `prefix_position_ids`.
+
+    Args:
+        max_length: longest sequence in tokens. More conversations go on in another sequence, with the image again;
+            one that is too long by itself is treated as by `ChatCollator`.
+        pack_to: fill sequences up to this many tokens with several images, or rows that share nothing; None: never.
+        chat_template: instead of the processor's own.
+
+    Raises `ValueError` for another model's processor, and as `ChatCollator` does.
+    """
+
+    processor: ProcessorMixin
+    max_length: int | None = None
+    pack_to: int | None = None
+    prompt_only: bool = False
+    chat_template: str | None = None
+    chat: ChatCollator = field(init=False, repr=False)
+
+    def __post_init__(self):
+        if not isinstance(self.processor, KNOWN):
+            raise ValueError(f"{type(self.processor).__name__}: its positions are not known here, use ChatCollator")
+        self.chat = ChatCollator(
+            self.processor, max_length=self.max_length, prompt_only=self.prompt_only, chat_template=self.chat_template
+        )
+
+    @property
+    def truncated(self) -> Counter:
+        """As `ChatCollator.truncated`, counting conversations."""
+        return self.chat.truncated
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """As `ChatCollator.answer_ids`."""
+        return self.chat.answer_ids(answer)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
+        groups: dict[Any, tuple[dict, list]] = {}
+        numbers = count()
+        for row in rows:
+            image_id = row.get("image_id")
+            _, queries = groups.setdefault(id(row) if image_id is None else image_id, (row, []))
+            queries += [(next(numbers), query) for query in row.get("queries") or [row]]
+        trees = [tree for row, queries in groups.values() for tree in self._trees(row, queries)]
+        if not trees:
+            names = ", ".join(repr(row.get("id", "without id")) for row in rows)
+            raise ValueError(f"no row of this batch fits into max_length={self.max_length}: row {names}")
+        return self._prompts(trees) if self.prompt_only else self._batch(trees)
+
+    def _trees(self, row: dict[str, Any], queries: list[tuple[int, dict]]) -> list[PrefixTree]:
+        """The conversations about the images of `row`: one tree, or several where too long or too unlike."""
+        opened = named(row, open_images, row)
+        fitted = [(number, self.chat.fitted(query, opened)) for number, query in queries]
+        fitted = [(number, *one) for number, one in fitted if one is not None]
+        if not fitted:
+            return []
+        # Small enough for the longest conversation is small enough for all.
+        images = min((images for _, images, _ in fitted), key=_area)
+        pixels = self.processor.image_processor(images, return_tensors="pt") if images else {}
+        tokens = self.chat.tokens_per_image(pixels, len(images))
+        sequences = self.chat.sequences([segments for _, _, segments in fitted], tokens * len(fitted))
+        conversations = [
+            Conversation(number, ids, labels, self._positions(ids, pixels))
+            for (number, _, _), (ids, labels) in zip(fitted, sequences, strict=True)
+        ]
+        if shared := shared_length(conversations, self.chat.image_token_id):
+            return [grow(part, shared, pixels) for part in split(conversations, shared, self.max_length)]
+        return [grow([one], shared_length([one], self.chat.image_token_id), pixels) for one in conversations]
+
+    def _positions(self, ids: torch.Tensor, pixels: dict[str, torch.Tensor]) -> torch.Tensor:
+        if isinstance(self.processor, LlavaProcessor):
+            return rope_positions(ids, self.chat.image_token_id, None)
+        grid = pixels.get("image_grid_thw", torch.empty(0, 3, dtype=torch.long))
+        return rope_positions(ids, self.chat.image_token_id, grid, self.processor.image_processor.merge_size)
+
+    def _batch(self, trees: list[PrefixTree]) -> BatchFeature:
+        packs = pack(trees, self.pack_to)
+        joined = [[torch.cat(parts, dim=-1) for parts in zip(*map(_parts, one), strict=True)] for one in packs]
+        ids, labels, positions, branches = zip(*joined, strict=True)
+        numbers = [
+            torch.arange(len(one)).repeat_interleave(torch.tensor([len(tree) for tree in one])) for one in packs
+        ]
+        batch = {
+            "input_ids": _padded(ids, self.chat.tokenizer.pad_token_id),
+            "labels": _padded(labels, IGNORE),
+            "position_ids": _padded_positions(positions),
+            "attention_mask": additive_mask(_padded(numbers, NONE), _padded(branches, NONE)),
+        }
+        if not (batch["labels"] != IGNORE).any():
+            raise ValueError("no token of this batch would be trained: its rows have no answer")
+        return BatchFeature(batch | _images([tree for one in packs for tree in one]))
+
+    def _prompts(self, trees: list[PrefixTree]) -> BatchFeature:
+        of_tree = torch.arange(len(trees)).repeat_interleave(torch.tensor([len(tree.members) for tree in trees]))
+        order = torch.tensor([number for tree in trees for number in tree.members]).argsort()
+        shared = self._prompt([tree.part(0) for tree in trees])
+        own = self._prompt([tree.part(1 + k) for tree in trees for k in range(len(tree.members))])
+        image_index = of_tree[order]
+        batch = {key: torch.cat([shared[key][..., image_index, :], own[key][..., order, :]], dim=-1) for key in own}
+        batch |= {f"prefix_{key}": value for key, value in shared.items()}
+        return BatchFeature({**batch, "image_index": image_index, **_images(trees)})
+
+    def _prompt(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Parts of prompts, padded on the left."""
+        ids, positions = zip(*parts, strict=True)
+        return {
+            "input_ids": _padded(ids, self.chat.tokenizer.pad_token_id, "left"),
+            "attention_mask": _padded([torch.ones_like(one) for one in ids], 0, "left"),
+            "position_ids": _padded_positions(positions, "left"),
+        }
+
+
+def _padded(tensors: Sequence[torch.Tensor], value: int, side: str = "right") -> torch.Tensor:
+    return pad_sequence(list(tensors), True, value, padding_side=side)
+
+
+def _padded_positions(positions: Sequence[torch.Tensor], side: str = "right") -> torch.Tensor:
+    """`[3, B, S]` of several `[3, S]`; `[B, S]` of several `[1, S]`."""
+    padded = _padded([one.T for one in positions], 0, side).permute(2, 0, 1).contiguous()
+    return padded if len(padded) > 1 else padded[0]
+
+
+def _parts(tree: PrefixTree) -> tuple[torch.Tensor, ...]:
+    return tree.input_ids, tree.labels, tree.position_ids, tree.branches
+
+
+def _images(trees: list[PrefixTree]) -> dict[str, torch.Tensor]:
+    """What the image processor gave for each tree, one after another."""
+    shown = [tree.pixels for tree in trees if tree.pixels]
+    return {key: torch.cat([pixels[key] for pixels in shown]) for key in (shown[0] if shown else ())}
+
+
+def _area(images: list[Image.Image]) -> int:
+    return sum(image.width * image.height for image in images)
