@@ -13,6 +13,7 @@ from callbacks.generation_eval import GenerationEvalCallback
 from callbacks.grad_norm import GradNormCallback
 from callbacks.label_audit import LabelAuditCallback
 from callbacks.report import ReportCallback
+from callbacks.shared_image import SharedImageCallback
 from eval.record import RunRecord
 
 
@@ -53,7 +54,8 @@ def train_watched(
     arguments say so) and the log.
     """
     watch = GenerationEvalCallback(trainer, rows, record.evaluation, limit)
-    for callback in (LabelAuditCallback(), GradNormCallback(trainer), watch, ReportCallback(record, watch), *more):
+    watching = (LabelAuditCallback(), GradNormCallback(trainer), SharedImageCallback(trainer))
+    for callback in (*watching, watch, ReportCallback(record, watch), *more):
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
     trainer.save_model()

@@ -75,6 +75,23 @@ def open_images(row: dict[str, Any]) -> list[Image.Image]:
     return [open_image(image) for image in images or []]
 
 
+def by_image(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[int], list[dict[str, Any]]]:
+    """Rows of a batch -> one row for each image, the number of the image of each query, and the queries.
+
+    A row is a query about its image, or an image with `queries`; rows with the same `image_id` have the same image.
+    """
+    places, shown, image_index, queries = {}, [], [], []
+    for row in rows:
+        image_id = row.get("image_id")
+        place = places.setdefault(id(row) if image_id is None else image_id, len(shown))
+        if place == len(shown):
+            shown.append(row)
+        own = row.get("queries") or [row]
+        queries += own
+        image_index += [place] * len(own)
+    return shown, image_index, queries
+
+
 def named(row: dict[str, Any], function: Callable, *arguments) -> Any:
     """What the function returns; the row is named in what it raises."""
     try:

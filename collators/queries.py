@@ -1,8 +1,8 @@
-"""Images with several queries each -> a row per query, or per image; rows asked the wrong one, or shown nothing."""
+"""Images with several queries each -> a row per query; rows asked the wrong one, or shown nothing."""
 
 import io
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 
 import PIL.Image
 from datasets import Dataset, Features, Image, concatenate_datasets
@@ -15,22 +15,6 @@ def one_per_query(images: Dataset) -> Dataset:
     columns = {key: [query[key] for query in queries] for key in queries[0]}
     shared = images.select(places).remove_columns(["id", "queries"])
     return concatenate_datasets([Dataset.from_dict(columns), shared], axis=1)
-
-
-def one_per_image(images: Dataset, limit: int | None = None) -> Dataset:
-    """A row for each `image_id`, with the `queries` of all its rows, dealt out to several where more than `limit`."""
-    queries, places = defaultdict(list), {}
-    for i, (image_id, asked) in enumerate(zip(images["image_id"], images["queries"], strict=True)):
-        places.setdefault(image_id, i)
-        queries[image_id] += asked
-    chosen, shared = [], []
-    for image_id, place in places.items():
-        asked = queries[image_id]
-        parts = -(-len(asked) // limit) if limit else 1
-        chosen += [place] * parts
-        shared += [asked[part::parts] for part in range(parts)]
-    kept = images.select(chosen).remove_columns("queries")
-    return concatenate_datasets([kept, Dataset.from_dict({"queries": shared})], axis=1)
 
 
 def with_questions_shuffled(rows: Dataset, seed: int) -> Dataset:

@@ -10,7 +10,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from collators.chat import ChatCollator
 from collators.conversation import Messages, Segments, clean_messages
-from collators.images import named, open_image
+from collators.images import by_image, named, open_image
 
 IGNORED = 255
 
@@ -47,14 +47,8 @@ class SegmentationCollator:
         self.seg_token_id = self.processor.tokenizer.convert_tokens_to_ids(self.seg_token)
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        images, places, image_index, queries = [], {}, [], []
-        for row in rows:
-            image_id = row.get("image_id")
-            place = places.setdefault(id(row) if image_id is None else image_id, len(images))
-            if place == len(images):
-                images.append(named(row, open_image, row["images"][0] if "images" in row else row["image"]))
-            queries += row.get("queries") or [row]
-            image_index += [place] * (len(queries) - len(image_index))
+        shown, image_index, queries = by_image(rows)
+        images = [named(row, open_image, row["images"][0] if "images" in row else row["image"]) for row in shown]
         conversations = [named(query, self._segments, query["messages"]) for query in queries]
         pixels = self.processor.image_processor(images, return_tensors="pt")
         tokens = self.chat.tokens_per_image(pixels, len(images))

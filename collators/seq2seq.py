@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
 from collators.conversation import defuse
-from collators.images import open_image
+from collators.images import by_image, open_image
 
 IGNORE = -100
 
@@ -22,6 +22,11 @@ class Seq2SeqCollator:
     relative), `pixel_values` `[B, 3, H, W]`, and `labels` `[B, T]`: the answer's tokens and the end-of-sequence
     token, with -100 as padding.
 
+    With `share_images`, for a model that takes `image_index` (`models.blip2`), a row may also be an image with
+    `queries`, a list of rows without images (`collators.group_by_image`), and rows of a batch with the same `image_id`
+    share their image: it is opened once, `pixel_values` are `[I, 3, H, W]`, and `image_index` `[B]` says which image a
+    question is about.
+
     Args:
         image_transform: applied to each decoded RGB image before the processor, in the data loader's workers.
         prompt_only: for generation; there are no labels.
@@ -32,9 +37,11 @@ class Seq2SeqCollator:
     processor: ProcessorMixin
     image_transform: Callable[[Image.Image], Image.Image] | None = None
     prompt_only: bool = False
+    share_images: bool = False
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        images = [open_image(row["image"]) for row in rows]
+        shown, image_index, rows = by_image(rows) if self.share_images else (rows, None, rows)
+        images = [open_image(row["image"]) for row in shown]
         if self.image_transform is not None:
             images = [self.image_transform(image) for image in images]
         # Padded afterwards: BLIP-2's processor puts the image tokens in front of text that is padded already.
@@ -44,6 +51,8 @@ class Seq2SeqCollator:
             {key: encoded[key] for key in ("input_ids", "attention_mask")}, padding_side="right", return_tensors="pt"
         )
         batch = BatchFeature({**batch, "pixel_values": torch.stack(list(encoded["pixel_values"]))})
+        if image_index is not None:
+            batch["image_index"] = torch.tensor(image_index)
         if not self.prompt_only:
             batch["labels"] = self._labels(rows)
         return batch

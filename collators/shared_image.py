@@ -4,7 +4,6 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, LlavaProcessor, ProcessorMixin, Qwen2_5_VLProcessor, Qwen2VLProcessor
 
 from collators.chat import ChatCollator
-from collators.images import named, open_images
+from collators.images import by_image, named, open_images
 from collators.prefix_tree import (
     IGNORE,
     NONE,
@@ -119,13 +118,11 @@ class SharedImageCollator:
         return self.chat.answer_ids(answer)
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        groups: dict[Any, tuple[dict, list]] = {}
-        numbers = count()
-        for row in rows:
-            image_id = row.get("image_id")
-            _, queries = groups.setdefault(id(row) if image_id is None else image_id, (row, []))
-            queries += [(next(numbers), query) for query in row.get("queries") or [row]]
-        trees = [tree for row, queries in groups.values() for tree in self._trees(row, queries)]
+        shown, image_index, queries = by_image(rows)
+        asked: list[list[tuple[int, dict]]] = [[] for _ in shown]
+        for number, (place, query) in enumerate(zip(image_index, queries, strict=True)):
+            asked[place].append((number, query))
+        trees = [tree for row, own in zip(shown, asked, strict=True) for tree in self._trees(row, own)]
         if not trees:
             names = ", ".join(repr(row.get("id", "without id")) for row in rows)
             raise ValueError(f"no row of this batch fits into max_length={self.max_length}: row {names}")

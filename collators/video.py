@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
 from collators.conversation import defuse
-from collators.images import BadRow, named, open_image
+from collators.images import BadRow, by_image, named, open_image
 
 IGNORE = -100
 
@@ -38,14 +38,8 @@ class VideoCollator:
     prompt_only: bool = False
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        videos, places, video_index, queries = [], {}, [], []
-        for row in rows:
-            image_id = row.get("image_id")
-            place = places.setdefault(id(row) if image_id is None else image_id, len(videos))
-            if place == len(videos):
-                videos.append(named(row, self._video, row))
-            queries += row.get("queries") or [row]
-            video_index += [place] * (len(queries) - len(video_index))
+        shown, video_index, queries = by_image(rows)
+        videos = [named(row, self._video, row) for row in shown]
         batch = self.processor.question_tokenizer.pad(
             {"input_ids": [named(query, self.question_ids, query["prompt"]) for query in queries]},
             padding_side="left",

@@ -1,6 +1,40 @@
-"""A Seq2SeqTrainer whose loss does not depend on how a batch is split into accumulation steps."""
+"""BLIP-2 that looks at an image once for all its questions, and a loss that no way to split a batch changes."""
 
+import torch
+import transformers
 from transformers import Seq2SeqTrainer
+
+
+class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
+    """transformers' own, which also takes `image_index` `[B]`: which of the images `[I, 3, H, W]` a row is about.
+
+    Each image goes through vision tower and Q-Former once; where these are frozen, no graph is kept of it.
+    """
+
+    def forward(self, pixel_values=None, input_ids=None, image_index=None, **inputs):
+        if image_index is not None:
+            inputs["mm_encoder_outputs"] = {"image": self._looked_at(pixel_values, image_index)}
+            pixel_values = None
+        return super().forward(pixel_values=pixel_values, input_ids=input_ids, **inputs)
+
+    @torch.no_grad()
+    def generate(self, pixel_values, input_ids=None, attention_mask=None, image_index=None, **settings):
+        if image_index is None:
+            return super().generate(pixel_values, input_ids, attention_mask, **settings)
+        embeddings = self.get_input_embeddings()(input_ids)
+        features = self._looked_at(pixel_values, image_index).pooler_output.to(embeddings.device, embeddings.dtype)
+        embeddings = embeddings.masked_scatter(self.get_placeholder_mask(input_ids, embeddings), features)
+        if not self.language_model.config.is_encoder_decoder:
+            settings["input_ids"] = input_ids
+        return self.language_model.generate(inputs_embeds=embeddings, attention_mask=attention_mask, **settings)
+
+    def _looked_at(self, pixel_values: torch.Tensor, image_index: torch.Tensor):
+        parts = (self.vision_model, self.qformer, self.language_projection)
+        weights = [self.query_tokens, *(weight for part in parts for weight in part.parameters())]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)):
+            outputs = self.get_image_features(pixel_values, return_dict=True)
+        outputs.pooler_output = outputs.pooler_output[image_index]
+        return outputs
 
 
 class TokenMeanTrainer(Seq2SeqTrainer):

@@ -19,7 +19,10 @@ class CheckpointError(ValueError):
 
 
 def load_checkpoint(
-    model: ModelConfig, to_train: bool = False, skip_quantising: tuple[str, ...] = ()
+    model: ModelConfig,
+    to_train: bool = False,
+    skip_quantising: tuple[str, ...] = (),
+    model_class: type = AutoModelForImageTextToText,
 ) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
     """Load `model.model_name_or_path`: a Hub id, or a local folder with a model, or with an adapter to some base.
 
@@ -29,6 +32,7 @@ def load_checkpoint(
 
     Args:
         skip_quantising: modules that stay as they are under 4 or 8 bit, besides the output head.
+        model_class: instead of the one that the checkpoint's configuration names.
 
     Raises `CheckpointError` in one line when there is no such model.
     """
@@ -44,7 +48,7 @@ def load_checkpoint(
                 raise OSError("it holds no adapter_model.safetensors")
         processor = AutoProcessor.from_pretrained(name, revision=model.model_revision, trust_remote_code=False)
         network = load_weights(
-            AutoModelForImageTextToText,
+            model_class,
             base,
             revision=model.model_revision,
             dtype=getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype,

@@ -23,3 +23,13 @@ class RunSettings:
     dataloader_num_workers: int = 4
     remove_unused_columns: bool = False
     report_to: str = "none"
+
+    def batch_rows(self, questions: int, rows: int) -> None:
+        """Turn batch sizes given in questions into those in `rows` that hold all `questions` of an epoch together.
+
+        A step of the optimizer sees about as many questions as before, and at least one row of each process.
+        """
+        each = questions / rows
+        per_step = self.per_device_train_batch_size * self.gradient_accumulation_steps / each
+        self.per_device_train_batch_size = max(1, round(self.per_device_train_batch_size / each))
+        self.gradient_accumulation_steps = max(1, round(per_step / self.per_device_train_batch_size))

@@ -11,7 +11,7 @@ Meant for one 40 GB card (not measured), then with nothing in the prompt but the
     accelerate launch … recipes/kvasir_vqa.py --typed_prompt false --output_dir outputs/kvasir_vqa_untyped
 Four bits on an 8 GB card (on by itself below 24 GiB):
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/kvasir_vqa.py \
-        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --per_device_train_batch_size 1 --max_pixels 401408
+        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_pixels 401408 --questions_per_row 4
 Only evaluate, the untrained model or what a run left:
     accelerate launch … recipes/kvasir_vqa.py --do_train false --output_dir outputs/kvasir_vqa_untrained
     accelerate launch … recipes/kvasir_vqa.py --do_train false --model_name_or_path outputs/kvasir_vqa \
@@ -29,7 +29,7 @@ from PIL import Image
 from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_config
 
 from callbacks.run import launch, train_watched
-from collators import ChatCollator
+from collators import ChatCollator, SharedImageCollator, group_by_image
 from collators.fit import set_pixel_budget
 from collators.rows import BadRow, DataError, hold_out, load_split, usable_rows
 from eval.constraints import AnswerSetError
@@ -77,6 +77,9 @@ class Data(ScriptArguments):
     min_pixels: int = field(default=256 * 28 * 28, metadata={"help": "smaller images are enlarged to this area"})
     max_pixels: int = field(default=768 * 28 * 28, metadata={"help": "larger images are reduced to this area"})
     max_rejected: float = field(default=0.01, metadata={"help": "stop if more rows than this share are unusable, 0-1"})
+    questions_per_row: int = field(
+        default=16, metadata={"help": "train on an image with so many of its questions at once; 1: on each by itself"}
+    )
     eval_rows: int = field(default=500, metadata={"help": "validation questions to answer at each evaluation"})
     max_new_tokens: int = field(default=48, metadata={"help": "longest free answer in tokens"})
 
@@ -173,9 +176,13 @@ def load(data: Data, model: Model, training: bool = False):
     return network, processor
 
 
+def collator(data: Data, processor, **settings) -> ChatCollator | SharedImageCollator:
+    """An image with several questions is read once."""
+    return (SharedImageCollator if data.questions_per_row > 1 else ChatCollator)(processor, **settings)
+
+
 def evaluation(data: Data, network, processor, majority: TypedMajority | None = None) -> Evaluation:
-    collator = ChatCollator(processor, prompt_only=True)
-    return typed_evaluation(collator, data.max_new_tokens, majority, data.constrain)
+    return typed_evaluation(collator(data, processor, prompt_only=True), data.max_new_tokens, majority, data.constrain)
 
 
 def main(data: Data, training: Training, model: Model) -> None:
@@ -207,11 +214,15 @@ def main(data: Data, training: Training, model: Model) -> None:
     if training.do_train:
         # The loss, too, over these alone: over all of the validation part it would take longer than the answers.
         watched = validation.shuffle(seed=training.seed).select(range(min(data.eval_rows, len(validation))))
+        grouped = (
+            group_by_image(train, data.questions_per_row, seed=training.seed) if data.questions_per_row > 1 else train
+        )
+        training.batch_rows(len(train), len(grouped))
         trainer = SFTTrainer(
             network,
             training,
-            data_collator=ChatCollator(processor, max_length=training.max_length),
-            train_dataset=train,
+            data_collator=collator(data, processor, max_length=training.max_length),
+            train_dataset=grouped,
             eval_dataset=watched,
             processing_class=processor,
             peft_config=get_peft_config(model),

@@ -12,7 +12,7 @@ output head, which here take a paged 8-bit optimizer (not measured):
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/reasonseg.py \
         --load_in_4bit true --sam_name_or_path facebook/sam-vit-base --learning_rate 1e-4 --weight_decay 0.01 \
         --per_device_train_batch_size 1 --gradient_accumulation_steps 20 --gradient_checkpointing true \
-        --optim paged_adamw_8bit
+        --questions_per_row 1 --optim paged_adamw_8bit
 Only evaluate what a run left, for example on a Hub copy of the test part:
     accelerate launch … recipes/reasonseg.py --do_train false --model_name_or_path outputs/reasonseg \
         --dataset_name Ricky06662/ReasonSeg_test --output_dir outputs/reasonseg_test
@@ -34,9 +34,9 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config
 
 from callbacks.run import launch, train_watched
-from collators import SegmentationCollator
+from collators import SegmentationCollator, group_by_image
 from collators.masks import load_annotated_folder, parse_annotation, picture_mask, polygon_mask
-from collators.queries import one_per_image, one_per_query, with_questions_shuffled
+from collators.queries import one_per_query, with_questions_shuffled
 from collators.rows import BadRow, DataError, load_split, usable_rows
 from eval.constant_mask import ConstantMask, best_constant_mask
 from eval.evaluation import Evaluation
@@ -74,8 +74,8 @@ PUBLISHED = Published(
 class Data(ScriptArguments):
     dataset_name: str = "data/ReasonSeg"  # linked from github.com/dvlab-research/LISA; not on the Hub as a whole
     dataset_validation_split: str = "val"
-    group_queries: bool = field(
-        default=False, metadata={"help": "train on an image with all its queries at once, so that it is encoded once"}
+    questions_per_row: int = field(
+        default=2, metadata={"help": "train on an image with so many of its queries at once; 1: on each by itself"}
     )
     max_rejected: float = field(default=0.01, metadata={"help": "stop if more than this share of images is unusable"})
     eval_rows: int = field(default=200, metadata={"help": "validation queries to answer at each evaluation"})
@@ -219,8 +219,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     network, processor = load(data, model, training.do_train)
     with training.main_process_first(desc="checking rows"):
         usable, refused = usable_rows(raw, partial(to_row, seed=training.seed), training.output_dir, data.max_rejected)
-    images = dict(zip(raw, usable, strict=True))
-    rows = {split: one_per_query(part) for split, part in images.items()}
+    rows = {split: one_per_query(images) for split, images in zip(raw, usable, strict=True)}
     train, validation, test = (
         rows.get(split) for split in (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split)
     )
@@ -238,11 +237,15 @@ def main(data: Data, training: Training, model: Model) -> None:
     )
     log_history = []
     if training.do_train:
+        grouped = (
+            group_by_image(train, data.questions_per_row, seed=training.seed) if data.questions_per_row > 1 else train
+        )
+        training.batch_rows(len(train), len(grouped))
         trainer = LisaTrainer(
             network,
             training,
             data_collator=SegmentationCollator(processor),
-            train_dataset=one_per_image(images[data.dataset_train_split]) if data.group_queries else train,
+            train_dataset=grouped,
             eval_dataset=validation,
             processing_class=processor,
         )

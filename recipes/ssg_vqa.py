@@ -35,8 +35,8 @@ from trl import ModelConfig, ScriptArguments, get_peft_config
 
 from callbacks.preflight import PreflightError, preflight
 from callbacks.run import launch, train_watched
-from collators import VideoCollator
-from collators.queries import one_per_image, one_per_query, with_blank_images
+from collators import VideoCollator, group_by_image
+from collators.queries import one_per_query, with_blank_images
 from collators.real_colon import by_video, load_real_colon, read_real_colon
 from collators.rows import BadRow, DataError, usable_rows
 from collators.video_questions import check_clip, clip_of, load_question_folder, read_line, read_videos
@@ -102,7 +102,7 @@ class Data(ScriptArguments):
         default="mean", metadata={"help": "of a label's token log-probabilities", "choices": ["mean", "sum"]}
     )
     questions_per_row: int = field(
-        default=1, metadata={"help": "train on a frame with so many of its questions at once: it is encoded once"}
+        default=4, metadata={"help": "train on a frame with so many of its questions at once; 1: on each by itself"}
     )
     max_rejected: float = field(default=0.01, metadata={"help": "stop if more rows than this share are unusable, 0-1"})
     eval_rows: int = field(default=2000, metadata={"help": "validation questions to answer at each evaluation"})
@@ -219,8 +219,8 @@ def main(data: Data, training: Training, model: Model) -> None:
     collator = VideoCollator(processor, network.config.video.num_frames)
     with training.main_process_first(desc="checking rows"):
         adapt = partial(to_row, data=data, collator=collator)
-        frames, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, data.dataset_num_proc)
-    train, validation, test = (one_per_query(part) for part in frames)
+        usable, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, data.dataset_num_proc)
+    train, validation, test = (one_per_query(frames) for frames in usable)
     kinds = sorted({kind for part in (train, validation, test) for kind in part["kind"]})
     hops = sorted({hops for part in (train, validation, test) for hops in part["hops"]} - {*kinds, ""})
     majority = class_majority(train["answer"], types_of(train.select_columns(["kind", "hops"])))
@@ -243,11 +243,15 @@ def main(data: Data, training: Training, model: Model) -> None:
     if training.do_train:
         # The loss, too, over these alone: over all of the validation part it would take longer than the answers.
         watched = validation.shuffle(seed=training.seed).select(range(min(data.eval_rows, len(validation))))
+        grouped = (
+            group_by_image(train, data.questions_per_row, seed=training.seed) if data.questions_per_row > 1 else train
+        )
+        training.batch_rows(len(train), len(grouped))
         trainer = ComposedTrainer(
             network,
             training,
             data_collator=collator,
-            train_dataset=train if data.questions_per_row == 1 else one_per_image(frames[0], data.questions_per_row),
+            train_dataset=grouped,
             eval_dataset=watched,
             processing_class=processor,
         )

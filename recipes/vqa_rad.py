@@ -31,7 +31,7 @@ from transformers import Seq2SeqTrainingArguments, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config
 
 from callbacks.run import launch, train_watched
-from collators import Seq2SeqCollator
+from collators import Seq2SeqCollator, group_by_image
 from collators.rows import (
     BadRow,
     DataError,
@@ -45,7 +45,7 @@ from eval.evaluation import Evaluation
 from eval.record import RunRecord, describe_run
 from eval.report import Published
 from eval.text import MajorityAnswers, majority_answers, text_metrics
-from models.blip2 import TokenMeanTrainer
+from models.blip2 import Blip2ForConditionalGeneration, TokenMeanTrainer
 from models.checkpoints import CheckpointError, load_checkpoint
 from models.precision import launched_dtype, trainable_in_float32
 from models.settings import RunSettings
@@ -78,6 +78,9 @@ class Data(ScriptArguments):
     validation_fraction: float = field(default=0.05, metadata={"help": "share of training images to validate on, 0-1"})
     exemplar: bool = field(default=False, metadata={"help": "show the paper's worked example before each question"})
     max_rejected: float = field(default=0.01, metadata={"help": "stop if more rows than this share are unusable, 0-1"})
+    questions_per_row: int = field(
+        default=4, metadata={"help": "train on an image with so many of its questions at once; 1: on each by itself"}
+    )
     eval_rows: int = field(default=200, metadata={"help": "validation questions to answer at each evaluation"})
     max_new_tokens: int = field(default=32, metadata={"help": "longest answer in tokens"})
 
@@ -191,7 +194,7 @@ def score(answers: list[str], rows: list[dict], majority: MajorityAnswers | None
 
 def load(data: Data, model: Model, training: bool = False):
     """Model and processor; without LoRA every part of the model trains."""
-    network, processor = load_checkpoint(model, to_train=training)
+    network, processor = load_checkpoint(model, to_train=training, model_class=Blip2ForConditionalGeneration)
     if training and model.use_peft:
         if model.load_in_8bit or model.load_in_4bit:
             network = prepare_model_for_kbit_training(network)
@@ -199,9 +202,13 @@ def load(data: Data, model: Model, training: bool = False):
     return network, processor
 
 
+def collator(data: Data, processor, **settings) -> Seq2SeqCollator:
+    return Seq2SeqCollator(processor, fit_image, share_images=data.questions_per_row > 1, **settings)
+
+
 def evaluation(data: Data, network, processor, majority: MajorityAnswers | None = None) -> Evaluation:
     return Evaluation(
-        collator=Seq2SeqCollator(processor, image_transform=fit_image, prompt_only=True),
+        collator=collator(data, processor, prompt_only=True),
         metric=partial(score, majority=majority),
         headline="token_f1",
         max_new_tokens=data.max_new_tokens,
@@ -235,11 +242,15 @@ def main(data: Data, training: Training, model: Model) -> None:
     log_history = []
     if training.do_train:
         trainable_in_float32(network)
+        grouped = (
+            group_by_image(train, data.questions_per_row, seed=training.seed) if data.questions_per_row > 1 else train
+        )
+        training.batch_rows(len(train), len(grouped))
         trainer = TokenMeanTrainer(
             network,
             training,
-            data_collator=Seq2SeqCollator(processor, image_transform=fit_image),
-            train_dataset=train,
+            data_collator=collator(data, processor),
+            train_dataset=grouped,
             eval_dataset=validation,
             processing_class=processor,
         )

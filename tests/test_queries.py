@@ -1,5 +1,6 @@
 """One-colour images with several queries each: whose query a row holds shows in its colour."""
 
+import json
 from functools import cache
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from datasets import Dataset, Image, concatenate_datasets
 from PIL import Image as Pictures
 
-from collators.queries import one_per_image, one_per_query, with_questions_shuffled
+from collators.queries import one_per_query, with_questions_shuffled
+from collators.shared_image import group_by_image
 from eval.masks import decode, encode
 
 
@@ -42,13 +44,6 @@ def colour(row: dict) -> int:
     return row["image"].getpixel((0, 0))[0]
 
 
-def one_query_each(rows: Dataset) -> Dataset:
-    """Rows of one query, as a dataset on the Hub has them: the same image again for each."""
-    keys = ["id", "question", "messages", "masks", "ignore", "first"]
-    asked = Dataset.from_dict({"queries": [[{key: row[key] for key in keys}] for row in rows]})
-    return concatenate_datasets([rows.select_columns(["id", "image_id", "image_size", "image"]), asked], axis=1)
-
-
 several = pytest.mark.parametrize("n_queries", [(1,), (6,), (3, 1, 2), (1, 1), (2, 0, 5, 1)], ids=str)
 
 
@@ -72,29 +67,15 @@ def test_masks_are_still_masks_after_it():
 @several
 def test_rows_of_an_image_come_together_again(n_queries):
     whole = images(*n_queries).filter(bool, input_columns="queries")
-    again = one_per_image(one_query_each(one_per_query(whole)))
-    assert again["image_id"] == whole["image_id"]
-    assert again["queries"] == whole["queries"]
-    assert [colour(row) for row in again] == [colour(row) for row in whole]
+    again = group_by_image(one_per_query(whole), max_conversations=None)
 
+    def told(rows) -> dict:
+        return {
+            row["image_id"]: (colour(row), sorted(json.dumps(query, sort_keys=True) for query in row["queries"]))
+            for row in rows
+        }
 
-def test_images_that_are_whole_stay_as_they_are():
-    whole = images(3, 1, 2)
-    again = one_per_image(whole)
-    assert set(again.column_names) == set(whole.column_names)
-    assert [again[i] for i in range(3)] == [{key: whole[i][key] for key in again.column_names} for i in range(3)]
-
-
-def test_rows_of_an_image_that_lie_apart_come_together_in_order():
-    mixed = one_query_each(one_per_query(images(3, 1, 2)).select([4, 0, 3, 2, 5, 1]))
-    together = one_per_image(mixed)
-    assert together["image_id"] == ["sha2", "sha0", "sha1"]
-    assert [[asked["id"] for asked in queries] for queries in together["queries"]] == [
-        ["image2 0", "image2 1"],
-        ["image0 0", "image0 2", "image0 1"],
-        ["image1 0"],
-    ]
-    assert [colour(row) for row in together] == [2, 0, 1]
+    assert len(again) == len(whole) and told(again) == told(whole)
 
 
 def test_selected_images_keep_their_own_queries():
@@ -103,7 +84,8 @@ def test_selected_images_keep_their_own_queries():
         *[("image2 0", 2), ("image2 1", 2)],
         *[("image0 0", 0), ("image0 1", 0), ("image0 2", 0)],
     ]
-    assert [(row["id"], colour(row)) for row in one_per_image(chosen)] == [("image2", 2), ("image0", 0)]
+    grouped = {row["image_id"]: colour(row) for row in group_by_image(one_per_query(chosen))}
+    assert grouped == {"sha2": 2, "sha0": 0}
 
 
 # --- the wrong question

@@ -80,7 +80,7 @@ def learnt(scenes, tmp_path_factory) -> dict:
     """The recipe after it has learnt its eight pictures by heart, each with all its queries at once."""
     settings = {"max_steps": 150, "eval_strategy": "steps", "eval_steps": 100, "per_device_eval_batch_size": 9}
     output = tmp_path_factory.mktemp("learnt") / "run"
-    return run(scenes, output, {"group_queries": True}, {"ce_weight": 0.05}, **LEARNING, **settings)
+    return run(scenes, output, {"questions_per_row": 8}, {"ce_weight": 0.05}, **LEARNING, **settings)
 
 
 def test_eight_masks_are_learnt_by_heart_and_drawn_after_the_model_s_own_seg(learnt):
@@ -141,13 +141,14 @@ def test_the_parts_of_the_loss_and_both_metrics_are_logged(learnt):
     assert {entry["tensors_without_gradient"] for entry in log if "tensors_without_gradient" in entry} == {0}
 
 
-@pytest.mark.parametrize("group_queries", [True, False])
-def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(group_queries, scenes, tmp_path):
+@pytest.mark.parametrize("questions_per_row", [1, 8])
+def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(questions_per_row, scenes, tmp_path):
     seen = []
     for size, accumulation in [(4, 1), (2, 2), (1, 4)]:
         settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
         output = tmp_path / f"{size}x{accumulation}"
-        log = run(scenes, output, {"group_queries": group_queries}, do_predict=False, max_steps=1, **settings)["log"]
+        data = {"questions_per_row": questions_per_row}
+        log = run(scenes, output, data, do_predict=False, max_steps=1, **settings)["log"]
         seen.append([log[0][name] for name in ("loss", "loss_ce", "loss_bce", "loss_dice", "grad_norm")])
     torch.testing.assert_close(torch.tensor(seen), torch.tensor(seen[:1] * 3), rtol=1e-4, atol=0)
 

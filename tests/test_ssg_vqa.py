@@ -114,8 +114,8 @@ def test_the_report_shows_kinds_hops_and_ssg_vqa_net_beside_them(learnt):
 @pytest.mark.parametrize("questions_per_row", [1, 4])
 def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(questions_per_row, frames, tmp_path):
     seen = []
-    rows = 4 if questions_per_row == 4 else 8
-    for size in [size for size in (8, 4, 2, 1) if size <= rows]:
+    questions = 16 if questions_per_row == 4 else 8
+    for size in [questions // parts for parts in (1, 2, 4, 8) if questions // parts >= questions_per_row]:
         log = run(
             frames,
             tmp_path / f"{size}",
@@ -123,7 +123,7 @@ def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(questions_per_r
             do_predict=False,
             max_steps=1,
             per_device_train_batch_size=size,
-            gradient_accumulation_steps=rows // size,
+            gradient_accumulation_steps=questions // size,
         )["log"]
         seen.append([log[0]["loss"], log[0]["grad_norm"]])
     torch.testing.assert_close(torch.tensor(seen), torch.tensor(seen[:1] * len(seen)), rtol=1e-4, atol=0)
