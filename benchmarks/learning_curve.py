@@ -16,7 +16,7 @@ from demo.__main__ import ROOT
 from demo.worlds import build_kvasir_vqa
 
 SEEDS, QUARTERS = (1, 2, 3), 4
-VARIANTS = {"each question by itself": 1, "an image's questions together": 16}
+VARIANTS = {"each question by itself": 1, "an image's questions together": 20}
 
 
 def learn(world: Path, output: Path, seed: int, questions_per_row: int) -> tuple[list[float], dict]:

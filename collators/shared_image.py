@@ -35,7 +35,7 @@ CHARACTERS_PER_TOKEN = 4
 
 
 def group_by_image(
-    dataset: "Dataset", max_conversations: int | None = 16, max_tokens: int | None = None, seed: int = 0
+    dataset: "Dataset", max_conversations: int | None = 20, max_tokens: int | None = None, seed: int = 0
 ) -> "Dataset":
     """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
 

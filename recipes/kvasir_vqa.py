@@ -78,7 +78,7 @@ class Data(ScriptArguments):
     max_pixels: int = field(default=768 * 28 * 28, metadata={"help": "larger images are reduced to this area"})
     max_rejected: float = field(default=0.01, metadata={"help": "stop if more rows than this share are unusable, 0-1"})
     questions_per_row: int = field(
-        default=16, metadata={"help": "train on an image with so many of its questions at once; 1: on each by itself"}
+        default=20, metadata={"help": "train on an image with so many of its questions at once; 1: on each by itself"}
     )
     eval_rows: int = field(default=500, metadata={"help": "validation questions to answer at each evaluation"})
     max_new_tokens: int = field(default=48, metadata={"help": "longest free answer in tokens"})
