@@ -11,6 +11,7 @@ BEGINNINGS = "prefix_input_ids"
 TEXT = ("input_ids", "attention_mask", "position_ids")
 
 
+@torch.no_grad()
 def answer(model: PreTrainedModel, batch: dict[str, torch.Tensor], **settings) -> torch.Tensor:
     """Token ids `[B, prompt + new]`, as `model.generate` gives them to whole prompts.
 
@@ -18,10 +19,23 @@ def answer(model: PreTrainedModel, batch: dict[str, torch.Tensor], **settings) -
         model: a decoder whose `generate` takes `past_key_values` and `position_ids`: Qwen2-VL, Qwen2.5-VL, LLaVA.
         batch: from a `collators.SharedImageCollator` with `prompt_only=True`.
         settings: those of `generate`.
+
+    Raises `ValueError` for settings that would need a prompt without padding in it, or no cache.
     """
+    config = settings.get("generation_config") or model.generation_config
+
+    def setting(name: str) -> int | None:
+        return settings[name] if name in settings else getattr(config, name)
+
+    if setting("no_repeat_ngram_size"):
+        raise ValueError(
+            "no_repeat_ngram_size: padding stands between what is shared and the question; use ChatCollator"
+        )
+    if setting("use_cache") is False:
+        raise ValueError("use_cache=False: what is shared is a cache; use ChatCollator")
     cache = prefill(model, batch)
-    if (beams := settings.get("num_beams") or 1) > 1:  # generate does not repeat a cache that it is given
-        cache.batch_repeat_interleave(beams)
+    if (copies := max(setting("num_beams") or 1, setting("num_return_sequences") or 1)) > 1:
+        cache.batch_repeat_interleave(copies)  # generate repeats the questions, but no cache that it is given
     return model.generate(**{key: batch[key] for key in TEXT}, past_key_values=cache, **settings)
 
 
@@ -31,6 +45,8 @@ def prefill(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> Cache:
     known = {*TEXT, *(f"prefix_{key}" for key in TEXT), "image_index"}
     images = {key: value for key, value in batch.items() if key not in known}
     cache = model(**shared, **images, use_cache=True, logits_to_keep=1).past_key_values
+    if cache is None:
+        raise ValueError("a model that trains with gradient checkpointing keeps no cache; call its eval()")
     cache.batch_select_indices(batch["image_index"])
     return cache
 
