@@ -37,7 +37,7 @@ class SharedImageCallback(TrainerCallback):
                 f"attn_implementation={attention!r} reads no mask of pairs, so that questions would see each other: "
                 'load the model with "sdpa", or train on rows of one question each'
             )
-        seen = mask == 0
+        seen = mask if mask.dtype == torch.bool else mask == 0  # another Trainer's callback on the same model was here
         if model.training:
             self.has_masks = True
             self.tokens += seen.diagonal(dim1=-2, dim2=-1).sum()

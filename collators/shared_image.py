@@ -40,8 +40,8 @@ def group_by_image(
     """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
 
     A row without `image_id` stays by itself. More than `max_conversations`, or more than about `max_tokens` of text
-    (at four characters a token, without the image), are dealt out to several rows. Which conversations come together,
-    and the order of rows, is drawn by `seed`. No image is decoded. `SharedImageCollator` reads such rows, and so do
+    (at four characters a token, without the image), go to several rows; which conversations come together, and the
+    order of rows, is drawn by `seed`. No image is decoded. `SharedImageCollator` reads such rows, and so do
     the collators of BLIP-2, LISA and SurgViVQA.
     """
     from datasets import Dataset, concatenate_datasets  # a collator alone should not bring it along
@@ -54,16 +54,28 @@ def group_by_image(
     groups, queries = [], texts.to_list()
     for members in places.values():
         rng.shuffle(members)
-        parts = -(-len(members) // max_conversations) if max_conversations else 1
-        if max_tokens:
-            characters = sum(len(str(queries[i].get("messages", queries[i]))) for i in members)
-            parts = max(parts, -(-characters // (CHARACTERS_PER_TOKEN * max_tokens)))
-        groups += [members[part::parts] for part in range(min(parts, len(members)))]
+        parts = -(-len(members) // (max_conversations or len(members)))
+        at_most, room = -(-len(members) // parts), 0  # about as many in each row
+        for i in members:
+            length = _characters(queries[i])
+            if i == members[0] or len(groups[-1]) == at_most or length > room:
+                groups.append([])
+                room = CHARACTERS_PER_TOKEN * max_tokens if max_tokens else float("inf")
+            groups[-1].append(i)
+            room -= length
     rng.shuffle(groups)
     images = dataset.select([members[0] for members in groups])
     images = images.select_columns([name for name in ("id", *OF_THE_IMAGE) if name in dataset.column_names])
     grouped = Dataset.from_dict({"queries": [[queries[i] for i in members] for members in groups]})
     return concatenate_datasets([images, grouped], axis=1)
+
+
+def _characters(query: dict[str, Any]) -> int:
+    """How much text a query is, in a chat row's form or in that of BLIP-2 and SurgViVQA."""
+    contents = [message["content"] for message in query.get("messages") or ()]
+    contents += [query.get("prompt") or "", query.get("answer") or ""] if not contents else []
+    parts = [[{"text": content}] if isinstance(content, str) else content for content in contents]
+    return sum(len(part.get("text") or "") for content in parts for part in content)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from eval.allowed_tokens import keep_to
+from eval.batches import batches_by_image, each_image_once
 from eval.constraints import Constraint
 from eval.shared_prefix import BEGINNINGS, answer
 
@@ -23,7 +24,6 @@ Ask = Callable[..., tuple[torch.Tensor, list[dict[str, Any]] | None]]
 # Checkpoints bring sampling settings along (Qwen2-VL: temperature 0.01, Qwen2.5-VL: a repetition penalty).
 GREEDY = {"do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0}
 GREEDY |= {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "length_penalty": 1.0}
-PIXELS_PER_TOKEN, CHARACTERS_PER_TOKEN = 28 * 28, 4
 
 
 def without_images(rows: datasets.Dataset | Sequence[Row]) -> list[Row]:
@@ -49,8 +49,8 @@ def generate(
 ) -> list[Answer]:
     """Answer every row; return the texts in the order of `rows`, the same on every process.
 
-    Questions about one image (`image_id`) come together, the longest first, so that a collator which shares images
-    encodes each once; one with `prefix_input_ids` (`SharedImageCollator`) has the language model read it once, too.
+    Questions about one image (`image_id`) come together (`eval.batches`), so that a collator which shares images
+    encodes each once; where it gives `prefix_input_ids` (`SharedImageCollator`) the language model reads it once, too.
     Each process answers a share; all run the same number of batches (ZeRO-3 and FSDP gather weights at every step),
     and a row that fills up is not counted twice. Under those two, all rows have images or none has: a process with a
     text-only batch would leave the others waiting at the vision tower. Texts keep special tokens such as
@@ -79,16 +79,12 @@ def generate(
     for constraint in {one for one in constraints if one is not None}:
         constraint.refuse_ends(ends)
     known = {i: one.only for i, one in enumerate(constraints) if one is not None and one.only is not None}
-    order = [i for i in _longest_first(rows) if i not in known]
-    rounds = -(-len(order) // (state.num_processes * batch_size))
-    size = -(-len(order) // max(rounds * state.num_processes, 1))  # alike on all processes
-    batches = [
-        order[i * size : (i + 1) * size]
-        for i in range(state.process_index, rounds * state.num_processes, state.num_processes)
-    ]
-    share = [i for batch in batches for i in batch]
-    asked = [batch or order[:1] for batch in batches]
-    loader = DataLoader(rows, batch_sampler=asked, collate_fn=collator, num_workers=num_workers)
+    batches = batches_by_image(rows, known, batch_size, state.num_processes)
+    own = batches[state.process_index :: state.num_processes]
+    share = [i for batch in own for i in batch]
+    idle = -(-len(batches) // state.num_processes) - len(own)
+    asked = own + [batch[:1] for batch in batches[:1]] * idle
+    loader = DataLoader(each_image_once(rows), batch_sampler=asked, collate_fn=collator, num_workers=num_workers)
     settings = {**GREEDY, "use_cache": True, "max_new_tokens": max_new_tokens, **generation_kwargs}
     device = next(model.parameters()).device
     texts, extras = [], []
@@ -127,29 +123,6 @@ def _in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _longest_first(rows: datasets.Dataset | Sequence[Row]) -> list[int]:
-    """Row numbers, those of an image together, by descending estimated tokens: alike rows share a batch."""
-    needed = ("messages", "prompt", "image_size", "image_id")
-    if isinstance(rows, datasets.Dataset):
-        rows = rows.select_columns([name for name in needed if name in rows.column_names] or rows.column_names)
-
-    def length(row: Row) -> float:
-        width, height = row.get("image_size") or (0, 0)
-        text = row.get("prompt") or str(row.get("messages", ""))
-        return len(text) / CHARACTERS_PER_TOKEN + width * height / PIXELS_PER_TOKEN
-
-    lengths, images = [], []
-    for i, row in enumerate(rows):
-        lengths.append(length(row))
-        image_id = row.get("image_id")
-        images.append(("row", i) if image_id is None else ("image", image_id))
-    longest: dict[tuple, float] = {}
-    for image, tokens in zip(images, lengths, strict=True):
-        longest[image] = max(tokens, longest.get(image, 0))
-    first = {image: place for place, image in enumerate(sorted(longest, key=longest.get, reverse=True))}
-    return sorted(range(len(lengths)), key=lambda i: (first[images[i]], -lengths[i]))
 
 
 def _ends(model: PreTrainedModel, tokenizer: Any) -> set[int]:

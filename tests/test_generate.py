@@ -7,7 +7,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from collators import ChatCollator, Seq2SeqCollator
 from eval.evaluation import Evaluation
-from eval.generate import generate, without_images
+from eval.generate import generate
 from tests import tiny
 from tests.processes import launch
 
@@ -114,19 +114,6 @@ def test_a_dataset_gives_the_same_as_a_list(qwen):
     expected = [row["answer"] for row in rows]
     assert answer(*qwen, dataset, batch_size=3) == expected
     assert answer(*qwen, dataset.select([4, 0, 2]), batch_size=2) == [expected[i] for i in (4, 0, 2)]
-
-
-def test_sorting_a_dataset_by_length_decodes_no_image(monkeypatch):
-    dataset = datasets.Dataset.from_list(tiny.chat_rows())
-    decoded = []
-    decode = datasets.Image.decode_example
-    monkeypatch.setattr(datasets.Image, "decode_example", lambda *a, **k: decoded.append(1) or decode(*a, **k))
-    from eval.generate import _longest_first
-
-    assert sorted(_longest_first(dataset)) == list(range(8)) and without_images(dataset)[7]["id"] == "black"
-    assert not decoded
-    dataset[0]
-    assert decoded  # the counter works
 
 
 def test_the_longest_rows_come_first_and_the_order_of_answers_is_that_of_rows(qwen):

@@ -1,0 +1,93 @@
+"""Rows to answer -> batches of those about one image, the longest first, and each image decoded once."""
+
+from collections import defaultdict
+from collections.abc import Container, Sequence
+from typing import Any
+
+import datasets
+from torch.utils.data import Dataset
+
+Row = dict[str, Any]
+Rows = datasets.Dataset | Sequence[Row]
+PIXELS_PER_TOKEN, CHARACTERS_PER_TOKEN = 28 * 28, 4
+OPEN = 64  # batches that still take rows: alike in length, and few enough to look through
+
+
+def batches_by_image(rows: Rows, known: Container[int], batch_size: int, processes: int = 1) -> list[list[int]]:
+    """Row numbers, without those `known`, in batches of at most `batch_size` and a process's even share of all.
+
+    The questions about an image (`image_id`) are in one batch, if they fit into one. By estimated tokens the longest
+    come first, so that alike rows share a batch and one too large for the memory shows at once.
+    """
+    if isinstance(rows, datasets.Dataset):
+        needed = [name for name in ("messages", "prompt", "image_size", "image_id") if name in rows.column_names]
+        rows = rows.select_columns(needed or rows.column_names)
+    groups: dict[Any, list[tuple[float, int]]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        image_id = row.get("image_id")
+        if i not in known:
+            groups[("row", i) if image_id is None else ("image", image_id)].append((-_tokens(row), i))
+    size = max(1, min(batch_size, -(-sum(map(len, groups.values())) // processes)))
+    batches: list[list[int]] = []
+    taking: list[list[int]] = []
+    for group in sorted(map(sorted, groups.values())):
+        members = [i for _, i in group]
+        for part in (members[start : start + size] for start in range(0, len(members), size)):
+            batch = next((batch for batch in taking if len(batch) + len(part) <= size), None)
+            if batch is None:
+                batch = []
+                batches.append(batch)
+                taking = [*taking[-OPEN:], batch]
+            batch += part
+        taking = [batch for batch in taking if len(batch) < size]
+    return batches
+
+
+def _tokens(row: Row) -> float:
+    width, height = row.get("image_size") or (0, 0)
+    text = row.get("prompt") or str(row.get("messages", ""))
+    return len(text) / CHARACTERS_PER_TOKEN + width * height / PIXELS_PER_TOKEN
+
+
+class EachImageOnce(Dataset):
+    """Rows of a `datasets.Dataset`; those of a batch with the same `image_id` share images that are decoded once."""
+
+    def __init__(self, rows: datasets.Dataset):
+        self.columns = [name for name in ("image", "images") if name in rows.column_names]
+        undecoded = datasets.Image(decode=False)
+        for name in self.columns:
+            one = isinstance(rows.features[name], datasets.Image)
+            rows = rows.cast_column(name, undecoded if one else datasets.List(undecoded))
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Row]:
+        seen: dict[Any, Row] = {}
+        rows = self.rows.__getitems__(indices)
+        for i, row in enumerate(rows):
+            image_id = row.get("image_id")
+            key = ("row", i) if image_id is None else ("image", image_id)
+            if key not in seen:
+                seen[key] = {name: _decoded(row[name]) for name in self.columns}
+            row |= seen[key]
+        return rows
+
+
+def _decoded(image: Any) -> Any:
+    if isinstance(image, list):
+        return [_decoded(one) for one in image]
+    return image if image is None else datasets.Image().decode_example(image)
+
+
+def each_image_once(rows: Rows) -> Any:
+    """`EachImageOnce` for a dataset with images, and what it is given for anything else."""
+    if not isinstance(rows, datasets.Dataset) or rows.format["type"] is not None:
+        return rows
+    kinds = [rows.features[name] for name in ("image", "images") if name in rows.column_names]
+    known = [isinstance(getattr(kind, "feature", kind), datasets.Image) for kind in kinds]
+    return EachImageOnce(rows) if known and all(known) else rows
