@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from callbacks.run import leave_processes
 from collators import ChatCollator, Seq2SeqCollator
 from eval.constraints import Constraint, Constraints, numbers
 from eval.generate import generate
@@ -528,11 +529,9 @@ def answers_of_layouts(checkpoint: Path, batch_size: int) -> list[dict]:
     return results
 
 
-def test_two_processes_give_the_constrained_answers_of_one(monkeypatch):
+def test_two_processes_give_the_constrained_answers_of_one():
     expected = answers_of_layouts(tiny.trained_qwen2_vl(), batch_size=1)
-    monkeypatch.setattr(launch, "SCRIPT", __file__)
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    ranks = launch.run(launcher, ["constrained"])["constrained"]
+    ranks = launch.run(launch.TORCHRUN, ["constrained"], __file__, (tiny.trained_qwen2_vl(),))["constrained"]
     for i, alone in enumerate(expected):
         assert [rank[i]["texts"] for rank in ranks] == [alone["texts"]] * 2
         assert ranks[0][i]["calls"] == ranks[1][i]["calls"] == -(-alone["calls"] // 4), "both wait for each other"
@@ -544,4 +543,4 @@ if __name__ == "__main__":  # one of the two processes
     here = Path(sys.argv[1])
     result = answers_of_layouts(here / "qwen2_vl_trained", batch_size=2)
     (here / f"constrained.{os.environ['RANK']}.json").write_text(json.dumps(result))
-    torch.distributed.destroy_process_group()
+    leave_processes()

@@ -13,7 +13,7 @@ from trl import ModelConfig
 from callbacks import SharedImageCallback
 from collators import SharedImageCollator, group_by_image
 from models.checkpoints import load_checkpoint
-from tests.processes import shared_image
+from tests.processes import launch, shared_image
 from tests.processes.shared_image import new_trainer, rows_about, talk, twelve_questions
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "llava"]
@@ -117,6 +117,11 @@ def test_a_model_in_sixteen_bits_is_given_booleans_and_learns_about_the_same(fol
 # --- several processes
 
 
+def launched(launcher: list[str], folder, tmp_path) -> list[dict]:
+    (tmp_path / "model").symlink_to(folder)
+    return launch.run(launcher, ["trained"], "shared_image.py", (tmp_path / "model",))["trained"]
+
+
 def assert_same_in_two_processes(results: list[dict], kind: str, folder, tmp_path):
     alone = first_step(folder, tmp_path, True, **SEVERAL)
     for result in results:
@@ -130,8 +135,8 @@ def assert_same_in_two_processes(results: list[dict], kind: str, folder, tmp_pat
 
 @qwen2_vl
 def test_two_processes_have_the_loss_and_gradient_norm_of_separate_questions(folder, tmp_path):
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    assert_same_in_two_processes(shared_image.two_processes(folder, *launcher), "MULTI_CPU", folder, tmp_path)
+    results = launched(launch.TORCHRUN, folder, tmp_path)
+    assert_same_in_two_processes(results, "MULTI_CPU", folder, tmp_path)
 
 
 @qwen2_vl
@@ -139,8 +144,8 @@ def test_two_processes_have_the_loss_and_gradient_norm_of_separate_questions(fol
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_has_the_loss_and_gradient_norm_of_separate_questions(stage, folder, tmp_path):
     pytest.importorskip("deepspeed")
-    launcher = [*ZERO, str(shared_image.ROOT / "accelerate_configs" / f"zero{stage}.yaml")]
-    assert_same_in_two_processes(shared_image.two_processes(folder, *launcher), "DEEPSPEED", folder, tmp_path)
+    launcher = [*ZERO, str(launch.ROOT / "accelerate_configs" / f"zero{stage}.yaml")]
+    assert_same_in_two_processes(launched(launcher, folder, tmp_path), "DEEPSPEED", folder, tmp_path)
 
 
 # --- what is logged

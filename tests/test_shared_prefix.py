@@ -3,7 +3,6 @@
 import copy
 import random
 from os.path import commonprefix
-from pathlib import Path
 
 import pytest
 import torch
@@ -255,9 +254,8 @@ def test_the_questions_of_an_image_share_a_batch_and_the_longest_come_first(qwen
         assert by_length == sorted((sorted(group, reverse=True) for group in by_length), key=max, reverse=True)
 
 
-def test_two_processes_answer_each_row_once_with_the_texts_of_one(qwen, monkeypatch):
-    monkeypatch.setattr(launch, "SCRIPT", str(Path(launch.SCRIPT).with_name("shared_prefix.py")))
-    ranks = launch.run(["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], ["shared"])["shared"]
+def test_two_processes_answer_each_row_once_with_the_texts_of_one(qwen):
+    ranks = launch.run(launch.TORCHRUN, ["shared"], "shared_prefix.py", (tiny.qwen2_vl(),))["shared"]
     for count in COUNTS:
         expected = one_by_one(qwen, dealt_rows(count))
         for batch_size in (2, 8):

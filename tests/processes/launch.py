@@ -1,4 +1,4 @@
-"""Launches `checks.py` in two processes on the CPU and reads what each of them wrote."""
+"""Launches a script, `checks.py` by default, in two processes on the CPU and reads what each of them wrote."""
 
 import json
 import os
@@ -13,16 +13,22 @@ from typing import Any
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = str(Path(__file__).parent / "checks.py")
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def run(launcher: list[str], checks: list[str]) -> dict[str, list[Any]]:
-    """Check -> its result in each of the processes."""
+def run(
+    launcher: list[str], checks: list[str], script: str = "checks.py", checkpoints: tuple[Path, ...] | None = None
+) -> dict[str, list[Any]]:
+    """Check -> its result in each of the processes, which find the `checkpoints` in their folder.
+
+    Args:
+        script: a file in this folder, or the path of another.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        for checkpoint in (tiny.trained_qwen2_vl(), tiny.trained_blip2(), *tiny.lisa()):
+        for checkpoint in checkpoints or (tiny.trained_qwen2_vl(), tiny.trained_blip2(), *tiny.lisa()):
             Path(folder, checkpoint.name).symlink_to(checkpoint)
         process = subprocess.Popen(
-            [sys.executable, "-m", *launcher, SCRIPT, folder, *checks],
+            [sys.executable, "-m", *launcher, str(Path(__file__).parent / script), folder, *checks],
             env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -45,8 +51,7 @@ def run(launcher: list[str], checks: list[str]) -> dict[str, list[Any]]:
 @cache
 def ddp() -> dict[str, list[Any]]:
     """All checks under DDP; launched once for the tests of all files."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return run(launcher, ["grad_norms", "sharded_grad_norms", "answers", "token_mean", "mask_losses"])
+    return run(TORCHRUN, ["grad_norms", "sharded_grad_norms", "answers", "token_mean", "mask_losses"])
 
 
 @cache

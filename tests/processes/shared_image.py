@@ -1,15 +1,12 @@
 """Rows about shared images and TRL's SFTTrainer for them, also in two processes.
 
-torchrun --nproc_per_node 2 tests/processes/shared_image.py FOLDER
+torchrun --nproc_per_node 2 tests/processes/shared_image.py FOLDER, which holds the checkpoint `model`
 """
 
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +22,6 @@ from collators import ChatCollator, SharedImageCollator, group_by_image
 from demo.llava import write_llava
 from demo.qwen2_vl import write_qwen2_vl
 
-ROOT = Path(__file__).parents[2]
 TEXTS = ["You are a helpful assistant.", "What is shown?", "USER: ASSISTANT: a bowl of muesli\n\n", "yes no"] * 5
 SETTINGS = {"max_steps": 1, "learning_rate": 0.0, "logging_steps": 1, "gradient_checkpointing": False, "seed": 0}
 SETTINGS |= {"max_length": None, "remove_unused_columns": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
@@ -102,28 +98,6 @@ def new_trainer(model, processor, folder, rows: list[dict], shared: bool, images
     return trainer
 
 
-def two_processes(checkpoint: Path, *launcher: str) -> list[dict]:
-    """What each of two processes writes when this file is launched."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "model").symlink_to(checkpoint)
-        process = subprocess.Popen(
-            [sys.executable, "-m", *launcher, __file__, folder],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=300)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # the launcher alone would leave its workers behind
-        assert process.returncode == 0, output[-5000:]
-        return [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in (0, 1)]
-
-
 def main(folder: Path) -> dict:
     """Each of two processes sees two of the four images, or half of the questions, one after the other."""
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED")  # with use_cpu accelerate would take DDP instead
@@ -141,5 +115,5 @@ def main(folder: Path) -> dict:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     here = Path(sys.argv[1])
-    (here / f"{os.environ['RANK']}.json").write_text(json.dumps(main(here)))
+    (here / f"trained.{os.environ['RANK']}.json").write_text(json.dumps(main(here)))
     leave_processes()
