@@ -223,6 +223,7 @@ def main(data: Data, training: Training, model: Model) -> None:
             peft_config=get_peft_config(model),
         )
         trainable_in_float32(trainer.model)
+        trainer.model_accepts_loss_kwargs = True  # TRL divides by the step's tokens; Qwen2.5-VL says it cannot
         network, log_history = train_watched(trainer, record, validation, data.eval_rows)
 
     record.conclude(network, {"validation": validation, "test": test} if training.do_predict else {}, log_history)
