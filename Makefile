@@ -31,4 +31,6 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.collator
 	$(BIN)/python -m benchmarks.constraints
 	$(BIN)/python -m benchmarks.label_scores
+	$(BIN)/python -m benchmarks.training_speed
+	$(BIN)/python -m benchmarks.evaluation_speed
 	$(BIN)/python -m benchmarks.lisa

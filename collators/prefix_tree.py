@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 IGNORE = -100
 NONE = -1  # padding is in no tree
@@ -151,3 +152,14 @@ def additive_mask(trees: torch.Tensor, branches: torch.Tensor) -> torch.Tensor:
     seen = before & own & (trees[:, None, :] == trees[:, :, None]) & ~padding[:, :, None]
     seen[:, :, 0] |= padding
     return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)[:, None]
+
+
+def padded(tensors: Sequence[torch.Tensor], value: int, side: str = "right") -> torch.Tensor:
+    """`[B, S]` of several `[S]`."""
+    return pad_sequence(list(tensors), batch_first=True, padding_value=value, padding_side=side)
+
+
+def padded_positions(positions: Sequence[torch.Tensor], side: str = "right") -> torch.Tensor:
+    """`[3, B, S]` of several `[3, S]`; `[B, S]` of several `[1, S]`."""
+    stacked = padded([one.T for one in positions], 0, side).permute(2, 0, 1).contiguous()
+    return stacked if len(stacked) > 1 else stacked[0]

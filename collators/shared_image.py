@@ -2,13 +2,11 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, LlavaProcessor, ProcessorMixin, Qwen2_5_VLProcessor, Qwen2VLProcessor
 
 from collators.chat import ChatCollator
@@ -21,6 +19,8 @@ from collators.prefix_tree import (
     additive_mask,
     grow,
     pack,
+    padded,
+    padded_positions,
     rope_positions,
     shared_length,
     split,
@@ -116,6 +116,7 @@ class SharedImageCollator:
     def __post_init__(self):
         if not isinstance(self.processor, KNOWN):
             raise ValueError(f"{type(self.processor).__name__}: its positions are not known here, use ChatCollator")
+        self.padding = self.processor.tokenizer.pad_token_id
         self.chat = ChatCollator(
             self.processor, max_length=self.max_length, prompt_only=self.prompt_only, chat_template=self.chat_template
         )
@@ -168,16 +169,14 @@ class SharedImageCollator:
 
     def _batch(self, trees: list[PrefixTree]) -> BatchFeature:
         packs = pack(trees, self.pack_to)
-        joined = [[torch.cat(parts, dim=-1) for parts in zip(*map(_parts, one), strict=True)] for one in packs]
-        ids, labels, positions, branches = zip(*joined, strict=True)
-        numbers = [
-            torch.arange(len(one)).repeat_interleave(torch.tensor([len(tree) for tree in one])) for one in packs
-        ]
+        numbers = [torch.arange(len(one)).repeat_interleave(torch.tensor([*map(len, one)])) for one in packs]
+        branches = [torch.cat([tree.branches for tree in one]) for one in packs]
+        positions = [torch.cat([tree.position_ids for tree in one], dim=1) for one in packs]
         batch = {
-            "input_ids": _padded(ids, self.chat.tokenizer.pad_token_id),
-            "labels": _padded(labels, IGNORE),
-            "position_ids": _padded_positions(positions),
-            "attention_mask": additive_mask(_padded(numbers, NONE), _padded(branches, NONE)),
+            "input_ids": padded([torch.cat([tree.input_ids for tree in one]) for one in packs], self.padding),
+            "labels": padded([torch.cat([tree.labels for tree in one]) for one in packs], IGNORE),
+            "position_ids": padded_positions(positions),
+            "attention_mask": additive_mask(padded(numbers, NONE), padded(branches, NONE)),
         }
         if not (batch["labels"] != IGNORE).any():
             raise ValueError("no token of this batch would be trained: its rows have no answer")
@@ -197,24 +196,10 @@ class SharedImageCollator:
         """Parts of prompts, padded on the left."""
         ids, positions = zip(*parts, strict=True)
         return {
-            "input_ids": _padded(ids, self.chat.tokenizer.pad_token_id, "left"),
-            "attention_mask": _padded([torch.ones_like(one) for one in ids], 0, "left"),
-            "position_ids": _padded_positions(positions, "left"),
+            "input_ids": padded(ids, self.padding, "left"),
+            "attention_mask": padded([torch.ones_like(one) for one in ids], 0, "left"),
+            "position_ids": padded_positions(positions, "left"),
         }
-
-
-def _padded(tensors: Sequence[torch.Tensor], value: int, side: str = "right") -> torch.Tensor:
-    return pad_sequence(list(tensors), True, value, padding_side=side)
-
-
-def _padded_positions(positions: Sequence[torch.Tensor], side: str = "right") -> torch.Tensor:
-    """`[3, B, S]` of several `[3, S]`; `[B, S]` of several `[1, S]`."""
-    padded = _padded([one.T for one in positions], 0, side).permute(2, 0, 1).contiguous()
-    return padded if len(padded) > 1 else padded[0]
-
-
-def _parts(tree: PrefixTree) -> tuple[torch.Tensor, ...]:
-    return tree.input_ids, tree.labels, tree.position_ids, tree.branches
 
 
 def _images(trees: list[PrefixTree]) -> dict[str, torch.Tensor]:
