@@ -1,4 +1,4 @@
-"""Rows to answer -> batches of those about one image, the longest first, and each image decoded once."""
+"""Rows to answer -> batches of those about one image, the longest first, each image in them decoded once."""
 
 from collections import defaultdict
 from collections.abc import Container, Sequence
@@ -50,7 +50,7 @@ def _tokens(row: Row) -> float:
 
 
 class EachImageOnce(Dataset):
-    """Rows of a `datasets.Dataset`; those of a batch with the same `image_id` share images that are decoded once."""
+    """Rows of a `datasets.Dataset`; those of a batch with the same file, or the same bytes, share a decoded image."""
 
     def __init__(self, rows: datasets.Dataset):
         self.columns = [name for name in ("image", "images") if name in rows.column_names]
@@ -67,21 +67,22 @@ class EachImageOnce(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[Row]:
-        seen: dict[Any, Row] = {}
+        seen: dict[tuple, Any] = {}
         rows = self.rows.__getitems__(indices)
-        for i, row in enumerate(rows):
-            image_id = row.get("image_id")
-            key = ("row", i) if image_id is None else ("image", image_id)
-            if key not in seen:
-                seen[key] = {name: _decoded(row[name]) for name in self.columns}
-            row |= seen[key]
+        for row in rows:
+            row |= {name: _decoded(row[name], seen) for name in self.columns}
         return rows
 
 
-def _decoded(image: Any) -> Any:
+def _decoded(image: Any, seen: dict[tuple, Any]) -> Any:
     if isinstance(image, list):
-        return [_decoded(one) for one in image]
-    return image if image is None else datasets.Image().decode_example(image)
+        return [_decoded(one, seen) for one in image]
+    if image is None:
+        return None
+    key = (image["path"], image["bytes"])
+    if key not in seen:
+        seen[key] = datasets.Image().decode_example(image)
+    return seen[key]
 
 
 def each_image_once(rows: Rows) -> Any:
