@@ -39,10 +39,10 @@ def group_by_image(
 ) -> "Dataset":
     """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
 
-    A row without `image_id` stays by itself. More than `max_conversations`, or more than about `max_tokens` of text
-    (at four characters a token, without the image), go to several rows; which conversations come together, and the
-    order of rows, is drawn by `seed`. No image is decoded. `SharedImageCollator` reads such rows, and so do
-    the collators of BLIP-2, LISA and SurgViVQA.
+    Rows with the same `image_id` have to have the same images; one without stays by itself. More than
+    `max_conversations`, or more than about `max_tokens` of text (at four characters a token, without the image), go to
+    several rows; which conversations come together, and the order of rows, is drawn by `seed`. No image is decoded.
+    `SharedImageCollator` reads such rows, and so do the collators of BLIP-2, LISA and SurgViVQA.
     """
     from datasets import Dataset, concatenate_datasets  # a collator alone should not bring it along
 
