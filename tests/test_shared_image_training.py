@@ -99,7 +99,7 @@ def test_attention_called_eager_gives_the_same_step(folder, tmp_path):
 
 @qwen2_vl
 def test_a_model_in_sixteen_bits_is_given_booleans_and_learns_about_the_same(folder, tmp_path):
-    """On a CPU it would take the floats of the collator, too; a GPU refuses them."""
+    """On a CPU it would take the floats of the collator, too; on a GPU that is not known here."""
     processor, losses, given = AutoProcessor.from_pretrained(folder), [], []
     for dtype in (torch.bfloat16, torch.float32):
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
