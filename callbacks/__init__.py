@@ -3,6 +3,7 @@
 from callbacks.generation_eval import GenerationEvalCallback, IoUCallback, MaskIoUCallback, TypeAccuracyCallback
 from callbacks.grad_norm import GradNormCallback
 from callbacks.label_audit import LabelAuditCallback
+from callbacks.preflight import PreflightCallback
 from callbacks.report import ReportCallback
 from callbacks.shared_image import SharedImageCallback
 
@@ -12,6 +13,7 @@ __all__ = [
     "IoUCallback",
     "LabelAuditCallback",
     "MaskIoUCallback",
+    "PreflightCallback",
     "ReportCallback",
     "SharedImageCallback",
     "TypeAccuracyCallback",

@@ -44,18 +44,15 @@ class GradNormCallback(TrainerCallback):
 
     def __init__(self, trainer: Trainer, groups: Mapping[str, str] | None = None):
         self.trainer = trainer
-        self.patterns = {name: re.compile(pattern) for name, pattern in (groups or GROUPS).items()}
+        self.patterns = groups or GROUPS
         self.logged = self.clipped = 0
         self.quiet: dict[str, int] = {}
         self._squares: dict[str, torch.Tensor] | None = None
         self._without_gradient = 0
 
     def on_train_begin(self, args, state, control, model, **kwargs):
-        self.parameters: dict[str, list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                group = next((group for group, pattern in self.patterns.items() if pattern.search(name)), "other")
-                self.parameters.setdefault(group, []).append(parameter)
+        groups = parameters_by_group(model, self.patterns)
+        self.parameters = {group: list(parameters.values()) for group, parameters in groups.items()}
         self.is_deepspeed = self.trainer.is_deepspeed_enabled
         if self.is_deepspeed:
             self._measure_before(self.trainer.model_wrapped.optimizer, args, state)
@@ -123,3 +120,13 @@ class GradNormCallback(TrainerCallback):
             self.quiet[group] = self.quiet.get(group, 0) + 1 if norm == 0 else 0
             if self.quiet[group] == QUIET_STEPS:
                 logger.warning("the gradient of %r has been zero at %d logged steps in a row", group, QUIET_STEPS)
+
+
+def parameters_by_group(model: nn.Module, groups: Mapping[str, str]) -> dict[str, dict[str, nn.Parameter]]:
+    """Group -> its parameters that train, by name; "other" are those that no pattern of `groups` is found in."""
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            group = next((group for group, pattern in groups.items() if re.search(pattern, name)), "other")
+            found.setdefault(group, {})[name] = parameter
+    return found

@@ -1,9 +1,11 @@
 """Show what a run will train on, and refuse to start when it would train on the wrong thing."""
 
+from collections.abc import Callable
 from itertools import islice
 
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from transformers.trainer_utils import RemoveColumnsCollator
 
 GREEN, DIM, RESET = "\033[32m", "\033[2m", "\033[0m"
@@ -27,14 +29,11 @@ class LabelAuditCallback(TrainerCallback):
         self.end_tokens = end_tokens
 
     def on_train_begin(self, args, state, control, train_dataloader, processing_class, **kwargs):
-        self.collator = train_dataloader.collate_fn
-        if isinstance(self.collator, RemoveColumnsCollator):
-            self.collator = self.collator.data_collator
+        self.collator = collator_of(train_dataloader)
         processor = getattr(self.collator, "processor", processing_class)  # a plain function has none
         tokenizer = processor.tokenizer
         ends = tokenizer.convert_tokens_to_ids(self.end_tokens or [tokenizer.eos_token])
-        image_token = getattr(processor, "image_token", None)  # none where the image is not among the tokens
-        image_id = NONE if image_token is None else tokenizer.convert_tokens_to_ids(str(image_token))
+        image_id = image_token_id(processor)
         questions = getattr(processor, "question_tokenizer", tokenizer)
         for i, row in enumerate(islice(train_dataloader.dataset, self.rows)):
             batch = self.collator([row])
@@ -63,6 +62,18 @@ class LabelAuditCallback(TrainerCallback):
                 text += f"{colour}{tokenizer.decode(span[span != image_id])}{RESET}"
                 start = end
         return f"--- row {name}: {n_images} image tokens\n{text}"
+
+
+def collator_of(dataloader: DataLoader) -> Callable:
+    """The collator that a Trainer was given, without what it wraps around it."""
+    collate = dataloader.collate_fn
+    return collate.data_collator if isinstance(collate, RemoveColumnsCollator) else collate
+
+
+def image_token_id(processor: ProcessorMixin) -> int:
+    """The id of the image's token; -1, which is no token's, where the image is not among the tokens."""
+    image_token = getattr(processor, "image_token", None)
+    return NONE if image_token is None else processor.tokenizer.convert_tokens_to_ids(str(image_token))
 
 
 def check_labels(

@@ -2,16 +2,18 @@
 
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
+from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import TrlParser
 
 from callbacks.generation_eval import GenerationEvalCallback
 from callbacks.grad_norm import GradNormCallback
 from callbacks.label_audit import LabelAuditCallback
+from callbacks.model_checks import Expected
+from callbacks.preflight import PreflightCallback, PreflightDone, PreflightError
 from callbacks.report import ReportCallback
 from callbacks.shared_image import SharedImageCallback
 from eval.record import RunRecord
@@ -29,7 +31,9 @@ def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tup
         sys.exit(f"error: {error}")
     try:
         main(*parsed)
-    except refusals as error:
+    except PreflightDone:
+        pass
+    except (PreflightError, *refusals) as error:
         sys.exit(f"error: {error}")
     leave_processes()
 
@@ -46,15 +50,30 @@ def leave_processes() -> None:
 
 
 def train_watched(
-    trainer: Trainer, record: RunRecord, rows: Any, limit: int | None = None, *more: TrainerCallback
+    trainer: Trainer,
+    record: RunRecord,
+    parts: Mapping[str, Dataset],
+    expected: Expected,
+    limit: int | None = None,
+    *more: TrainerCallback,
 ) -> tuple[PreTrainedModel, list[dict]]:
-    """Train with labels audited, gradients measured and answers scored, to `limit` of the validation `rows`; save.
+    """Look at all that can be known before, then train with gradients measured and answers scored; save.
 
-    Callbacks in `more` come last, so that they see the score. Returns the trained model (the best one, if the
-    arguments say so) and the log.
+    Args:
+        parts: "train", "validation" and "test" rows, a question each; `limit` of "validation" are scored on the way.
+        expected: what the recipe states about its training.
+        more: callbacks that come last, so that they see the score.
+
+    Returns the trained model (the best one, if the arguments say so) and the log. With `max_steps` 0 nothing is
+    trained: raises `PreflightDone` after the preflight of a run of the recipe's own length.
     """
-    watch = GenerationEvalCallback(trainer, rows, record.evaluation, limit)
-    watching = (LabelAuditCallback(), GradNormCallback(trainer), SharedImageCallback(trainer))
+    only_looking = trainer.args.max_steps == 0
+    if only_looking:
+        trainer.args.max_steps = type(trainer.args).max_steps
+    watch = GenerationEvalCallback(trainer, parts["validation"], record.evaluation, limit)
+    preflight = PreflightCallback(trainer, parts, record.evaluation, expected, record.rejected, only_looking)
+    record.checks = preflight.checks
+    watching = (LabelAuditCallback(), GradNormCallback(trainer), SharedImageCallback(trainer), preflight)
     for callback in (*watching, watch, ReportCallback(record, watch), *more):
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)

@@ -25,6 +25,7 @@ class SharedImageCallback(TrainerCallback):
         self.trainer = trainer
         self.tokens = torch.zeros((), dtype=torch.long, device=trainer.args.device)
         self.has_masks, self.questions_per_row = False, 1.0
+        self.counting = False  # from the first epoch on: what others pass through the model before is no training
         trainer.model.register_forward_pre_hook(self._look, with_kwargs=True)
 
     def _look(self, model, arguments, inputs):
@@ -38,7 +39,7 @@ class SharedImageCallback(TrainerCallback):
                 'load the model with "sdpa", or train on rows of one question each'
             )
         seen = mask if mask.dtype == torch.bool else mask == 0  # another Trainer's callback on the same model was here
-        if model.training:
+        if model.training and self.counting:
             self.has_masks = True
             self.tokens += seen.diagonal(dim1=-2, dim2=-1).sum()
         return (arguments, {**inputs, "attention_mask": seen}) if attention == "sdpa" else None
@@ -47,6 +48,12 @@ class SharedImageCallback(TrainerCallback):
         handler = self.trainer.callback_handler
         handler.callbacks = [self, *(other for other in handler.callbacks if other is not self)]  # before all trackers
         self.questions_per_row = _questions_per_row(train_dataloader.dataset)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.counting = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.counting = False
 
     def on_log(self, args, state, control, logs, **kwargs):
         right = {}

@@ -1,5 +1,6 @@
 """Pictures as people see them: which ones can be used, and how they are opened."""
 
+import base64
 import io
 import os
 from collections.abc import Callable
@@ -7,11 +8,15 @@ from functools import lru_cache
 from os import PathLike
 from typing import Any
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+import imagehash
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from transformers.image_utils import load_image
 
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's resizing refuses more
 ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations exchange width and height
+HASH_SIDE, COLOUR_SIDE = 16, 4  # of a picture's hash in bits, and of its colours in pixels
+HASHED = 128  # pixels a side from which a picture is hashed, at least
 
 
 class BadRow(ValueError):
@@ -19,35 +24,52 @@ class BadRow(ValueError):
 
 
 def check_image(image: dict[str, Any] | None) -> list[int]:
-    """Decode `{"bytes", "path"}` at the lowest scale; return `[width, height]` in pixels as displayed.
+    """`look_at` an image for its size alone."""
+    return look_at(image)[0]
 
-    Raises `BadRow` for an image that is missing, empty, truncated, no image, too large to be honest, or a sliver.
+
+def look_at(image: dict[str, Any] | None) -> tuple[list[int], str]:
+    """Decode `{"bytes", "path"}` once, at a low scale: `[width, height]` in pixels as displayed, and its hash.
+
+    The hash is for `eval.near_duplicates`: 256 bits of a perceptual hash (imagehash's `phash`) and 4×4 RGB colours, in
+    base64. Raises `BadRow` for an image that is missing, empty, truncated, no image, too large to be honest, or a
+    sliver.
     """
     if not image or (image.get("bytes") is None and not image.get("path")):
         raise BadRow("no image, or one outside the dataset's folder")
     if image.get("bytes") is not None:
-        return _check(io.BytesIO(image["bytes"]))
-    if not os.path.isfile(image["path"]):
+        size, hashed = _look_at_bytes(image["bytes"], Image.MAX_IMAGE_PIXELS)
+    elif not os.path.isfile(image["path"]):
         raise BadRow(f"image file is missing: {os.path.basename(image['path'])}")
-    status = os.stat(image["path"])
-    return list(_check_file(image["path"], status.st_size, status.st_mtime_ns))
+    else:
+        status = os.stat(image["path"])
+        size, hashed = _look_at_file(image["path"], status.st_size, status.st_mtime_ns, Image.MAX_IMAGE_PIXELS)
+    return list(size), hashed
+
+
+# An image's rows follow on each other, dozens of questions about it: it is decoded once.
 
 
 @lru_cache(maxsize=256)
-def _check_file(path: str, size: int, changed: int) -> list[int]:
-    """A file's rows follow on each other, dozens of questions about one image: it is decoded once."""
-    return _check(path)
+def _look_at_file(path: str, size: int, changed: int, limit: int | None) -> tuple[tuple[int, int], str]:
+    return _look(path, limit)
 
 
-def _check(source: io.BytesIO | str) -> list[int]:
+@lru_cache(maxsize=16)
+def _look_at_bytes(data: bytes, limit: int | None) -> tuple[tuple[int, int], str]:
+    return _look(io.BytesIO(data), limit)
+
+
+def _look(source: io.BytesIO | str, limit: int | None) -> tuple[tuple[int, int], str]:
     try:
         with Image.open(source) as picture:
             width, height = picture.size
-            if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-                raise BadRow(f"image of {width}×{height} pixels is larger than {Image.MAX_IMAGE_PIXELS}")
+            if limit and width * height > limit:
+                raise BadRow(f"image of {width}×{height} pixels is larger than {limit}")
             if isinstance(picture, ImageFile.ImageFile):  # a JPEG is read to its end, at an eighth of its size
-                picture.draft(None, (max(width // 8, 1), max(height // 8, 1)))
+                picture.draft(None, (max(width // 8, HASHED), max(height // 8, HASHED)))
             picture.load()
+            hashed = _hash(picture)
             # Only now: a TIFF turns itself while loading, and its tag is gone.
             if picture.getexif().get(ORIENTATION) in ROTATED:
                 width, height = height, width
@@ -57,7 +79,15 @@ def _check(source: io.BytesIO | str) -> list[int]:
         raise BadRow(f"image cannot be read: {_without_path(error)}") from error
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise BadRow(f"image of {width}×{height} pixels is more than {MAX_ASPECT_RATIO} times longer than wide")
-    return [width, height]
+    return (width, height), hashed
+
+
+def _hash(picture: Image.Image) -> str:
+    """A picture's hash, whatever its format, size and quality, and whether it or its EXIF tag was turned."""
+    upright = ImageOps.exif_transpose(picture).convert("RGB")
+    bits = imagehash.phash(upright, hash_size=HASH_SIDE).hash
+    colours = upright.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX).tobytes()
+    return base64.b64encode(np.packbits(bits).tobytes() + colours).decode()
 
 
 def _without_path(error: BaseException) -> str:

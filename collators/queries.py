@@ -1,11 +1,9 @@
-"""Images with several queries each -> a row per query; rows asked the wrong one, or shown nothing."""
+"""Images with several queries each -> a row per query; rows asked the wrong one."""
 
-import io
 import random
 from collections import Counter
 
-import PIL.Image
-from datasets import Dataset, Features, Image, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 
 
 def one_per_query(images: Dataset) -> Dataset:
@@ -30,12 +28,3 @@ def with_questions_shuffled(rows: Dataset, seed: int) -> Dataset:
     other = {i: order[(place + shift) % len(order)] for place, i in enumerate(order)}
     asked = rows.select_columns(["question", "messages"]).select([other[i] for i in range(len(rows))])
     return concatenate_datasets([rows.remove_columns(["question", "messages"]), asked], axis=1)
-
-
-def with_blank_images(rows: Dataset) -> Dataset:
-    """Each row with a grey image or video: what is then right, the question alone told."""
-    grey = io.BytesIO()
-    PIL.Image.new("RGB", (64, 64), "grey").save(grey, format="PNG")
-    blank = {"image": [{"bytes": grey.getvalue(), "path": None}] * len(rows)}
-    others = rows.remove_columns([name for name in ("image", "images", "frames") if name in rows.column_names])
-    return concatenate_datasets([others, Dataset.from_dict(blank, features=Features({"image": Image()}))], axis=1)

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 from accelerate import PartialState
 
-from collators.images import BadRow, check_image
+from collators.images import BadRow, look_at
 
 Row = dict[str, Any]
 # What an adapter or json may raise over a row: `None.strip()` and `int(inf)` are as much the row's fault as a BadRow.
@@ -72,7 +72,8 @@ def usable_rows(
 
     `adapt` gets the row with its `image` undecoded and `image_size`, `[width, height]` in pixels as displayed (EXIF
     rotation applied); it returns the new row with at least `id` and raises `BadRow` (or another of `UNUSABLE`) for
-    one it cannot use. The image column is carried over untouched and decoded when a row is read.
+    one it cannot use. The image column is carried over untouched and decoded when a row is read; `image_hash` is what
+    `collators.images.look_at` found.
     Refused rows are `{split, id, reason}`, also written to `rejected.jsonl` in `output_dir`, one a line.
 
     Raises `DataError` if no row is usable, or if more than `max_rejected` of them (a share, 0–1) are not.
@@ -134,7 +135,8 @@ def _check(
 def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
     row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
     try:
-        adapted = adapt({**row, "image_size": check_image(row["image"])})
+        size, image_hash = look_at(row["image"])
+        adapted = {**adapt({**row, "image_size": size}), "image_hash": image_hash}
         text, reason = json.dumps({key: value for key, value in adapted.items() if key != "image"}), ""
     except BadRow as error:
         text, reason = "null", str(error) or "refused without a reason"

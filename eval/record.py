@@ -15,6 +15,8 @@ from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.image_utils import load_image
 
+from eval.blank_images import check_looking
+from eval.checks import Check, save_checks
 from eval.confusion import Confusion, confusion
 from eval.evaluation import Evaluation, text_of
 from eval.gallery import GalleryItem, best_and_worst
@@ -73,6 +75,7 @@ class RunRecord:
         run: from `describe_run`.
         evaluation: what the run is evaluated by.
         rejected: the rows refused at load, `{split, id, reason}`.
+        checks: what was looked at before training, and after it.
     """
 
     output_dir: str
@@ -81,6 +84,7 @@ class RunRecord:
     run: dict[str, Any]
     published: Published | None = None
     rejected: list[Row] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
     def write(
         self,
@@ -100,6 +104,7 @@ class RunRecord:
         run |= {"samples_per_second": speed[-1]} if speed else {}
         _write(folder / "run.json", json.dumps(run, indent=2, ensure_ascii=False, default=str))
         _write(folder / "results.json", json.dumps(results, indent=2))
+        save_checks(folder, self.checks)
         lines = [{"split": split, **row} for split, answered in predictions.items() for row in answered]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         _write(folder / "predictions.jsonl", text)
@@ -123,16 +128,23 @@ class RunRecord:
         )
 
     def conclude(self, model: PreTrainedModel, rows: dict[str, Any], log_history: list[dict[str, float]]) -> None:
-        """Evaluate `rows` (split -> rows) on every process, write everything for good and say where it is."""
+        """Evaluate `rows` (split -> rows) on every process, write everything for good and say where it is.
+
+        The last split is asked again with blank images.
+        """
         answered = {split: self.evaluation(model, part, compare=True) for split, part in rows.items()}
         results = {split: metrics for split, (metrics, _) in answered.items()}
         predictions = {split: predicted for split, (_, predicted) in answered.items()}
+        if rows:
+            split = next(reversed(rows))
+            self.checks.append(check_looking(self.evaluation, model, rows[split], predictions[split]))
         report = self.write(log_history, results, predictions, rows, finished=True)
         if report is not None:
             for split, metrics in results.items():
                 print(f"{split}: {self._line(metrics, self.evaluation.headline)}")
                 for group in self.evaluation.groups:
                     print(f"  {group}: {self._line(metrics, f'{self.evaluation.headline}_{group}')}")
+            print(*self.checks[-1:])
             print(f"report: {report}")
 
     @staticmethod

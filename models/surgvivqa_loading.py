@@ -112,15 +112,6 @@ def _base(
     return network, SurgViVqaProcessor.compose(config, tokenizer, AutoTokenizer.from_pretrained(text_name))
 
 
-def trainable_share(network: nn.Module) -> str:
-    """How many parameters train, for people; those that are shared count once."""
-    counts = {True: 0, False: 0}
-    for parameter in network.parameters():
-        counts[parameter.requires_grad] += parameter.numel()
-    share = counts[True] / sum(counts.values())
-    return f"{counts[True]:,} of {sum(counts.values()):,} parameters train ({share:.2%})"
-
-
 def train_parts(
     network: SurgViVqaForConditionalGeneration | PeftModel, parts: Sequence[str], adapter: PeftConfig | None
 ) -> SurgViVqaForConditionalGeneration | PeftModel:

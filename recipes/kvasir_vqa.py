@@ -28,6 +28,7 @@ from datasets import Dataset
 from PIL import Image
 from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_config
 
+from callbacks.model_checks import Expected
 from callbacks.run import launch, train_watched
 from collators import ChatCollator, SharedImageCollator, group_by_image
 from collators.fit import set_pixel_budget
@@ -45,6 +46,7 @@ from models.settings import RunSettings
 
 SYSTEM = "You are a surgical VQA assistant. Answer with a single word/number when possible."
 COLUMNS = ("image", "question", "answer", "img_id")
+TRAINABLE_SHARE = 0.0048  # 40,370,176 of 8.33 billion parameters, with LoRA on the 7B model
 LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 TYPES_FILE = "question_types.json"
 PUBLISHED = Published(
@@ -185,6 +187,12 @@ def evaluation(data: Data, network, processor, majority: TypedMajority | None = 
     return typed_evaluation(collator(data, processor, prompt_only=True), data.max_new_tokens, majority, data.constrain)
 
 
+def expected(model: Model) -> Expected:
+    """What trains: LoRA alone, unless that is off."""
+    own = model.use_peft and model.model_name_or_path == Model.model_name_or_path
+    return Expected(trains="lora_" if model.use_peft else "", share=TRAINABLE_SHARE if own else None)
+
+
 def main(data: Data, training: Training, model: Model) -> None:
     raw = read(data)
     types = QuestionTypes.infer(raw["train"]["question"], raw["train"]["answer"])
@@ -229,7 +237,9 @@ def main(data: Data, training: Training, model: Model) -> None:
         )
         trainable_in_float32(trainer.model)
         trainer.model_accepts_loss_kwargs = True  # TRL divides by the step's tokens; Qwen2.5-VL says it cannot
-        network, log_history = train_watched(trainer, record, watched)
+        network, log_history = train_watched(
+            trainer, record, {"train": train, "validation": watched, "test": test}, expected(model)
+        )
 
     record.conclude(network, {"validation": validation, "test": test} if training.do_predict else {}, log_history)
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from PIL import Image
 from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_config
 
+from callbacks.model_checks import Expected
 from callbacks.run import launch, train_watched
 from collators import ChatCollator
 from collators.fit import set_pixel_budget
@@ -49,6 +50,7 @@ Avoid additional explanation unless absolutely necessary."""
 QUESTION = "Detect the bounding box of the nutrition table."
 COLUMNS = ("image_id", "image", "objects")
 LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+TRAINABLE_SHARE = {"language": 0.0191, "vision": 0.0815, "joint": 0.0239, "all": 1}  # of the 7B model
 VISION = r".*visual\.blocks.*\.(qkv|attn\.proj|fc1|fc2)"
 PUBLISHED = Published(
     metric_names=["iou_first", "accuracy_50", "accuracy_70"],
@@ -186,6 +188,13 @@ def evaluation(data: Data, network, processor, baseline: Box | None = None) -> E
     )
 
 
+def expected(model: Model) -> Expected:
+    """What `--tune` names, and how much that is of the recipe's own model."""
+    own = model.model_name_or_path == Model.model_name_or_path
+    trains = {"vision": "visual", "all": ""}.get(model.tune, "lora_")
+    return Expected(trains, TRAINABLE_SHARE[model.tune] if own else None)
+
+
 def main(data: Data, training: Training, model: Model) -> None:
     raw = {
         split: load_split(data.dataset_name, data.dataset_config, split, COLUMNS)
@@ -224,7 +233,13 @@ def main(data: Data, training: Training, model: Model) -> None:
         )
         trainable_in_float32(trainer.model)
         trainer.model_accepts_loss_kwargs = True  # TRL divides by the step's tokens; Qwen2.5-VL says it cannot
-        network, log_history = train_watched(trainer, record, validation, data.eval_rows)
+        network, log_history = train_watched(
+            trainer,
+            record,
+            {"train": train, "validation": validation, "test": test},
+            expected(model),
+            data.eval_rows,
+        )
 
     record.conclude(network, {"validation": validation, "test": test} if training.do_predict else {}, log_history)
 

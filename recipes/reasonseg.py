@@ -22,6 +22,7 @@ a labelme-like JSON of the same name; a `kind` in it, beside `text`, groups the 
 """
 
 import hashlib
+import math
 import random
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +34,7 @@ from PIL import Image
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config
 
+from callbacks.model_checks import Expected
 from callbacks.run import launch, train_watched
 from collators import SegmentationCollator, group_by_image
 from collators.masks import load_annotated_folder, parse_annotation, picture_mask, polygon_mask
@@ -57,6 +59,7 @@ PHRASES = [
     "Can you segment the {} in this image?",
     "Please segment the {} in this image.",
 ]
+TRAINABLE_SHARE = 0.0360  # of LLaVA-1.5-7B and SAM-huge, most of it embeddings and output head
 ANSWERS = ["It is [SEG].", "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG]."]
 PUBLISHED = Published(
     metric_names=["giou", "ciou"],
@@ -213,6 +216,17 @@ def evaluation(
     return mask_evaluation(collator, data.max_new_tokens, constant, kinds)
 
 
+def expected(model: Model, network) -> Expected:
+    """LoRA and what trains whole, or everything; an untrained model guesses tokens, and each pixel by a coin."""
+    own = model.model_name_or_path == Model.model_name_or_path and model.sam_name_or_path == Model.sam_name_or_path
+    vocabulary = network.get_output_embeddings().out_features
+    return Expected(
+        trains="|".join(["lora_", *WHOLE]) if model.tune == "lisa" else "",
+        share=TRAINABLE_SHARE if own and model.tune == "lisa" else None,
+        first_loss=model.ce_weight * math.log(vocabulary) + model.bce_weight * math.log(2) + model.dice_weight,
+    )
+
+
 def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
     raw = read(data, training.do_train)
@@ -250,7 +264,14 @@ def main(data: Data, training: Training, model: Model) -> None:
             processing_class=processor,
         )
         stopping = [EarlyStoppingCallback(training.patience)] if training.eval_strategy != "no" else []
-        network, log_history = train_watched(trainer, record, validation, data.eval_rows, *stopping)
+        network, log_history = train_watched(
+            trainer,
+            record,
+            {"train": train, "validation": validation, "test": test},
+            expected(model, network),
+            data.eval_rows,
+            *stopping,
+        )
 
     answered = {}
     if training.do_predict:

@@ -33,10 +33,10 @@ from PIL import Image
 from transformers import TrainingArguments, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config
 
-from callbacks.preflight import PreflightError, preflight
+from callbacks.model_checks import Expected
 from callbacks.run import launch, train_watched
 from collators import VideoCollator, group_by_image
-from collators.queries import one_per_query, with_blank_images
+from collators.queries import one_per_query
 from collators.real_colon import by_video, load_real_colon, read_real_colon
 from collators.rows import BadRow, DataError, usable_rows
 from collators.video_questions import check_clip, clip_of, load_question_folder, read_line, read_videos
@@ -50,9 +50,10 @@ from models.checkpoints import CheckpointError
 from models.composed import ComposedTrainer
 from models.precision import launched_dtype
 from models.settings import RunSettings
-from models.surgvivqa_loading import ATTENTION_AND_MLP, load_surgvivqa, train_parts, trainable_share
+from models.surgvivqa_loading import ATTENTION_AND_MLP, load_surgvivqa, train_parts
 
 PROMPT = "Question: {}\nAnswer:"
+TRAINABLE_SHARE = 0.0023  # 811,008 parameters, with LoRA
 PROMPT_WITH_CANDIDATES = "Question: {}\nCandidates: {}\nAnswer:"
 LABELS = """0 1 10 2 3 4 5 6 7 8 9 False True abdominal_wall_cavity adhesion anatomy aspirate bipolar blood_vessel blue
 brown clip clipper coagulate cut cystic_artery cystic_duct cystic_pedicle cystic_plate dissect fluid gallbladder grasp
@@ -113,7 +114,7 @@ class Data(ScriptArguments):
 @dataclass
 class Training(RunSettings, TrainingArguments):
     output_dir: str = "outputs/ssg_vqa"
-    max_steps: int = field(default=30000, metadata={"help": "0: only look at data and model, and end"})
+    max_steps: int = 30000
     per_device_train_batch_size: int = 8
     per_device_eval_batch_size: int = 64
     learning_rate: float = 5e-4
@@ -189,16 +190,20 @@ def to_question(data: Data, folder: Path, image: Image.Image, question: str) -> 
     return {"id": "", "image": image, "question": question, "prompt": prompt(question, data.candidates)}
 
 
+def trained_whole(model: Model) -> list[str]:
+    """The parts that the flags name."""
+    flags = {"video": model.train_videomae, "text_encoder": model.train_blip, "decoder": model.train_gpt2}
+    return [part for part, trains in flags.items() if trains]
+
+
 def load(data: Data, model: Model, training: bool = False):
     """Model and processor; to train, LoRA on GPT-2, and whole what the flags name."""
     network, processor = load_surgvivqa(
         model, model.video_name_or_path, model.text_name_or_path, model.num_frames, to_train=training
     )
     if training:
-        flags = {"video": model.train_videomae, "text_encoder": model.train_blip, "decoder": model.train_gpt2}
         model.use_peft = not model.train_gpt2
-        network = train_parts(network, [part for part, trains in flags.items() if trains], get_peft_config(model))
-        print(trainable_share(network))
+        network = train_parts(network, trained_whole(model), get_peft_config(model))
     return network, processor
 
 
@@ -210,6 +215,13 @@ def evaluation(data: Data, network, processor, majority=None, groups: tuple[str,
     longest = max(data.max_new_tokens, tree.sequences.shape[1])
     choose = partial(choose_label, labels=tree, mean=data.score == "mean")
     return closed_set_evaluation(collator, longest, LABELS, choose, majority, groups)
+
+
+def expected(model: Model) -> Expected:
+    """LoRA on GPT-2, or all of it, and what the flags name."""
+    parts = [rf"(^|\.){part}\." for part in trained_whole(model)]
+    own = model.model_name_or_path == Model.model_name_or_path and not parts
+    return Expected("|".join(["lora_", *parts]), TRAINABLE_SHARE if own else None)
 
 
 def main(data: Data, training: Training, model: Model) -> None:
@@ -228,8 +240,6 @@ def main(data: Data, training: Training, model: Model) -> None:
     if data.dataset_format == "real_colon" and training.metric_for_best_model == Training.metric_for_best_model:
         training.metric_for_best_model = f"eval_{evaluated.headline}"
     parts = {"train": train, "validation": validation, "test": test}
-    if training.max_steps == 0:
-        return preflight(network, collator, evaluated, parts, refused)
 
     record = RunRecord(
         training.output_dir,
@@ -255,11 +265,10 @@ def main(data: Data, training: Training, model: Model) -> None:
             eval_dataset=watched,
             processing_class=processor,
         )
-        network, log_history = train_watched(trainer, record, watched)
+        network, log_history = train_watched(trainer, record, parts | {"validation": watched}, expected(model))
 
-    answered = {"test, blank frames": with_blank_images(test), "test": test} if training.do_predict else {}
-    record.conclude(network, answered, log_history)
+    record.conclude(network, {"test": test} if training.do_predict else {}, log_history)
 
 
 if __name__ == "__main__":
-    launch(main, (Data, Training, Model), refusals=(DataError, CheckpointError, PreflightError))
+    launch(main, (Data, Training, Model), refusals=(DataError, CheckpointError))

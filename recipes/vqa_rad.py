@@ -30,6 +30,7 @@ from PIL import ImageOps
 from transformers import Seq2SeqTrainingArguments, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config
 
+from callbacks.model_checks import Expected
 from callbacks.run import launch, train_watched
 from collators import Seq2SeqCollator, group_by_image
 from collators.rows import (
@@ -56,6 +57,7 @@ INSTRUCTIONS = (
 )
 EXEMPLAR = "Given <img>. Q: Can you diagnose a pericardial effusion from this image? (closed domain)\nA: No.\n"
 COLUMNS = ("image", "question", "answer")
+TRAINABLE_SHARE = 0.0012  # 4,718,592 of 3.88 billion parameters, with LoRA
 PUBLISHED = Published(
     metric_names=["bleu1", "token_f1"],
     rows=[
@@ -218,6 +220,12 @@ def evaluation(data: Data, network, processor, majority: MajorityAnswers | None 
     )
 
 
+def expected(model: Model) -> Expected:
+    """What trains: LoRA alone, unless that is off."""
+    own = model.use_peft and model.model_name_or_path == Model.model_name_or_path
+    return Expected(trains="lora_" if model.use_peft else "", share=TRAINABLE_SHARE if own else None)
+
+
 def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
     raw = read(data)
@@ -254,7 +262,13 @@ def main(data: Data, training: Training, model: Model) -> None:
             eval_dataset=validation,
             processing_class=processor,
         )
-        network, log_history = train_watched(trainer, record, validation, data.eval_rows)
+        network, log_history = train_watched(
+            trainer,
+            record,
+            {"train": train, "validation": validation, "test": test},
+            expected(model),
+            data.eval_rows,
+        )
 
     record.conclude(network, {"validation": validation, "test": test} if training.do_predict else {}, log_history)
 

@@ -1,6 +1,7 @@
 """The LISA recipe as a whole, on small checkpoints: it learns, adds up, agrees across processes, fails in one line."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -14,7 +15,9 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 from PIL import ImageDraw
 from pycocotools import mask as coco
+from transformers import AutoConfig
 
+from callbacks.preflight import PreflightDone
 from demo.llava import write_llava
 from demo.sam import write_sam
 from recipes import reasonseg
@@ -185,6 +188,18 @@ def test_an_adapter_is_evaluated_again_to_the_same_masks_on_a_folder_with_a_test
     answered = [[row["prediction"] for row in one["predictions"] if row["split"] == "test"] for one in (first, again)]
     assert answered[0] == answered[1] and len(answered[0]) == 9
     assert again["results"]["test"]["baseline_giou"] > 0
+
+
+def test_preflight_knows_the_recipe_s_own_loss_and_parts(scenes, tmp_path):
+    with pytest.raises(PreflightDone):
+        run(scenes, tmp_path, model={"tune": "lisa"}, max_steps=0)
+    lines = {line["name"]: line for line in json.loads((tmp_path / "preflight.json").read_text())}
+    assert {line["status"] for name, line in lines.items() if name != "images kept apart"} == {"pass"}
+    vocabulary = AutoConfig.from_pretrained(scenes / "model").text_config.vocab_size
+    assert lines["first loss"]["numbers"]["bound"] >= math.log(vocabulary) + 2 * math.log(2) + 0.5
+    assert lines["coordinates"]["found"].startswith("all ") and "5,000 steps" in lines["longest batch"]["found"]
+    assert {"lora_b", "mask_decoder"} <= set(lines["gradients"]["numbers"])
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_training_stops_when_the_score_no_longer_rises(scenes, tmp_path):

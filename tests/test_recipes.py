@@ -13,7 +13,8 @@ from datasets import Dataset
 from PIL import Image, ImageDraw
 from transformers import AutoProcessor
 
-from collators.rows import check_image
+from callbacks.preflight import PreflightDone
+from collators.images import check_image
 from demo.blip2 import write_blip2
 from demo.qwen2_vl import write_qwen2_vl
 from eval.boxes import Qwen2VLBoxes
@@ -160,6 +161,20 @@ def test_eight_rows_are_learnt_by_heart(recipe, overfitted):
     assert learnt["results"]["test"][HEADLINES[recipe]] == pytest.approx(1.0)
     assert all(row["prediction"] == row["reference"] for row in learnt["predictions"])
     assert learnt["results"]["test"]["n"] == (5 if recipe is kvasir_vqa else 8)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_the_preflight_alone_finds_nothing_wrong_and_takes_no_step(recipe, datasets, tmp_path):
+    with pytest.raises(PreflightDone):
+        run(recipe, datasets[recipe], tmp_path, data={"validation_fraction": 0.3}, max_steps=0)
+    lines = {line["name"]: line for line in json.loads((tmp_path / "preflight.json").read_text())}
+    assert lines.pop("images kept apart")["status"] == "warn"  # the same drawings in both parts
+    if recipe is vqa_rad:  # eight rows: an answer held out is not known
+        assert lines.pop("answers known from training")["status"] == "warn"
+    assert {line["status"] for line in lines.values()} == {"pass"}, lines
+    assert {"baselines on test", "labels", "longest batch", "frozen parts", "gradients"} <= set(lines)
+    assert ("coordinates" in lines) == (recipe is nutrition_tables)
+    assert {file.name for file in tmp_path.iterdir()} <= {"preflight.json", "rejected.jsonl", "question_types.json"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)

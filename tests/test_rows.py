@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from collators.rows import BadRow, DataError, check_image, hold_out, inside, load_split, usable_rows
+from collators.images import check_image
+from collators.rows import BadRow, DataError, hold_out, inside, load_split, usable_rows
 from demo.packages import draw_packages
 
 EXIF_ORIENTATION = 0x0112
