@@ -19,14 +19,28 @@ from callbacks.shared_image import SharedImageCallback
 from eval.record import RunRecord
 
 
+class RecipeParser(TrlParser):
+    """TRL's parser, whose `--config` also takes the `run.json` that a run left: the same run again."""
+
+    def set_defaults_with_config(self, **config) -> list[str]:
+        if "arguments" in config:
+            config = {key: value for part in config["arguments"].values() for key, value in part.items()}
+            del config["resume_from_checkpoint"]  # from the beginning
+            config = {
+                key: value for key, value in config.items() if value is not None and not key.endswith("_token")
+            }
+        return super().set_defaults_with_config(**config)
+
+
 def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tuple[type[Exception], ...]) -> None:
-    """Call `main` with the dataclasses `arguments`: their defaults, then `--config file.yaml`, then the command line.
+    """Call `main` with the dataclasses `arguments`: their defaults, then `--config` (a YAML file, or the `run.json`
+    of a run), then the command line.
 
     Args:
         refusals: errors whose message tells the reader what to do; they end the run without a traceback.
     """
     try:
-        parsed = TrlParser(arguments).parse_args_and_config()
+        parsed = RecipeParser(arguments).parse_args_and_config()
     except (ValueError, OSError) as error:  # a misspelt key, no such file
         sys.exit(f"error: {error}")
     try:
