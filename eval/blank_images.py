@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import PIL.Image
-from datasets import Dataset, Features, Image, concatenate_datasets
+from datasets import Dataset, Features, Image
 from transformers import PreTrainedModel
 
 from eval.checks import Check
@@ -21,7 +21,7 @@ def with_blank_images(rows: Dataset) -> Dataset:
     sizes = rows["image_size"] if "image_size" in rows.column_names else [(64, 64)] * len(rows)
     blank = {"image": [{"bytes": _grey(*size), "path": None} for size in sizes]}
     others = rows.remove_columns([name for name in ("image", "images", "frames") if name in rows.column_names])
-    return concatenate_datasets([others, Dataset.from_dict(blank, features=Features({"image": Image()}))], axis=1)
+    return Dataset.from_dict(others.to_dict() | blank, features=Features(others.features | {"image": Image()}))
 
 
 @cache
