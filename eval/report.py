@@ -10,7 +10,7 @@ from typing import Any
 from eval.confusion import Confusion
 from eval.figures import FIGURE_NAMES, draw_figures
 from eval.gallery import GalleryItem, shelves
-from eval.page import PAGES, replace_file
+from eval.page import DATA_PAGE, PAGES, replace_file
 from eval.panels import Log
 from eval.tables import (
     Published,
@@ -48,7 +48,8 @@ def write_report(
     `results` holds per split `n` and, for a metric `m`, also `m_low` and `m_high` (its 95% interval), `baseline_m` and
     `m_n`. `headline` names the metric shown first, and over time as `eval_<headline>`; `also` names those drawn over
     time beside it. Everything may be empty or NaN, as in a run that has just begun; until `run["finished"]` is true
-    the page reloads itself. Files are replaced whole, so that nobody reads half of one.
+    the page reloads itself. Files are replaced whole, so that nobody reads half of one. Where `eval.data_page` has
+    left a page about the data, the report links to it.
 
     With `groups`, in the order to show, the headline is also shown by group: `<headline>_<group>` with the same
     companions and `question_baseline_…`, and where answers were constrained `free_<headline>_<group>` and
@@ -92,6 +93,7 @@ def write_report(
         finished=bool(run.get("finished")),
         step=latest(log_history, "step"),
         epoch=latest(log_history, "epoch"),
+        data_page=DATA_PAGE if (output_dir / DATA_PAGE).is_file() else None,
         written=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         run=run_sections(run),
         rejected=rejected[:REJECTED_SHOWN],
