@@ -7,7 +7,11 @@ from PIL import Image
 from transformers import LlavaProcessor, SamImageProcessor, VideoMAEImageProcessor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
+from collators import SegmentationCollator, VideoCollator
 from eval.seen_images import seen_images
+from models.lisa_loading import LisaProcessor
+from models.surgvivqa_loading import SurgViVqaProcessor
+from tests import tiny
 
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
 GREY_LEVELS = 3  # by which PIL and torchvision may differ at an edge
@@ -96,3 +100,27 @@ def test_patches_without_their_grid_are_refused_by_their_shape(qwen2_vl):
     pixels = processor([picture(84, 84)], return_tensors="pt")["pixel_values"]
     with pytest.raises(ValueError, match=r"pixel_values of shape \[36, 1176\]"):
         seen_images({"pixel_values": pixels}, processor)
+
+
+def test_a_batch_of_lisa_s_collator_shows_what_each_of_its_towers_sees():
+    llava, sam = tiny.lisa()
+    processor = LisaProcessor.compose(LlavaProcessor.from_pretrained(llava), SamImageProcessor.from_pretrained(sam))
+    rows = tiny.mask_rows()
+    batch = SegmentationCollator(processor)(rows)
+    for_clip = seen_images(batch, processor.image_processor)
+    for_sam = seen_images({"pixel_values": batch["sam_pixel_values"]}, processor.sam_image_processor)
+    assert [image.size for image in for_clip + for_sam] == [(32, 32)] * 8
+    [wide] = [i for i, row in enumerate(rows) if row["image"].size == (80, 40)]
+    resized = rows[wide]["image"].resize((32, 16), BILINEAR)
+    assert difference(for_sam[wide].crop((0, 0, 32, 16)), resized) <= GREY_LEVELS
+    resized = rows[wide]["image"].resize((64, 32), BICUBIC)
+    assert difference(for_clip[wide], resized.crop((16, 0, 48, 32))) <= GREY_LEVELS
+
+
+def test_a_batch_of_the_video_collator_shows_the_first_frame_of_each_video():
+    processor = SurgViVqaProcessor.from_pretrained(tiny.surgvivqa())
+    frames = [picture(60, 50), picture(60, 50, 99)]
+    rows = [{"id": "clip", "frames": frames, "prompt": "What?", "answer": "grasp"}, tiny.video_rows()[2]]
+    clip, still = seen_images(VideoCollator(processor, num_frames=2)(rows), processor.image_processor)
+    assert difference(clip, frames[0].resize((32, 32), BILINEAR)) <= GREY_LEVELS
+    assert np.unique(np.asarray(still).reshape(-1, 3), axis=0).tolist() == [[0, 255, 0]]
