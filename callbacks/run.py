@@ -26,9 +26,7 @@ class RecipeParser(TrlParser):
         if "arguments" in config:
             config = {key: value for part in config["arguments"].values() for key, value in part.items()}
             del config["resume_from_checkpoint"]  # from the beginning
-            config = {
-                key: value for key, value in config.items() if value is not None and not key.endswith("_token")
-            }
+            config = {key: value for key, value in config.items() if value is not None and not key.endswith("_token")}
         return super().set_defaults_with_config(**config)
 
 
@@ -85,7 +83,9 @@ def train_watched(
     if only_looking:
         trainer.args.max_steps = type(trainer.args).max_steps
     watch = GenerationEvalCallback(trainer, parts["validation"], record.evaluation, limit)
-    preflight = PreflightCallback(trainer, parts, record.evaluation, expected, record.rejected, only_looking)
+    preflight = PreflightCallback(
+        trainer, parts, record.evaluation, expected, record.rejected, record.title, only_looking
+    )
     record.checks = preflight.checks
     watching = (LabelAuditCallback(), GradNormCallback(trainer), SharedImageCallback(trainer), preflight)
     for callback in (*watching, watch, ReportCallback(record, watch), *more):

@@ -11,17 +11,27 @@ from transformers import PreTrainedModel
 
 from eval.checks import Check
 from eval.evaluation import Evaluation
+from eval.generate import without_images
 from eval.statistics import summarize
 
+Row = dict[str, Any]
+PICTURES = ("image", "images", "frames")  # columns
 ASKED = 500  # rows that are asked again
+SIZE = (64, 64)  # width and height of an image whose size is not known
 
 
-def with_blank_images(rows: Dataset) -> Dataset:
+def with_blank_images(rows: Dataset | Sequence[Row]) -> Dataset | list[Row]:
     """Each row with a grey image of its `image_size` (or 64×64): what is then right, the question alone told."""
-    sizes = rows["image_size"] if "image_size" in rows.column_names else [(64, 64)] * len(rows)
+    if not isinstance(rows, Dataset):
+        return [_without(row) | {"image": PIL.Image.new("RGB", row.get("image_size") or SIZE, "grey")} for row in rows]
+    sizes = rows["image_size"] if "image_size" in rows.column_names else [SIZE] * len(rows)
     blank = {"image": [{"bytes": _grey(*size), "path": None} for size in sizes]}
-    others = rows.remove_columns([name for name in ("image", "images", "frames") if name in rows.column_names])
+    others = rows.remove_columns([name for name in PICTURES if name in rows.column_names])
     return Dataset.from_dict(others.to_dict() | blank, features=Features(others.features | {"image": Image()}))
+
+
+def _without(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name not in PICTURES}
 
 
 @cache
@@ -32,21 +42,23 @@ def _grey(width: int, height: int) -> bytes:
 
 
 def check_looking(
-    evaluation: Evaluation, model: PreTrainedModel, rows: Dataset, predictions: Sequence[dict[str, Any]]
+    evaluation: Evaluation, model: PreTrainedModel, rows: Dataset | Sequence[Row], predictions: Sequence[Row]
 ) -> Check:
-    """Answer up to 500 of the `rows`, evenly spread, with blank images; compare with the `predictions` on real ones.
+    """Answer up to 500 of the `rows` that have images, evenly spread, with blank ones; compare with the `predictions`.
 
     Passes where the scores with images are higher: where the 95% interval, over images, of the paired difference is
     above 0. Every process has to call this.
     """
-    some = range(0, len(rows), -(-len(rows) // ASKED))
-    asked = rows.select(some)
+    pictured = [i for i, row in enumerate(without_images(rows)) if all(row.get("image_size", SIZE))]
+    some = pictured[:: max(1, -(-len(pictured) // ASKED))]
+    asked = rows.select(some) if isinstance(rows, Dataset) else [rows[i] for i in some]
     _, blank = evaluation(model, with_blank_images(asked))
     pairs = [(predictions[i]["score"], grey["score"]) for i, grey in zip(some, blank, strict=True)]
     pairs = [(None, None) if None in pair else pair for pair in pairs]  # a score that does not count for its row
     scores = {"with_images": [seen for seen, _ in pairs], "blank": [grey for _, grey in pairs]}
     scores["gain"] = [None if seen is None else seen - grey for seen, grey in pairs]
-    numbers = summarize(scores, asked["image_id"][:])
+    images = [str(row.get("image_id", row["id"])) for row in without_images(asked)]
+    numbers = summarize(scores, images)
     if "gain_low" not in numbers:
         return Check("blank images", "skip", "too few rows to compare", numbers)
     found = (

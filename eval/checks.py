@@ -29,5 +29,5 @@ class Check:
 
 def save_checks(folder: str | Path, checks: Sequence[Check]) -> None:
     """Write `preflight.json` into `folder`: a list of `{name, status, found, numbers}`."""
-    text = json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False)
+    text = json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False, default=float)
     replace_file(Path(folder, "preflight.json"), text.encode(errors="backslashreplace"))

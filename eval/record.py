@@ -125,6 +125,7 @@ class RunRecord:
             groups=self.evaluation.groups,
             confusions=self._confusions(answered, plain),
             answered_split=split,
+            checks=self.checks,
         )
 
     def conclude(self, model: PreTrainedModel, rows: dict[str, Any], log_history: list[dict[str, float]]) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from eval.checks import SIGNS, Check
 from eval.confusion import Confusion
 from eval.figures import FIGURE_NAMES, draw_figures
 from eval.gallery import GalleryItem, shelves
@@ -42,14 +43,15 @@ def write_report(
     confusions: Mapping[str, Confusion] | None = None,
     answered_split: str = "",
     also: Sequence[str] = (),
+    checks: Sequence[Check] = (),
 ) -> Path:
     """Write `report.html` and `figures/*.png` into `output_dir` and return the page's path.
 
     `results` holds per split `n` and, for a metric `m`, also `m_low` and `m_high` (its 95% interval), `baseline_m` and
     `m_n`. `headline` names the metric shown first, and over time as `eval_<headline>`; `also` names those drawn over
-    time beside it. Everything may be empty or NaN, as in a run that has just begun; until `run["finished"]` is true
-    the page reloads itself. Files are replaced whole, so that nobody reads half of one. Where `eval.data_page` has
-    left a page about the data, the report links to it.
+    time beside it. `checks` stand before everything. All may be empty or NaN, as in a run that has just begun; until
+    `run["finished"]` is true the page reloads itself. Files are replaced whole, so that nobody reads half of one.
+    Where `eval.data_page` has left a page about the data, the report links to it.
 
     With `groups`, in the order to show, the headline is also shown by group: `<headline>_<group>` with the same
     companions and `question_baseline_…`, and where answers were constrained `free_<headline>_<group>` and
@@ -93,6 +95,8 @@ def write_report(
         finished=bool(run.get("finished")),
         step=latest(log_history, "step"),
         epoch=latest(log_history, "epoch"),
+        checks=checks,
+        signs=SIGNS,
         data_page=DATA_PAGE if (output_dir / DATA_PAGE).is_file() else None,
         written=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         run=run_sections(run),

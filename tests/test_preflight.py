@@ -306,6 +306,15 @@ def test_a_model_that_does_not_fall_on_blank_images_is_not_looking(looks, status
     assert line.status == status and line.numbers["gain"] == pytest.approx(gain) and line.numbers["n"] == 30
 
 
+def test_rows_in_a_list_are_asked_again_as_those_of_a_dataset(tmp_path):
+    rows, evaluation = coloured(30), Answering(looks=True)
+    listed = list(rows)
+    line = check_looking(evaluation, None, listed, evaluation(None, listed)[1])
+    assert line == check_looking(evaluation, None, rows, evaluation(None, rows)[1])
+    some = [*range(0, 30, 3), 1, 2]  # blocks of a table that begin and end anywhere
+    assert len(with_blank_images(rows.select(some).select(range(5, 12)))) == 7
+
+
 def test_one_row_is_too_few_and_many_are_sampled_evenly():
     rows, evaluation = coloured(1), Answering(True)
     assert check_looking(evaluation, None, rows, evaluation(None, rows)[1]).status == "skip"

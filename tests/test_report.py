@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval.checks import Check
 from eval.confusion import confusion
 from eval.drawing import PREDICTED_COLOR, TRUE_COLOR, draw_boxes, thumbnail_jpeg
 from eval.figures import draw_figures, metric_figure
@@ -439,6 +440,19 @@ def test_failures_show_their_group_and_only_wrong_answers(tmp_path):
     assert "0.0 1" not in right and "1.0 1" not in failures
 
 
+def test_checks_stand_first_and_those_that_passed_are_folded(tmp_path):
+    checks = [
+        Check("labels", "pass", "80 rows"),
+        Check("images", "warn", "202 of 203"),
+        Check("boxes", "skip", "none"),
+    ]
+    page = report(tmp_path, checks=checks)
+    assert page.source.index("202 of 203") < page.source.index("<details") < page.source.index("80 rows")
+    assert page.source.index("80 rows") < page.source.index('class="card headline"')
+    assert "! images" in page.text and "– boxes" in page.text and "✓ 1 of 3 checks passed" in page.text
+    assert "checks passed" not in report(tmp_path).text
+
+
 def test_rejected_rows_are_counted_by_reason_and_the_first_twenty_shown(tmp_path):
     rejected = [{"id": f"row-{number}", "reason": "odd" if number % 3 else "third"} for number in range(30)]
     page = report(tmp_path, rejected=rejected)
@@ -486,6 +500,7 @@ def chromium(page: Path, profile: Path, *arguments: str) -> str:
 
 def test_chromium_renders_the_page_and_runs_none_of_its_text(tmp_path):
     inputs = {"log_history": training_log(), "results": RESULTS, "gallery": [item(HOSTILE, 0.9, HOSTILE)]}
+    inputs["checks"] = [Check(HOSTILE, "warn", HOSTILE), Check("labels", "pass", HOSTILE)]
     path = write_report(tmp_path / "run", title="A run", headline="iou_mean", run={"prompt": HOSTILE}, **inputs)
     screenshot = tmp_path / "page.png"
     dom = chromium(path, tmp_path / "profile", "--dump-dom")
@@ -493,10 +508,10 @@ def test_chromium_renders_the_page_and_runs_none_of_its_text(tmp_path):
     unescaped = tmp_path / "unescaped.html"
     unescaped.write_text(f"<title>A run</title>{HOSTILE}")
     assert "<title>owned</title>" in chromium(unescaped, tmp_path / "profile", "--dump-dom")
-    chromium(path, tmp_path / "profile", "--window-size=1280,900", "--hide-scrollbars", f"--screenshot={screenshot}")
+    chromium(path, tmp_path / "profile", "--window-size=1280,1000", "--hide-scrollbars", f"--screenshot={screenshot}")
     with Image.open(screenshot) as image:
         pixels = np.asarray(image.convert("RGB").reduce(4)).astype(int)
-    assert pixels.shape == (225, 320, 3)
+    assert pixels.shape == (250, 320, 3)
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200
     navy = np.abs(pixels - (0, 0, 128)).max(axis=-1) < 12
     assert navy.sum() > 500  # the gallery's image is on the first screen
