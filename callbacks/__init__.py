@@ -1,5 +1,6 @@
 """What watches a run. Each callback works in anybody's `transformers.Trainer`."""
 
+from callbacks.frozen_parts import FrozenPartsCallback
 from callbacks.generation_eval import GenerationEvalCallback, IoUCallback, MaskIoUCallback, TypeAccuracyCallback
 from callbacks.grad_norm import GradNormCallback
 from callbacks.label_audit import LabelAuditCallback
@@ -8,6 +9,7 @@ from callbacks.report import ReportCallback
 from callbacks.shared_image import SharedImageCallback
 
 __all__ = [
+    "FrozenPartsCallback",
     "GenerationEvalCallback",
     "GradNormCallback",
     "IoUCallback",

@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import TrlParser
 
+from callbacks.frozen_parts import FrozenPartsCallback
 from callbacks.generation_eval import GenerationEvalCallback
 from callbacks.grad_norm import GradNormCallback
 from callbacks.label_audit import LabelAuditCallback
@@ -87,7 +88,13 @@ def train_watched(
         trainer, parts, record.evaluation, expected, record.rejected, record.title, only_looking
     )
     record.checks = preflight.checks
-    watching = (LabelAuditCallback(), GradNormCallback(trainer), SharedImageCallback(trainer), preflight)
+    watching = (
+        FrozenPartsCallback(trainer),
+        LabelAuditCallback(),
+        GradNormCallback(trainer),
+        SharedImageCallback(trainer),
+        preflight,
+    )
     for callback in (*watching, watch, ReportCallback(record, watch), *more):
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)

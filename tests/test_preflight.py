@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from callbacks import PreflightCallback, SharedImageCallback
+from callbacks import FrozenPartsCallback, PreflightCallback, SharedImageCallback
 from callbacks.model_checks import Expected, check_first_loss, check_gradients, duration
 from callbacks.preflight import PreflightDone, PreflightError
 from callbacks.probe import frozen_parts
@@ -53,12 +53,10 @@ def started(tmp_path, processor, change=None, collator=None, rows=None, expected
     return {check.name: check for check in callback.checks}
 
 
-def with_lora(model, hooks: bool = False):
-    from peft import get_peft_model
-
+def with_lora(model, hooks: bool = False, **settings):
     if hooks:
         model.enable_input_require_grads()
-    return get_peft_model(model, LoraConfig(r=4, target_modules=LANGUAGE))
+    return get_peft_model(model, LoraConfig(r=4, target_modules=LANGUAGE, **settings))
 
 
 def test_a_sound_run_passes_every_line(tmp_path, processor, capsys):
@@ -199,6 +197,31 @@ def test_a_graph_through_a_frozen_tower_is_a_warning(tmp_path, processor):
     assert lines["frozen parts"].status == lines["gradients"].status == "pass"
     line = started(tmp_path / "hooked", processor, lambda model: with_lora(model, hooks=True))["frozen parts"]
     assert line.status == "warn" and "visual" in line.found
+
+
+@pytest.mark.parametrize("spared", [False, True])
+def test_checkpointing_with_lora_keeps_a_graph_of_the_frozen_tower_unless_it_is_spared(spared, tmp_path, processor):
+    set_seed(0)
+    model = with_lora(AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl()), init_lora_weights=False)
+    args = TrainingArguments(tmp_path, **(SETTINGS | {"activation_checkpointing": True}))
+    trainer = Trainer(model, args, data_collator=ChatCollator(processor), train_dataset=tiny.chat_rows())
+    callback = PreflightCallback(trainer)
+    for one in (*[FrozenPartsCallback(trainer)] * spared, callback):
+        trainer.add_callback(one)
+    trainer.train()
+    lines = {check.name: check for check in callback.checks}
+    assert lines["frozen parts"].status == ("pass" if spared else "warn")
+    # The same gradients, and so the same losses, as without checkpointing.
+    set_seed(0)
+    model = with_lora(AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl()), init_lora_weights=False)
+    args = TrainingArguments(tmp_path, **SETTINGS)
+    plain = Trainer(model, args, data_collator=ChatCollator(processor), train_dataset=tiny.chat_rows())
+    plain.train()
+    kept = [
+        [log[key] for log in one.state.log_history if "loss" in log for key in ("loss", "grad_norm")]
+        for one in (trainer, plain)
+    ]
+    assert kept[0] == pytest.approx(kept[1], rel=1e-5)
 
 
 def test_frozen_parts_are_the_largest_ones():

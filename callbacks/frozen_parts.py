@@ -1,0 +1,26 @@
+"""Keep no graph of what does not train."""
+
+from transformers import Trainer, TrainerCallback
+
+
+class FrozenPartsCallback(TrainerCallback):
+    """Spare a frozen vision tower its backward pass under LoRA with checkpointing.
+
+    As checkpointing is switched on, transformers asks the output of every embedding for a gradient, that of a frozen
+    vision tower's patches, too, so that the tower is computed again and back for nothing. Only re-entrant
+    checkpointing (`use_reentrant`, not the default) needs that; there nothing is changed. Gradients are the same.
+
+    Args:
+        trainer: the Trainer this is added to.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self._spare()  # of what TRL has asked for: who asks twice can take back once
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._spare()
+
+    def _spare(self) -> None:
+        if not (self.trainer.args.activation_checkpointing_kwargs or {}).get("use_reentrant"):
+            self.trainer.model.disable_input_require_grads()
