@@ -14,6 +14,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from transformers.image_utils import load_image
 
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's resizing refuses more
+DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes whose conversion to RGB cuts all above 255
 ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations exchange width and height
 HASH_SIDE, COLOUR_SIDE = 16, 4  # of a picture's hash in bits, and of its colours in pixels
 HASHED = 128  # pixels a side from which a picture is hashed, at least
@@ -32,8 +33,8 @@ def look_at(image: dict[str, Any] | None) -> tuple[list[int], str]:
     """Decode `{"bytes", "path"}` once, at a low scale: `[width, height]` in pixels as displayed, and its hash.
 
     The hash is for `eval.near_duplicates`: 256 bits of a perceptual hash (imagehash's `phash`) and 4×4 RGB colours, in
-    base64. Raises `BadRow` for an image that is missing, empty, truncated, no image, too large to be honest, or a
-    sliver.
+    base64. Raises `BadRow` for an image that is missing, empty, truncated, no image, too large to be honest, deeper
+    than 8 bits, or a sliver.
     """
     if not image or (image.get("bytes") is None and not image.get("path")):
         raise BadRow("no image, or one outside the dataset's folder")
@@ -68,6 +69,10 @@ def _look(source: io.BytesIO | str, limit: int | None) -> tuple[tuple[int, int],
                 raise BadRow(f"image of {width}×{height} pixels is larger than {limit}")
             if isinstance(picture, ImageFile.ImageFile):  # a JPEG is read to its end, at an eighth of its size
                 picture.draft(None, (max(width // 8, HASHED), max(height // 8, HASHED)))
+            if picture.mode in DEEP:
+                raise BadRow(
+                    f"image of mode {picture.mode}, deeper than 8 bits: convert it, so that you choose what is white"
+                )
             picture.load()
             hashed = _hash(picture)
             # Only now: a TIFF turns itself while loading, and its tag is gone.

@@ -1,6 +1,5 @@
 """A dataset -> rows that can be trained on. What cannot is refused here, by name, before the first step."""
 
-import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable
@@ -11,11 +10,13 @@ from typing import Any
 import datasets
 from accelerate import PartialState
 
+from collators.folders import cache_of, check_lines, without_outside
 from collators.images import BadRow, look_at
 
 Row = dict[str, Any]
 # What an adapter or json may raise over a row: `None.strip()` and `int(inf)` are as much the row's fault as a BadRow.
-UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, SyntaxError)
+UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, SyntaxError, RecursionError)
+LONGEST_REASON = 500  # characters
 
 
 class DataError(ValueError):
@@ -25,34 +26,25 @@ class DataError(ValueError):
 def load_split(name: str, config: str | None, split: str, columns: Iterable[str]) -> datasets.Dataset:
     """Load one split of a Hub dataset or local folder, its images not yet decoded.
 
-    Raises `DataError` if the dataset, the split or one of `columns` is missing.
+    An image whose file lies outside of the folder is None. Raises `DataError` if the dataset, the split or one of
+    `columns` is missing, or a file of its rows cannot be read.
     """
+    folder = Path(name)
     try:
-        dataset = datasets.load_dataset(name, config, cache_dir=_cache_of(name))
+        if folder.is_dir():
+            check_lines(folder)
+        dataset = datasets.load_dataset(name, config, cache_dir=cache_of(folder) if folder.is_dir() else None)
     except Exception as error:  # builders raise anything: IndexError for an empty metadata.jsonl
         if isinstance(error, datasets.exceptions.DatasetGenerationError):  # says nothing itself
             error = error.__cause__ or error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"cannot load the dataset {name!r}: {reason}") from error
+        reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        files = ", ".join(str(file.relative_to(folder)) for file in sorted(folder.rglob("*.jsonl"))[:3])
+        where = f" (its rows are in {files})" if files and ".jsonl" not in reason else ""
+        raise DataError(f"cannot load the dataset {name!r}: {reason}{where}") from error
     if split not in dataset:
         raise DataError(f"{name!r} has no split {split!r}, only {', '.join(map(repr, dataset))}")
     require_columns(dataset[split], columns, name)
-    return dataset[split]
-
-
-def _cache_of(name: str) -> str | None:
-    """A cache of its own for each state of a local folder; None, the usual one, for a Hub id.
-
-    `datasets` knows a folder with a dataset card by its last name and the card alone: it would give the rows from
-    before an edit, or those of another folder of that name.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        return None
-    files = sorted(file for file in folder.resolve().rglob("*") if file.is_file())
-    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
-    return str(Path(datasets.config.HF_DATASETS_CACHE, "folders", key))
+    return without_outside(dataset[split], folder)
 
 
 def require_columns(dataset: datasets.Dataset, columns: Iterable[str], name: str) -> None:
@@ -136,22 +128,38 @@ def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
     row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
     try:
         size, image_hash = look_at(row["image"])
-        adapted = {**adapt({**row, "image_size": size}), "image_hash": image_hash}
-        text, reason = json.dumps({key: value for key, value in adapted.items() if key != "image"}), ""
+        adapted = {**adapt({**_decoded(row), "image_size": size}), "image_hash": image_hash}
+        text, reason = _as_json({key: value for key, value in adapted.items() if key != "image"}), ""
     except BadRow as error:
         text, reason = "null", str(error) or "refused without a reason"
     except UNUSABLE as error:
         text, reason = "null", f"{type(error).__name__}: {error}"
-    return {"id": str(row_id), "refused": reason, "row": text}
+    return {"id": str(row_id), "refused": one_line(reason), "row": text}
 
 
-def inside(root: str | Path, name: str) -> str | None:
-    """The path of the file `name` in the folder `root`; None if it would lie outside."""
+def _decoded(row: Row) -> Row:
+    """A row with its other pictures, such as a mask."""
     try:
-        path = Path(root, name).resolve()
-    except (ValueError, RuntimeError, OSError):  # a null byte, a loop of symbolic links
-        return None
-    return str(path) if path.is_relative_to(Path(root).resolve()) else None
+        return {**row}
+    except Exception as error:  # decoders raise anything, as in `check_image`
+        raise BadRow(f"a picture beside the image cannot be read: {error}") from error
+
+
+def _as_json(row: Row) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    text.encode()  # a ValueError for half a surrogate pair, which JSON can spell and no dataset can hold
+    return text
+
+
+def one_line(text: str) -> str:
+    """A text as one line to print: what no terminal shows, or what turns its line around, is spelt out."""
+    shown = text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in shown)
+
+
+def start_of(text: str) -> str:
+    """What an error shows of a value."""
+    return repr(text if len(text) <= 60 else text[:59] + "…")
 
 
 def hold_out(dataset: datasets.Dataset, fraction: float, by: str, seed: int) -> tuple[datasets.Dataset, ...]:
@@ -160,7 +168,7 @@ def hold_out(dataset: datasets.Dataset, fraction: float, by: str, seed: int) -> 
     Returns `(rest, held out)`; no group is in both. The draw depends on the groups' names and the seed alone.
     """
     keys = dataset[by]
-    groups = sorted(set(keys))
+    groups = sorted(set(keys), key=lambda key: (key is not None, key))  # rows without one are a group
     random.Random(seed).shuffle(groups)
     held = set(groups[: max(1, round(fraction * len(groups)))] if fraction > 0 else [])
     return tuple(

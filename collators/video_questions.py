@@ -8,8 +8,9 @@ from typing import Any
 import datasets
 import yaml
 
+from collators.folders import inside
 from collators.images import BadRow, check_image
-from collators.rows import DataError
+from collators.rows import DataError, start_of
 
 # From SSG-VQA's question files and train.py (github.com/CAMMA-public/SSG-VQA).
 HOPS = ("zero_hop.json", "one_hop.json", "single_and.json")
@@ -48,16 +49,13 @@ def read_line(line: str) -> dict[str, Any]:
     return row
 
 
-def start_of(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:59] + "…")
-
-
 def load_question_folder(folder: Path, frames: Path, videos: Sequence[str]) -> datasets.Dataset:
     """Rows `{id, video, frame, image, line}` of the questions in `folder/<video>/<frame>.txt` on each of `videos`.
 
     `line` is for `read_line`, `id` ("VID01/262#3") ends with its number in the file, and `image`, the frame asked
-    about, is `frames/<video>/<frame, six digits>.png`, there or not. Files whose name is no number are left out, so
-    are videos that `folder` lacks; `DataError` if no question is left.
+    about, is `frames/<video>/<frame, six digits>.png`, there or not, or None where it or the questions' file is a link
+    that leaves its folder. Files whose name is no number are left out, so are videos that `folder` lacks; `DataError`
+    if no question is left.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {str(folder)!r}")
@@ -65,12 +63,14 @@ def load_question_folder(folder: Path, frames: Path, videos: Sequence[str]) -> d
     for video in sorted(videos):
         files = [path for path in (folder / video).glob("*.txt") if re.fullmatch("[0-9]{1,9}", path.stem)]
         for file in sorted(files, key=lambda path: (int(path.stem), path.stem)):
+            frame = frames / video / f"{int(file.stem):06d}.png"
+            known = inside(folder, f"{video}/{file.name}") and inside(frames, f"{video}/{frame.name}")
             lines = enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), start=1)
             for number, line in [(number, line) for number, line in lines if line.strip()][HEADERS:]:
                 rows["id"].append(f"{video}/{file.stem}#{number}")
                 rows["video"].append(video)
                 rows["frame"].append(int(file.stem))
-                rows["image"].append(str(frames / video / f"{int(file.stem):06d}.png"))
+                rows["image"].append(str(frame) if known else None)
                 rows["line"].append(line)
     if not rows["id"]:
         raise DataError(f"{str(folder)!r} has no questions on {', '.join(videos)}, like {videos[0]}/262.txt")
@@ -111,14 +111,16 @@ def clip_of(image: str, frame: int, length: int, stride: int) -> list[str]:
     return [str(Path(image).with_name(f"{number:06d}.png")) for number in numbers]
 
 
-def check_clip(paths: Sequence[str], length: int) -> list[int]:
-    """`[width, height]` in pixels of a clip; `BadRow` for another `length`, and a frame that is broken or of another
-    size."""
+def check_clip(paths: Sequence[str], length: int, root: str | Path) -> list[int]:
+    """`[width, height]` in pixels of a clip; `BadRow` for another `length`, and a frame that is broken, of another
+    size or outside of the folder `root`."""
     if len(paths) != length:
         raise BadRow(f"a clip of {len(paths)} frames, where the model reads {length}")
     sizes = {}
     for path in dict.fromkeys(paths):
         name = Path(path).name
+        if inside(root, str(Path(path).absolute())) is None:
+            raise BadRow(f"frame {name} is outside the dataset's folder")
         try:
             sizes[name] = tuple(check_image({"bytes": None, "path": path}))
         except BadRow as error:

@@ -64,11 +64,11 @@ class QuestionTypes:
         return self.by_question.get(tidy(question), OPEN)
 
     @classmethod
-    def infer(cls, questions: Sequence[str], answers: Sequence[str]) -> "QuestionTypes":
+    def infer(cls, questions: Sequence[str | None], answers: Sequence[str | None]) -> "QuestionTypes":
         """One text per training row each; wordings that differ in case, spaces or known typos are one question."""
         seen: dict[str, list[str]] = {}
         for question, answer in zip(questions, answers, strict=True):
-            if answer.strip():
+            if question and answer and answer.strip():  # a row without either is refused later, by name
                 seen.setdefault(tidy(question), []).append(answer.strip())
         return cls({question: infer_type(question, given) for question, given in seen.items()})
 

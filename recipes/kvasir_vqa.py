@@ -32,7 +32,7 @@ from callbacks.model_checks import Expected
 from callbacks.run import launch, train_watched
 from collators import ChatCollator, SharedImageCollator, group_by_image
 from collators.fit import set_pixel_budget
-from collators.rows import BadRow, DataError, hold_out, load_split, usable_rows
+from collators.rows import BadRow, DataError, hold_out, load_split, start_of, usable_rows
 from eval.constraints import AnswerSetError
 from eval.evaluation import Evaluation
 from eval.question_types import QuestionType, QuestionTypes
@@ -134,7 +134,10 @@ def read(data: Data) -> dict[str, Dataset]:
     if data.validation_fraction + data.test_fraction >= 1:
         raise DataError("validation_fraction and test_fraction leave no image to train on: their sum must be below 1")
     rows = load_split(data.dataset_name, data.dataset_config, data.dataset_train_split, COLUMNS)
-    rows = rows.add_column("number", range(len(rows)))
+    # The same image may be asked the same twice, once per polyp.
+    rows = rows.select_columns(list(COLUMNS)).add_column(
+        "id", [f"{image}#{number}" for number, image in enumerate(rows["img_id"])]
+    )
     rest, test = hold_out(rows, data.test_fraction, by="img_id", seed=data.split_seed)
     of_rest = data.validation_fraction / (1 - data.test_fraction)
     train, validation = hold_out(rest, of_rest, by="img_id", seed=data.split_seed)
@@ -143,15 +146,19 @@ def read(data: Data) -> dict[str, Dataset]:
 
 def to_chat(row: dict, types: QuestionTypes, typed_prompt: bool) -> dict:
     """One row of the dataset as a chat row with its question's type; spelling stays upstream's."""
-    question, answer = (str(row[key] or "").strip() for key in ("question", "answer"))
+    question, answer = ("" if row[key] is None else str(row[key]).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise BadRow(f"empty {'question' if not question else 'answer'}")
     if (question, answer) == ("none", "nan"):
         raise BadRow("a placeholder where upstream has no question")
+    if row["img_id"] is None:
+        raise BadRow("no img_id")
+    if "<|" in answer:
+        raise BadRow(f"the answer {start_of(answer)} spells a control token")
     kind = types[question]
     messages = prompt(question, kind if typed_prompt else None)
     return {
-        "id": f"{row['img_id']}#{row['number']}",  # the same image may be asked the same twice, once per polyp
+        "id": row["id"],
         "image_id": row["img_id"],
         "image_size": row["image_size"],
         "question": question,

@@ -127,17 +127,20 @@ def to_chat(row: dict, codec: BoxCodec) -> dict:
     """One row of the dataset as a chat row, with its boxes in pixels, in reading order."""
     width, height = row["image_size"]
     boxes = []
-    for category, box in zip(row["objects"]["category_name"], row["objects"]["bbox"], strict=True):
-        if not all(isinstance(side, float | int) and math.isfinite(side) for side in box):
+    found = row["objects"] or {"category_name": [], "bbox": []}
+    if row["image_id"] is None or not found["bbox"]:
+        raise BadRow("no box" if row["image_id"] is not None else "no image_id")
+    if len(found["bbox"]) != len(found["category_name"] or ()):
+        raise BadRow(f"{len(found['bbox'])} boxes and {len(found['category_name'] or ())} names of categories")
+    for category, box in zip(found["category_name"], found["bbox"], strict=True):
+        if len(box or ()) != 4 or not all(side is not None and math.isfinite(side) for side in box):
             raise BadRow(f"box {box} is not four numbers")
-        if "<|" in category:
-            raise BadRow(f"category {category!r} spells a control token")
+        if not category or "<|" in category:
+            raise BadRow(f"category {category!r} is empty or spells a control token")
         y_min, x_min, y_max, x_max = box
         if not (-0.01 <= x_min < x_max <= 1.01 and -0.01 <= y_min < y_max <= 1.01):
-            raise BadRow(f"box {box} is inverted or outside the image")
+            raise BadRow(f"box {box} is inverted or outside the image: [y_min, x_min, y_max, x_max] are due in 0-1")
         boxes.append(([x_min * width, y_min * height, x_max * width, y_max * height], category))
-    if not boxes:
-        raise BadRow("no box")
     boxes, categories = zip(*sorted(boxes, key=lambda item: (item[0][1], item[0][0])), strict=True)
     answer = codec.encode(boxes, row["image_size"], categories)
     return {

@@ -157,13 +157,18 @@ def to_row(row: dict, seed: int) -> dict:
     size, image = row["image_size"], row["image"]
     if "annotation" in row:
         annotation = parse_annotation(row["annotation"])
+        if not isinstance(annotation.get("shapes"), list):
+            raise BadRow("no list of shapes")
         mask = polygon_mask(annotation["shapes"], size)
     else:
         annotation, mask = {"text": row["text"]}, picture_mask(row["mask"], size)
     texts = annotation.get("text") or []
-    texts = [text.strip() for text in ([texts] if isinstance(texts, str) else texts)]
-    if not texts or not all(texts):
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise BadRow("no text, or an empty one")
+    texts = [text.strip() for text in texts]
+    if not isinstance(annotation.get("kind", ""), str | None):
+        raise BadRow("its kind is no text")
     image_id = hashlib.sha256(image["bytes"] or Path(image["path"]).read_bytes()).hexdigest()
     name = str(row.get("id") or row.get("image_id") or image_id[:12])
     is_sentence = annotation.get("is_sentence", True)

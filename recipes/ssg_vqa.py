@@ -151,11 +151,16 @@ def prompt(question: str, candidates: bool = False) -> str:
     return PROMPT_WITH_CANDIDATES.format(question, ", ".join(LABELS)) if candidates else PROMPT.format(question)
 
 
+def frames_of(data: Data) -> Path:
+    source = Path(data.dataset_name)
+    return Path(data.frames_folder or (source.parent if data.dataset_format == "real_colon" else source) / "data")
+
+
 def read(data: Data) -> dict[str, Dataset]:
     """Training, validation and test part, a row for each question; no video is in two of them."""
     source, real_colon = Path(data.dataset_name), data.dataset_format == "real_colon"
     splits = read_videos(Path(data.videos or Path(__file__).with_name(f"{data.dataset_format}_videos.yaml")))
-    frames = Path(data.frames_folder or (source.parent if real_colon else source) / "data")
+    frames = frames_of(data)
     if real_colon:
         return by_video(load_real_colon(source, frames), splits)
     parts = {split: load_question_folder(source / "ssg-qa", frames, videos) for split, videos in splits.items()}
@@ -179,7 +184,7 @@ def to_row(row: dict, data: Data, collator: VideoCollator) -> dict:
         if data.clip_stride:
             clip = clip_of(row["image"]["path"], row["frame"], collator.num_frames, data.clip_stride)
     if clip:
-        check_clip(clip, collator.num_frames)
+        check_clip(clip, collator.num_frames, frames_of(data))
     query |= {"id": row["id"], "prompt": prompt(query["question"], data.candidates)}
     collator.question_ids(query["prompt"])
     return {"id": row["id"], "image_id": image_id, "image_size": row["image_size"], "frames": clip, "queries": [query]}

@@ -18,12 +18,11 @@ Your own questions: --dataset_name FOLDER, either VQA-RAD's original JSON beside
 """
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from datasets import Dataset, Image, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from peft import get_peft_model, prepare_model_for_kbit_training
 from PIL import Image as PILImage
 from PIL import ImageOps
@@ -33,15 +32,8 @@ from trl import ModelConfig, ScriptArguments, get_peft_config
 from callbacks.model_checks import Expected
 from callbacks.run import launch, train_watched
 from collators import Seq2SeqCollator, group_by_image
-from collators.rows import (
-    BadRow,
-    DataError,
-    hold_out,
-    inside,
-    load_split,
-    require_columns,
-    usable_rows,
-)
+from collators.question_file import load_question_file
+from collators.rows import BadRow, DataError, hold_out, load_split, usable_rows
 from eval.evaluation import Evaluation
 from eval.record import RunRecord, describe_run
 from eval.report import Published
@@ -136,19 +128,8 @@ def read(data: Data) -> dict[str, Dataset]:
             split: load_split(data.dataset_name, data.dataset_config, split, COLUMNS)
             for split in (data.dataset_train_split, data.dataset_test_split)
         }
-    try:
-        rows = json.loads(files[0].read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{files[0]} is not JSON: {error}") from error
-    keys = ("qid", "image_name", "question", "answer", "answer_type", "question_type", "phrase_type")
-    columns = {key: [row.get(key) for row in rows] for key in keys if any(key in row for row in rows)}
-    texts = Dataset.from_dict(
-        {key: ["" if value is None else str(value).strip() for value in values] for key, values in columns.items()}
-    )
-    require_columns(texts, keys, str(files[0]))
-    images = [inside(folder / "images", name) for name in texts["image_name"]]
-    dataset = texts.add_column("image", images).cast_column("image", Image(decode=False))
-    is_test = [phrase.startswith("test_") for phrase in texts["phrase_type"]]
+    dataset = load_question_file(files[0], folder / "images")
+    is_test = [phrase.startswith("test_") for phrase in dataset["phrase_type"]]
     return {
         split: dataset.select([i for i, test in enumerate(is_test) if test is wanted])
         for split, wanted in (("train", False), ("test", True))
@@ -162,7 +143,9 @@ def to_question(data: Data, folder: Path, image: PILImage.Image, question: str) 
 
 def to_row(row: dict, exemplar: bool) -> dict:
     """One row of either format; yes and no make a question closed where the dataset does not say."""
-    question, answer = (str(row[key] or "").strip() for key in ("question", "answer"))
+    if row.get("problem"):
+        raise BadRow(row["problem"])
+    question, answer = ("" if row[key] is None else str(row[key]).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise BadRow(f"empty {'question' if not question else 'answer'}")
     image = row["image"]

@@ -264,7 +264,11 @@ GOOD = {"text": ["the bowl that holds muesli"], "is_sentence": False, "shapes": 
 REFUSED = {  # what is wrong: (annotation, or its bytes; image; what the reason says)
     "two points": (GOOD | {"shapes": [polygon("target", (1, 1), (5, 5))]}, picture(), "polygon (target) of 2 points"),
     "outside": (GOOD | {"shapes": [square("ignore", 30, 5, 15)]}, picture(), "(44, 5) outside the image of 40×30"),
-    "no number": (b'{"text": ["a"], "shapes": [{"label": "target", "points": [[NaN, 1]]}]}', picture(), "NaN"),
+    "no number": (
+        b'{"text": ["a"], "shapes": [{"label": "target", "points": [[NaN, 1]]}]}',
+        picture(),
+        "no list of [x, y]: '[[nan, 1]]",
+    ),
     "no text": ({"shapes": GOOD["shapes"]}, picture(), "no text"),
     "no texts": (GOOD | {"text": []}, picture(), "no text"),
     "empty text": (GOOD | {"text": ["where?", "  "]}, picture(), "no text, or an empty one"),

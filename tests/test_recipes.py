@@ -389,7 +389,7 @@ def test_kvasir_vqa_is_split_by_image_into_the_published_sizes(monkeypatch):
 def test_kvasir_vqa_s_prompt_says_type_and_valid_answers_unless_told_not_to(overfitted, polyps):
     question = "What color is the abnormality? If more than one separate with ;"
     types = kvasir_vqa.QuestionTypes.load(overfitted[kvasir_vqa]["output"] / "question_types.json")
-    row = {"question": question, "answer": " red; pink", "img_id": "a", "number": 7, "image_size": [9, 9]}
+    row = {"question": question, "answer": " red; pink", "img_id": "a", "id": "a#7", "image_size": [9, 9]}
     typed, untyped = (kvasir_vqa.to_chat(row, types, typed_prompt=typed) for typed in (True, False))
     assert [message["role"] for message in typed["messages"]] == ["system", "user", "assistant"]
     asked = typed["messages"][1]["content"][1]["text"]

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from collators.folders import inside
 from collators.images import check_image
-from collators.rows import BadRow, DataError, hold_out, inside, load_split, usable_rows
+from collators.rows import BadRow, DataError, hold_out, load_split, usable_rows
 from demo.packages import draw_packages
 
 EXIF_ORIENTATION = 0x0112

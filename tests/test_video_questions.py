@@ -324,25 +324,29 @@ def test_any_clip_has_its_length_and_steps_and_ends_at_its_frame(frame, length, 
 
 def test_a_whole_clip_gives_the_size_of_its_frames(tmp_path):
     paths = [draw(tmp_path, number) for number in range(4)]
-    assert check_clip(paths, 4) == [40, 30] == check_clip([paths[0]] * 3, 3)
+    assert check_clip(paths, 4, tmp_path) == [40, 30] == check_clip([paths[0]] * 3, 3, tmp_path)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 9])
 def test_a_clip_of_another_length_than_the_models_is_refused(tmp_path, count):
     with pytest.raises(BadRow, match=rf"^a clip of {count} frames, where the model reads 8$"):
-        check_clip([draw(tmp_path, 0)] * count, 8)
+        check_clip([draw(tmp_path, 0)] * count, 8, tmp_path)
 
 
 def test_a_clip_with_a_frame_missing_broken_or_of_another_size_is_refused_with_its_name(tmp_path):
     good, small = draw(tmp_path, 262, 854, 480), draw(tmp_path, 261, 640, 360)
     with pytest.raises(BadRow, match=r"^frame 000261\.png is 640×360, and 000262\.png is 854×480$"):
-        check_clip([good, small, good], 3)
+        check_clip([good, small, good], 3, tmp_path)
     with pytest.raises(BadRow, match=r"^frame 000260\.png: image file is missing$"):
-        check_clip([str(tmp_path / "000260.png"), good], 2)
+        check_clip([str(tmp_path / "000260.png"), good], 2, tmp_path)
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "000258.png").symlink_to(good)
+    with pytest.raises(BadRow, match=r"^frame 000258\.png is outside the dataset's folder$"):
+        check_clip([str(tmp_path / "frames" / "000258.png")], 1, tmp_path / "frames")
     for content in (b"", b"no picture", Path(good).read_bytes()[:900]):
         (tmp_path / "000259.png").write_bytes(content)
         with pytest.raises(BadRow, match=r"^frame 000259\.png: image cannot be read: "):
-            check_clip([str(tmp_path / "000259.png"), good], 2)
+            check_clip([str(tmp_path / "000259.png"), good], 2, tmp_path)
 
 
 # --- REAL-Colon-VQA
@@ -388,7 +392,7 @@ REFUSED = {
 
 
 def to_row(row: dict) -> dict:
-    return read_real_colon(row) | {"id": row["id"], "size": check_clip(row["frames"], 2)}
+    return read_real_colon(row) | {"id": row["id"], "size": check_clip(row["frames"], 2, "/")}
 
 
 def test_lines_and_clips_that_cannot_be_used_are_refused_by_name(tmp_path):
