@@ -65,7 +65,7 @@ def load_question_folder(folder: Path, frames: Path, videos: Sequence[str]) -> d
         for file in sorted(files, key=lambda path: (int(path.stem), path.stem)):
             frame = frames / video / f"{int(file.stem):06d}.png"
             known = inside(folder, f"{video}/{file.name}") and inside(frames, f"{video}/{frame.name}")
-            lines = enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), start=1)
+            lines = enumerate(file.read_bytes().decode(errors="replace").split("\n"), start=1)
             for number, line in [(number, line) for number, line in lines if line.strip()][HEADERS:]:
                 rows["id"].append(f"{video}/{file.stem}#{number}")
                 rows["video"].append(video)
