@@ -4,6 +4,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping
+from itertools import takewhile
 
 import torch
 from torch import nn
@@ -45,17 +46,24 @@ class GradNormCallback(TrainerCallback):
     def __init__(self, trainer: Trainer, groups: Mapping[str, str] | None = None):
         self.trainer = trainer
         self.patterns = groups or GROUPS
-        self.logged = self.clipped = 0
-        self.quiet: dict[str, int] = {}
         self._squares: dict[str, torch.Tensor] | None = None
         self._without_gradient = 0
 
     def on_train_begin(self, args, state, control, model, **kwargs):
         groups = parameters_by_group(model, self.patterns)
         self.parameters = {group: list(parameters.values()) for group, parameters in groups.items()}
+        self._count_on(state)
         self.is_deepspeed = self.trainer.is_deepspeed_enabled
         if self.is_deepspeed:
             self._measure_before(self.trainer.model_wrapped.optimizer, args, state)
+
+    def _count_on(self, state) -> None:
+        """Count on from the log of the run that is resumed; from 0 where it is empty."""
+        measured = [log for log in state.log_history if "grad_norm/clipped_share" in log]
+        self.logged = len(measured)
+        self.clipped = round(measured[-1]["grad_norm/clipped_share"] * self.logged) if measured else 0
+        norms = {group: [log.get(f"grad_norm/{group}") for log in reversed(measured)] for group in self.parameters}
+        self.quiet = {group: len(list(takewhile(lambda norm: norm == 0, last))) for group, last in norms.items()}
 
     def _measure_before(self, optimizer, args, state) -> None:
         step = optimizer.step

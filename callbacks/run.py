@@ -12,10 +12,18 @@ from trl import TrlParser
 from callbacks.frozen_parts import FrozenPartsCallback
 from callbacks.generation_eval import GenerationEvalCallback
 from callbacks.grad_norm import GradNormCallback
+from callbacks.interrupt import InterruptCallback, Interrupted
 from callbacks.label_audit import LabelAuditCallback
 from callbacks.model_checks import Expected
 from callbacks.preflight import PreflightCallback, PreflightDone, PreflightError
 from callbacks.report import ReportCallback
+from callbacks.resume import (
+    FullDiskError,
+    ResumeCallback,
+    ResumeError,
+    checkpoint_to_resume,
+    full_disk_in_one_line,
+)
 from callbacks.shared_image import SharedImageCallback
 from eval.record import RunRecord
 
@@ -46,13 +54,16 @@ def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tup
         main(*parsed)
     except PreflightDone:
         pass
-    except (PreflightError, *refusals) as error:
+    except (*refusals, PreflightError, ResumeError, FullDiskError) as error:
         sys.exit(f"error: {error}")
+    except Interrupted:
+        leave_processes()
+        raise
     leave_processes()
 
 
 def leave_processes() -> None:
-    """End the process group of a run that succeeded, and let its threads finish.
+    """End the process group of a run that succeeded or was interrupted, and let its threads finish.
 
     A gloo thread holds the last tensors a moment longer than the collective that it ran for; a process that ends in
     that moment aborts after all is done (PyTorch issue 190489).
@@ -77,9 +88,14 @@ def train_watched(
         expected: what the recipe states about its training.
         more: callbacks that come last, so that they see the score.
 
-    Returns the trained model (the best one, if the arguments say so) and the log. With `max_steps` 0 nothing is
-    trained: raises `PreflightDone` after the preflight of a run of the recipe's own length.
+    Returns the trained model (the best one, if the arguments say so) and the log. Goes on from
+    `resume_from_checkpoint`, a folder or true for the newest whole one. With `max_steps` 0 nothing is trained: raises
+    `PreflightDone` after the preflight of a run of the recipe's own length.
+
+    Raises `PreflightError`, `ResumeError` and `FullDiskError`; `Interrupted` after SIGTERM or Ctrl-C, with a
+    checkpoint saved.
     """
+    checkpoint = checkpoint_to_resume(trainer.args.output_dir, trainer.args.resume_from_checkpoint)
     only_looking = trainer.args.max_steps == 0
     if only_looking:
         trainer.args.max_steps = type(trainer.args).max_steps
@@ -95,9 +111,16 @@ def train_watched(
         SharedImageCallback(trainer),
         preflight,
     )
-    for callback in (*watching, watch, ReportCallback(record, watch), *more):
+    interrupt = InterruptCallback(trainer)
+    for callback in (*watching, watch, ReportCallback(record, watch), *more, interrupt, ResumeCallback(trainer)):
         trainer.add_callback(callback)
-    trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    try:
+        with full_disk_in_one_line(trainer):
+            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.save_model()
+            trainer.save_state()
+    finally:
+        interrupt.stop_listening()
+    if interrupt.heard:
+        interrupt.leave(f"interrupted when trained to the end, saved {trainer.args.output_dir}: --do_train false")
     return trainer.model, trainer.state.log_history
