@@ -83,6 +83,9 @@ class InterruptCallback(TrainerCallback):
             folder = f"{args.output_dir}/checkpoint-{state.global_step}"
             self.leave(f"interrupted after step {state.global_step}, saved {folder}: --resume_from_checkpoint true")
 
+    def on_train_end(self, args, state, control, **kwargs):
+        self.stop_listening()
+
     def leave(self, line: str) -> None:
         """Say why, and raise `Interrupted`."""
         if self.trainer.is_world_process_zero():

@@ -192,5 +192,5 @@ def _after_full_disk(trainer: Trainer, error: Exception) -> str:
         rest = "there is no whole checkpoint to go on from"
     else:
         size = sum(file.stat().st_size for file in whole.rglob("*") if file.is_file()) / 1e9
-        rest = f"{whole.name} is whole and has {size:.3g} GB: make room for another, --resume_from_checkpoint true"
-    return f"the disk is full, cannot write to {folder}, {free:.3g} GB free ({error}){removed}; {rest}"
+        rest = f"{whole.name} is whole and has {size:.2f} GB: make room for another, --resume_from_checkpoint true"
+    return f"the disk is full, cannot write to {folder}, {free:.2f} GB free ({error}){removed}; {rest}"

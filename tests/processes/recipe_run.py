@@ -6,6 +6,7 @@ import os
 import runpy
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -34,12 +35,12 @@ class RecipeRun:
         sys.argv = self.command
         runpy.run_path(self.command[0], run_name="__main__")
 
-    def wait_until(self, condition) -> None:
-        """Look again and again, without a pause, whether the condition holds while the process runs."""
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Look again and again, each millisecond, whether the condition holds while the process runs."""
         end = time.monotonic() + PATIENCE
         while not condition():
             assert self.process.is_alive() and time.monotonic() < end, self.text
-            time.sleep(0)
+            time.sleep(0.001)
 
     def wait_for_step(self, step: int) -> None:
         """Until it has printed so many losses of its own."""
