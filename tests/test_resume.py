@@ -5,6 +5,7 @@ The slow tests take about N minutes.
 
 import json
 import logging
+import os
 import random
 import re
 import shutil
@@ -30,7 +31,7 @@ from callbacks.resume import (
     newest_whole,
 )
 from callbacks.run import launch
-from tests.processes.recipe_run import RecipeRun
+from tests.processes.recipe_run import LaunchedRun, RecipeRun
 from tests.processes.toy import Toy, toy_rows
 from tests.small_worlds import BUILDERS, build
 
@@ -347,3 +348,37 @@ class TestEveryRecipe:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_interrupted(self, recipe, number, worlds, tmp_path):
         interrupt(recipe, worlds, tmp_path / "run", number)
+
+
+CPU = ("--use_cpu", "true")
+LAUNCHES = {
+    "one process, its group": ("cpu", CPU, lambda run: run.signal(signal.SIGTERM)),
+    "two processes, one of them": ("ddp", CPU, lambda run: os.kill(run.rank(1), signal.SIGTERM)),
+    "two processes, their launcher": ("ddp", CPU, lambda run: run.process.send_signal(signal.SIGTERM)),
+    "ZeRO-3, its launcher": ("zero3", ("--ddp_backend", "gloo"), lambda run: run.process.send_signal(signal.SIGTERM)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LAUNCHES)
+def test_a_launched_run_is_interrupted_in_all_its_processes_together(kind, tmp_path):
+    config, own, stop = LAUNCHES[kind]
+    arguments = [config, *build("kvasir_vqa", tmp_path), *LEARNING, *UNWATCHED, "--dtype", "float32"]
+    place = arguments.index("--use_cpu")
+    arguments[place : place + 2] = own
+    whole = LaunchedRun("kvasir_vqa", tmp_path / "whole", *arguments)
+    assert whole.end() == 0, whole.text
+    stopped = LaunchedRun("kvasir_vqa", tmp_path / "run", *arguments)
+    stopped.wait_for_step(3)
+    stop(stopped)
+    assert stopped.end() != 0
+    end = time.monotonic() + 60  # for one process, the launcher ends at once and leaves the recipe to save
+    while "interrupted after step" not in stopped.text:
+        assert time.monotonic() < end, stopped.text
+        time.sleep(0.1)
+    kept, broken = newest_whole(tmp_path / "run")
+    assert f"saved {kept}: --resume_from_checkpoint true" in stopped.text and not broken
+    resumed = LaunchedRun("kvasir_vqa", tmp_path / "run", *arguments, "--resume_from_checkpoint", "true")
+    assert resumed.end() == 0, resumed.text
+    assert f"going on from {kept}" in resumed.text and resumed.text.count("going on from") == 1
+    assert resumed.log == whole.log and resumed.weights == whole.weights

@@ -1,9 +1,10 @@
-"""A recipe's file, run as a user runs it, in a process that a test may kill. Forked, for importing takes longer."""
+"""A recipe's file, run as a user runs it, in processes that a test may kill."""
 
 import json
 import multiprocessing
 import os
 import runpy
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,10 @@ TIMES = ("_runtime", "_per_second")
 
 
 class RecipeRun:
-    """The recipe with `arguments`, its output in `output_dir`; it leads a process group, as under a shell."""
+    """The recipe with `arguments`, forked, for imports take longer than all the rest.
+
+    It leads a process group, as under a shell.
+    """
 
     def __init__(self, recipe: str, output_dir: Path, *arguments: str):
         self.output_dir, self.printed = output_dir, output_dir.with_suffix(".txt")
@@ -35,11 +39,15 @@ class RecipeRun:
         sys.argv = self.command
         runpy.run_path(self.command[0], run_name="__main__")
 
+    @property
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Look again and again, each millisecond, whether the condition holds while the process runs."""
         end = time.monotonic() + PATIENCE
         while not condition():
-            assert self.process.is_alive() and time.monotonic() < end, self.text
+            assert self.is_alive and time.monotonic() < end, self.text
             time.sleep(0.001)
 
     def wait_for_step(self, step: int) -> None:
@@ -76,3 +84,46 @@ class RecipeRun:
     def weights(self) -> bytes:
         [file] = [file for file in self.output_dir.glob("*model.safetensors")]
         return file.read_bytes()
+
+
+class LaunchedRun(RecipeRun):
+    """The recipe under `accelerate launch` with one of our configs, at the head of a session of its own."""
+
+    def __init__(self, recipe: str, output_dir: Path, config: str, *arguments: str):
+        self.output_dir, self.printed = output_dir, output_dir.with_suffix(".txt")
+        launcher = ["-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{config}.yaml"]
+        launcher += ["--mixed_precision", "no", "--main_process_port", "0"]
+        recipe_arguments = [f"recipes/{recipe}.py", "--output_dir", str(output_dir), *arguments]
+        with self.printed.open("w") as printed:
+            self.process = subprocess.Popen(
+                [sys.executable, *launcher, *recipe_arguments],
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                cwd=ROOT,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def rank(self, number: int) -> int:
+        """The process id of one of the processes that the launcher started."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                environment = (folder / "environ").read_bytes().split(b"\0")
+            except (OSError, IndexError):  # it has just ended
+                continue
+            if parent == self.process.pid and f"LOCAL_RANK={number}".encode() in environment:
+                return int(folder.name)
+        raise AssertionError(f"no rank {number}:\n{self.text}")
+
+    def end(self) -> int:
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            if self.is_alive:
+                self.process.terminate()  # the launcher ends those that it started
+                self.process.wait(PATIENCE)
