@@ -29,12 +29,14 @@ def check_rows(parts: Parts, rejected: Sequence[Mapping[str, Any]] = ()) -> Chec
 
 
 def check_shared_images(parts: Parts) -> Check:
-    """Evaluation images that training shows, too: the same `image_id`, or nearly the same picture (`image_hash`)."""
-    ids, hashes = _images(next(iter(parts.values())))
-    known, found, numbers = set(ids), [], {}
-    for split, rows in _evaluated(parts).items():
+    """Images that an earlier part shows, too: the same `image_id`, or nearly the same picture (`image_hash`)."""
+    (first, rows), *others = parts.items()
+    ids, hashes = _images(rows)
+    before, found, numbers = first, [], {}
+    for split, rows in others:
         own, own_hashes = _images(rows)
         nearest = near_duplicates(own_hashes, hashes) if hashes and own_hashes else [-1] * len(own)
+        known = set(ids)
         shared = [
             (name, name if name in known else ids[place])
             for name, place in zip(own, nearest, strict=True)
@@ -45,10 +47,11 @@ def check_shared_images(parts: Parts) -> Check:
             examples = ", ".join(
                 _short(name) + (f" like {_short(other)}" if other != name else "") for name, other in shared[:NAMED]
             )
-            found.append(f"{len(shared):,} of {len(own):,} images of {split} are in training, too ({examples})")
+            found.append(f"{len(shared):,} of {len(own):,} images of {split} are in {before}, too ({examples})")
+        ids, hashes, before = ids + own, hashes + own_hashes, f"{before} or {split}"
     if found:
         return Check("images kept apart", "warn", "; ".join(found) + ": numbers there may be remembered", numbers)
-    return Check("images kept apart", "pass", "no evaluation image, nor one nearly like it, is in training", numbers)
+    return Check("images kept apart", "pass", "no image, nor one nearly like it, is in two parts", numbers)
 
 
 def check_answers(parts: Parts) -> Check | None:

@@ -10,7 +10,7 @@ from datasets import Dataset
 from PIL import Image, ImageEnhance
 
 from collators.images import look_at
-from collators.rows import usable_rows
+from collators.rows import hold_out, usable_rows
 from eval.data_checks import (
     check_answers,
     check_baselines,
@@ -112,7 +112,7 @@ def test_images_in_training_and_evaluation_are_named():
         lambda row: {"image_id": "t" + row["id"]}
     )
     found = check_shared_images({"train": train, "test": test})
-    assert found.status == "warn" and "1 of 3 images of test are in training, too ('tr0' like 'i2')" in found.found
+    assert found.status == "warn" and "1 of 3 images of test are in train, too ('tr0' like 'i2')" in found.found
     assert check_shared_images({"train": train, "test": test.select([1, 2])}).status == "pass"
     assert (
         check_shared_images({"train": train, "test": train.remove_columns("image_hash")}).numbers["test_shared"] == 4
@@ -125,6 +125,10 @@ def test_vqa_rad_s_official_split_shares_202_of_203_test_images(tmp_path):
     (train, test), _ = usable_rows(raw, lambda row: vqa_rad.to_row(row, exemplar=False), str(tmp_path), 0.01)
     found = check_shared_images({"train": train, "test": test})
     assert found.status == "warn" and found.numbers == {"test_images": 203, "test_shared": 202}
+    kept, validation = hold_out(train, 0.05, by="image_id", seed=42)  # as the recipe does
+    found = check_shared_images({"train": kept, "validation": validation, "test": test})
+    assert "202 of 203 images of test are in train or validation, too" in found.found
+    assert found.numbers["validation_shared"] == 0
     unnamed = [
         part.map(lambda row, i, name=name: {"image_id": f"{name}{row['image_id']}"}, with_indices=True)
         for name, part in (("a", train), ("b", test))
