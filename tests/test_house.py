@@ -10,6 +10,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
 NAMES = {"cpu", "rtx_8gb", "t4_16gb", "a100_40gb", "h100_80gb", "ddp", "zero2", "zero3", "zero3_offload", "fsdp2"}
+NAMES |= {"multinode_ddp", "multinode_zero3"}
 
 
 def test_every_file_of_the_readme_s_tree_exists_and_no_module_is_missing():
@@ -39,7 +40,7 @@ def test_accelerate_reads_the_launch_config_and_each_line_of_it_says_why(path):
     assert config.num_processes == (1 if yaml.safe_load(path.read_text())["distributed_type"] == "NO" else 2)
 
 
-def test_the_launch_configs_are_the_ten_that_the_recipes_name():
+def test_the_launch_configs_are_the_twelve_that_are_named_here_and_the_recipes_name_no_other():
     assert {path.stem for path in CONFIGS} == NAMES
     text = "".join(path.read_text() for path in (ROOT / "recipes").glob("*.py")) + (ROOT / "README.md").read_text()
     assert set(re.findall(r"accelerate_configs/(\w+)\.yaml", text)) <= NAMES

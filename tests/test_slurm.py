@@ -1,4 +1,4 @@
-"""The SLURM scripts, run with stand-ins for `accelerate` and `scontrol`: what they start and queue again."""
+"""The SLURM scripts, run with stand-ins for `accelerate`, `scontrol` and `srun`: what they start and queue again."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "slurm").glob("*.sbatch"))
@@ -23,8 +24,34 @@ echo "$PWD $*" >> "$RECORD/calls"
 if [[ -f "$RECORD/behaviour" ]]; then source "$RECORD/behaviour"; fi
 """
 SCONTROL = """#!/bin/bash
-echo "$*" >> "$RECORD/requeued"
+if [[ "$1" == show ]]; then
+    [[ "$*" == "show hostnames gpu[07-09]" ]] && printf '%s\\n' gpu07 gpu08 gpu09
+else
+    echo "$*" >> "$RECORD/requeued"
+fi
 """
+# Its options, then the command on each node, to which it hands signals on; it ends with the worst status.
+SRUN = """#!/bin/bash
+echo "$*" >> "$RECORD/srun"
+while [[ "$1" == --* ]]; do
+    [[ "$1" == *=* ]] || shift
+    shift
+done
+for ((node = 0; node < SLURM_JOB_NUM_NODES; node++)); do
+    SLURM_PROCID=$node "$@" &
+    tasks+=("$!")
+done
+trap 'kill -TERM "${tasks[@]}"' TERM
+status=0
+for task in "${tasks[@]}"; do
+    wait "$task"; ended=$?
+    while kill -0 "$task" 2> /dev/null; do wait "$task"; ended=$?; done  # a signal came in between
+    ((ended > status)) && status=$ended
+done
+exit "$status"
+"""
+NODES = {"SLURM_JOB_NUM_NODES": "3", "SLURM_JOB_NODELIST": "gpu[07-09]", "SLURM_GPUS_ON_NODE": "4"}
+NODES |= {"SLURM_CPUS_PER_TASK": "8"}
 
 
 class Job:
@@ -35,14 +62,15 @@ class Job:
         self.bin = folder / "bin"
         for path in (self.root, self.record, self.bin):
             path.mkdir()
-        for name, script in {"accelerate": ACCELERATE, "scontrol": SCONTROL}.items():
+        for name, script in {"accelerate": ACCELERATE, "scontrol": SCONTROL, "srun": SRUN}.items():
             (self.bin / name).write_text(script)
             (self.bin / name).chmod(0o755)
 
     def start(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen:
         """As SLURM does: elsewhere than in the folder of the submission, without a terminal."""
         inherited = {key: value for key, value in os.environ.items() if key not in ("RECIPE", "OUTPUT_DIR", "MODEL")}
-        inherited.pop("ACCELERATE_CONFIG", None)
+        for name in ("ACCELERATE_CONFIG", *NODES):
+            inherited.pop(name, None)
         ours = {"PATH": f"{self.bin}:{os.environ['PATH']}", "RECORD": str(self.record)}
         slurm = {"SLURM_SUBMIT_DIR": str(self.root), "SLURM_JOB_ID": "4711"}
         return subprocess.Popen(
@@ -71,10 +99,10 @@ class Job:
         assert all(line.startswith(f"{self.root} ") for line in lines)
         return [line.removeprefix(f"{self.root} ") for line in lines]
 
-    def warn(self) -> tuple[int, str]:
+    def warn(self, **environment: str) -> tuple[int, str]:
         """Start a training, and warn it once it is ready; the exit status, and what was printed."""
         end = time.monotonic() + 30
-        with self.start("train") as process:
+        with self.start("train", **environment) as process:
             try:
                 while not (self.record / "ready").exists():
                     assert time.monotonic() < end and process.poll() is None, "the training did not start"
@@ -177,6 +205,54 @@ def test_the_exit_status_is_that_of_what_failed_and_a_failure_is_not_queued_agai
     status, output = job.run(script)
     assert status == 3 and "error: no such dataset" in output
     assert len(job.calls) == 1 and not (job.record / "requeued").exists()
+
+
+# --- several nodes
+
+
+@pytest.mark.parametrize("config", [None, "accelerate_configs/multinode_zero3.yaml"])
+def test_on_several_nodes_each_starts_one_launcher_and_all_meet_on_the_first(job, config):
+    environment = NODES | ({"ACCELERATE_CONFIG": config} if config else {})
+    status, output = job.run("train", "--run_name", "my first run", **environment)
+    assert status == 0, output
+    config = config or "accelerate_configs/multinode_ddp.yaml"
+    assert sorted(job.calls) == [
+        f"launch --machine_rank {node} --config_file {config} --num_machines 3 --num_processes 12 "
+        "--main_process_ip gpu07 --main_process_port 24711 recipes/ssg_vqa.py --output_dir outputs/ssg_vqa "
+        "--resume_from_checkpoint true --run_name my first run"
+        for node in range(3)
+    ]
+    [started] = (job.record / "srun").read_text().splitlines()
+    assert started.startswith("--nodes 3 --ntasks 3 --ntasks-per-node 1 --cpus-per-task 8 --kill-on-bad-exit=1 bash")
+
+
+def test_accelerate_takes_what_a_node_is_started_with(job):
+    """accelerate's own parser, with the config that the script names and what the script adds to it."""
+    job.run("train", **NODES)
+    options = job.calls[0].removeprefix("launch ").split()
+    options[options.index("--config_file") + 1] = str(ROOT / "accelerate_configs" / "multinode_ddp.yaml")
+    options[options.index("recipes/ssg_vqa.py")] = str(ROOT / "recipes" / "ssg_vqa.py")
+    arguments, config, _ = _validate_launch_command(launch_command_parser().parse_args(options))
+    assert (arguments.num_machines, arguments.num_processes, arguments.main_process_ip) == (3, 12, "gpu07")
+    assert (arguments.multi_gpu, arguments.rdzv_backend) == (True, "static")
+
+
+def test_the_warning_reaches_every_node_and_the_job_is_queued_again_once(job):
+    job.behave(
+        "trap 'touch \"$RECORD/saved-$SLURM_PROCID\"; exit 143' TERM\n"
+        'touch "$RECORD/started-$SLURM_PROCID"; ready=("$RECORD"/started-*)\n'
+        '((${#ready[@]} == 3)) && touch "$RECORD/ready"\n'
+        "for ((tick = 0; tick < 600; tick++)); do sleep 0.1; done\n"
+    )
+    _, output = job.warn(**NODES)
+    assert sorted(path.name for path in job.record.glob("saved-*")) == ["saved-0", "saved-1", "saved-2"], output
+    assert (job.record / "requeued").read_text() == "requeue 4711\n"
+
+
+def test_the_exit_status_on_several_nodes_is_that_of_the_node_that_failed(job):
+    job.behave("if ((SLURM_PROCID == 1)); then exit 3; fi")
+    status, _ = job.run("train", **NODES)
+    assert status == 3 and not (job.record / "requeued").exists()
 
 
 # --- the end of a slot
