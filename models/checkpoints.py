@@ -1,16 +1,16 @@
 """A name or a folder -> model and processor, whether it holds a whole model or only an adapter."""
 
-import os
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
-from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import ModelConfig, get_quantization_config
 
+from models.divided import to_answer, whole
 from models.precision import trainable_in_float32
 
 
@@ -64,7 +64,7 @@ def load_checkpoint(
     if adapter and to_train:
         network = network.merge_and_unload()
     if quantization is None and not to_train:
-        network.to(PartialState().device)
+        network = to_answer(network)
     return network, processor
 
 
@@ -73,13 +73,14 @@ def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
 
     Raises `OSError` where a local folder lacks some of the weights.
     """
-    network, loaded = model_class.from_pretrained(
-        name,
-        use_safetensors=True,
-        trust_remote_code=False,  # None would ask on the terminal
-        output_loading_info=True,
-        **settings,
-    )
+    with torch.random.fork_rng(devices=[]):  # ZeRO-3 draws while it reads, and what is made next should be the same
+        network, loaded = model_class.from_pretrained(
+            name,
+            use_safetensors=True,
+            trust_remote_code=False,  # None would ask on the terminal
+            output_loading_info=True,
+            **settings,
+        )
     if Path(name).is_dir() and loaded["missing_keys"]:
         raise OSError(f"the weights lack {min(loaded['missing_keys'])!r}, which would start at random")
     # A checkpoint would be written under the Hub's old weight names, which the Trainer does not translate when it
@@ -96,14 +97,15 @@ def with_adapter(network: PreTrainedModel, name: str, to_train: bool) -> PeftMod
     adapter.inference_mode = False
     network = get_peft_model(network, adapter)
     trainable_in_float32(network)
-    set_peft_model_state_dict(network, load_peft_weights(name, device="cpu"))
+    with whole(*network.parameters(), change=True):
+        set_peft_model_state_dict(network, load_peft_weights(name, device="cpu"))
     return network if to_train else network.requires_grad_(False)
 
 
 def refuse_pieces(what: str) -> None:
-    """Raise `CheckpointError` under ZeRO-3 and FSDP, whose pieces of weights a composed model cannot be made of."""
-    if is_deepspeed_zero3_enabled() or os.environ.get("ACCELERATE_USE_FSDP", "false") == "true":
-        raise CheckpointError(f"{what} needs its weights whole on every GPU: use ddp.yaml or zero2.yaml")
+    """Raise `CheckpointError` under FSDP, which gathers weights for a model's own `forward` and for no part's."""
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        raise CheckpointError(f"{what} does not run under FSDP: use ddp.yaml, zero2.yaml or zero3.yaml")
 
 
 def reason(name: str, error: Exception) -> str:

@@ -9,7 +9,9 @@ import copy
 import torch
 from torch import nn
 from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamImageProcessor, SamModel
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from models.divided import read_by
 from models.lisa_config import LisaAnswers, LisaConfig, LisaOutput
 from models.lisa_loss import mask_losses, token_loss
 
@@ -153,7 +155,9 @@ class LisaForConditionalGeneration(PreTrainedModel):
             rows, steps = (new == self.config.seg_token_id).nonzero(as_tuple=True)
             counts = torch.bincount(rows, minlength=len(new)).tolist()
             beams, mask_logits = output.get("beam_indices"), []
-            if len(rows):  # else SAM is not asked
+            if not len(rows) and is_deepspeed_zero3_enabled():  # all processes gather SAM's weights, or none does
+                self._draw(states[0][:1], image_index[:1], sam_pixel_values, original_sizes, reshaped_input_sizes)
+            elif len(rows):
                 sources = (rows if beams is None else beams[rows, steps]).tolist()
                 said = torch.stack([states[step][row] for row, step in zip(sources, steps.tolist(), strict=True)])
                 mask_logits, _ = self._draw(
@@ -195,7 +199,8 @@ class LisaForConditionalGeneration(PreTrainedModel):
             embeddings = encoder(pixels).last_hidden_state[images].to(dtype)
         with torch.autocast(embeddings.device.type, enabled=False):  # in 16 bits, off by as much as a neighbour
             positions = self.sam.get_image_wide_positional_embeddings().to(dtype)
-        no_mask = self.sam.prompt_encoder.no_mask_embed.weight.to(dtype)
+        no_mask = self.sam.prompt_encoder.no_mask_embed(images.new_zeros(1)).to(dtype)
+        read_by(decoder, decoder.iou_token.weight, decoder.mask_tokens.weight)
         low_resolution, quality = decoder(
             image_embeddings=embeddings,
             image_positional_embeddings=positions.expand(len(states), -1, -1, -1),

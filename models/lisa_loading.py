@@ -19,6 +19,7 @@ from trl import ModelConfig, get_quantization_config
 
 from models.checkpoints import CheckpointError, load_weights, reason, refuse_pieces, with_adapter
 from models.composed import config_of_adapter
+from models.divided import to_answer, whole
 from models.lisa import LisaForConditionalGeneration
 from models.lisa_config import LisaConfig
 
@@ -66,8 +67,7 @@ def load_lisa(
     adapter can train on. To answer, the model comes on this process's device. Both towers are quantised where `model`
     says so, and neither the parts that LISA trains nor SAM's prompt encoder. Weights are read from safetensors only.
 
-    Raises `CheckpointError` in one line when there is no such model, and under ZeRO-3 and FSDP, where weights that are
-    in pieces can be neither joined nor asked for a mask here.
+    Raises `CheckpointError` in one line when there is no such model, and under FSDP.
     """
     name = model.model_name_or_path
     refuse_pieces("LISA")
@@ -85,7 +85,7 @@ def load_lisa(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
     if get_quantization_config(model) is None and not to_train:
-        network.to(PartialState().device)
+        network = to_answer(network)
     return network, processor
 
 
@@ -128,10 +128,12 @@ def compose(
     """Join a LLaVA and a SAM; the projection between them is new, and `[SEG]` starts as the mean of all tokens."""
     vocabulary = len(processor.tokenizer)
     if vocabulary > llava.get_input_embeddings().num_embeddings:  # LLaVA-1.5 has spare rows
-        llava.resize_token_embeddings(vocabulary, mean_resizing=False)
+        with torch.random.fork_rng(devices=[]):  # as in load_weights
+            llava.resize_token_embeddings(vocabulary, mean_resizing=False)
     with torch.no_grad():
         for embeddings in (llava.get_input_embeddings(), llava.get_output_embeddings()):
-            embeddings.weight[vocabulary - 1] = embeddings.weight[: vocabulary - 1].float().mean(0)
+            with whole(embeddings.weight, change=True):
+                embeddings.weight[vocabulary - 1] = embeddings.weight[: vocabulary - 1].float().mean(0)
     seg_token_id = processor.tokenizer.convert_tokens_to_ids(SEG)
     network = LisaForConditionalGeneration(
         LisaConfig(llava=llava.config, sam=sam.config, seg_token_id=seg_token_id), llava, sam

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import BlipTextModel, GPT2LMHeadModel, PreTrainedModel, VideoMAEModel
 
 from eval.label_tree import LabelTree
+from models.divided import whole
 from models.surgvivqa_config import SurgViVqaConfig, SurgViVqaOutput
 
 
@@ -166,7 +167,8 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
             position_ids=torch.cat([_positions(attention_mask), attention_mask.sum(1, keepdim=True) + depths], dim=1),
             use_cache=False,
         ).last_hidden_state
-        return labels.scores(self._logits(hidden[:, length - 1 :]), mean)
+        with whole(self.get_output_embeddings().weight):
+            return labels.scores(self._logits(hidden[:, length - 1 :]), mean)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """In float32: GPT-2's logits share an offset of about -100, where 16 bits step by halves."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from peft import PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
@@ -23,6 +22,7 @@ from trl import ModelConfig, get_quantization_config
 
 from models.checkpoints import CheckpointError, load_weights, reason, refuse_pieces, with_adapter
 from models.composed import config_of_adapter
+from models.divided import to_answer
 from models.precision import trainable_in_float32
 from models.surgvivqa import SurgViVqaForConditionalGeneration
 from models.surgvivqa_config import SurgViVqaConfig
@@ -61,7 +61,7 @@ def load_surgvivqa(
     read. An adapter can train on. To answer, the model comes on this process's device. Weights are read from
     safetensors only.
 
-    Raises `CheckpointError` in one line when there is no such model, under ZeRO-3 and FSDP, and for 4 or 8 bits.
+    Raises `CheckpointError` in one line when there is no such model, under FSDP, and for 4 or 8 bits.
     """
     name = model.model_name_or_path
     refuse_pieces("SurgViVQA")
@@ -79,7 +79,7 @@ def load_surgvivqa(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
     if not to_train:
-        network.to(PartialState().device)
+        network = to_answer(network)
     return network, processor
 
 
