@@ -1,5 +1,6 @@
 """Chat rows -> a batch whose labels are what the assistant says, and nothing else."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ class ChatCollator:
         prompt_only: for generation. The last answer is left out, padding goes to the left, there are no labels.
         chat_template: instead of the processor's own.
 
+    In several processes a batch without images gets a black one among its padding, where no token sees it: the vision
+    tower has to run, and to get its (zero) gradients, in all processes or in none.
+
     Raises `ValueError` when a row's messages and images disagree, or when no token of the batch would be trained.
     """
 
@@ -56,6 +60,7 @@ class ChatCollator:
         video_token = getattr(self.processor, "video_token", None)  # LLaVA has none
         self.placeholders = tuple(str(token) for token in (self.image_token, video_token) if token)
         self.fit = FitToLength(self.processor, self.max_length) if self.max_length else None
+        self.one_of_several = int(os.environ.get("WORLD_SIZE", 1)) > 1
 
     @property
     def truncated(self) -> Counter:
@@ -70,8 +75,22 @@ class ChatCollator:
         pixels = self.processor.image_processor(images, return_tensors="pt") if images else {}
         batch = self.text_batch([segments for _, segments in prepared], self.tokens_per_image(pixels, len(images)))
         batch.update(pixels)
+        if not images and self.one_of_several:
+            batch = self._with_unseen_image(batch)
         if not self.prompt_only and not (batch["labels"] != IGNORE).any():
             raise ValueError(f"no token of this batch would be trained: {_names(rows)} have no answer")
+        return batch
+
+    def _with_unseen_image(self, batch: BatchFeature) -> BatchFeature:
+        pixels = self.processor.image_processor([Image.new("RGB", (32, 32))], return_tensors="pt")
+        unseen = torch.full((len(batch["input_ids"]), *self.tokens_per_image(pixels, 1)), self.tokenizer.pad_token_id)
+        unseen[0] = self.image_token_id
+        columns = {"input_ids": unseen, "labels": IGNORE, "attention_mask": 0}
+        columns["mm_token_type_ids"] = (unseen == self.image_token_id).long()
+        for key, values in batch.items():
+            added = torch.zeros_like(unseen) + columns[key]
+            batch[key] = torch.cat([added, values] if self.prompt_only else [values, added], dim=1)
+        batch.update(pixels)
         return batch
 
     def tokens_per_image(self, pixels: dict[str, torch.Tensor], n_images: int) -> list[int]:

@@ -52,9 +52,9 @@ def generate(
     Questions about one image (`image_id`) come together (`eval.batches`), so that a collator which shares images
     encodes each once; where it gives `prefix_input_ids` (`SharedImageCollator`) the language model reads it once, too.
     Each process answers a share; all run the same number of batches (ZeRO-3 and FSDP gather weights at every step),
-    and a row that fills up is not counted twice. Under those two, all rows have images or none has: a process with a
-    text-only batch would leave the others waiting at the vision tower. Texts keep special tokens such as
-    `<|box_start|>`; the end-of-sequence token, and what follows it, is cut.
+    and a row that fills up is not counted twice. Under those two, all rows have images or none has, unless the
+    collator is a `ChatCollator`: a process with a text-only batch would leave the others waiting. Texts
+    keep special tokens such as `<|box_start|>`; the end-of-sequence token, and what follows it, is cut.
 
     Args:
         model: the unwrapped model, or what its Trainer calls `model`; left in the mode (train or eval) it came in.

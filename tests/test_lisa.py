@@ -1,5 +1,7 @@
 """LISA against the models that it is made of, the formulas of its losses, and itself after saving."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,8 @@ from models.lisa_loss import LisaTrainer, mask_losses, token_loss
 from recipes import reasonseg
 from tests import tiny
 from tests.processes import launch
+
+LAUNCHES = [launch.ddp, *(pytest.param(partial(launch.deepspeed, i), marks=pytest.mark.slow) for i in (2, 3))]
 
 LAYERS = ("CLIPEncoderLayer", "LlamaDecoderLayer", "SamVisionLayer")
 LLAVA_INPUTS = ("input_ids", "attention_mask", "labels")
@@ -415,8 +419,9 @@ def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(tmp_path):
     torch.testing.assert_close(seen[0][:4], expected.detach(), rtol=1e-3, atol=1e-3)
 
 
-def test_two_processes_of_which_one_sees_no_mask_train_as_one(tmp_path):
-    first, second = (logged(result["log"]) for result in launch.ddp()["mask_losses"])
+@pytest.mark.parametrize("launched", LAUNCHES, ids=["ddp", "zero2", "zero3"])
+def test_two_processes_of_which_one_sees_no_mask_train_as_one(launched, tmp_path):
+    first, second = (logged(result["log"]) for result in launched()["mask_losses"])
     network, processor = load(to_train=True)
     rows = [tiny.mask_rows()[i] for i in (1, 1, 2, 3)]
     trainer = train(network, processor, tmp_path, rows, per_device_train_batch_size=4, max_grad_norm=1e-3)

@@ -72,7 +72,6 @@ def answers(folder: Path) -> dict:
         AutoProcessor.from_pretrained(checkpoint),
     )
     if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
-        rows = [row for row in rows if row["images"]]  # ZeRO-3 waits for ever where only some processes see an image
         args = arguments(folder, max_steps=1, learning_rate=0.0, remove_unused_columns=False)
         trainer = Trainer(model, args, data_collator=ChatCollator(processor), train_dataset=rows)
         trainer.train()
@@ -128,6 +127,20 @@ def mask_losses(folder: Path) -> dict:
     rows = [tiny.mask_rows()[i] for i in (1, 1, 2, 3)]
     collator = SegmentationCollator(processor)
     trainer = LisaTrainer(network, args, data_collator=collator, train_dataset=rows, processing_class=processor)
+    trainer._get_train_sampler = lambda *_: range(len(rows))  # so that the processes' shares are known
+    trainer.train()
+    return {"log": trainer.state.log_history}
+
+
+def image_losses(folder: Path) -> dict:
+    """Qwen2-VL at one optimizer step over an image's row and a text-only one, each in a process of its own."""
+    checkpoint = folder / "qwen2_vl_trained"
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    rows = tiny.chat_rows()[2:4]
+    settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 1, "max_steps": 1}
+    settings |= {"learning_rate": 0.0, "remove_unused_columns": False, "ddp_find_unused_parameters": False}
+    collator = ChatCollator(AutoProcessor.from_pretrained(checkpoint))
+    trainer = Trainer(model, arguments(folder, **settings), data_collator=collator, train_dataset=rows)
     trainer._get_train_sampler = lambda *_: range(len(rows))  # so that the processes' shares are known
     trainer.train()
     return {"log": trainer.state.log_history}

@@ -51,12 +51,13 @@ def run(
 @cache
 def ddp() -> dict[str, list[Any]]:
     """All checks under DDP; launched once for the tests of all files."""
-    return run(TORCHRUN, ["grad_norms", "sharded_grad_norms", "answers", "token_mean", "mask_losses"])
+    return run(TORCHRUN, ["grad_norms", "sharded_grad_norms", "answers", "token_mean", "mask_losses", "image_losses"])
 
 
 @cache
 def deepspeed(stage: int) -> dict[str, list[Any]]:
-    """Gradient norms and answers under ZeRO, with the accelerate config that users use."""
+    """The checks that ZeRO could fail, with the accelerate config that users use."""
     config = str(ROOT / "accelerate_configs" / f"zero{stage}.yaml")
     launcher = ["accelerate.commands.launch", "--config_file", config, "--mixed_precision", "no"]
-    return run([*launcher, "--main_process_port", "0"], ["grad_norms", "answers"])
+    checks = ["grad_norms", "answers", "mask_losses", "image_losses"]
+    return run([*launcher, "--main_process_port", "0"], checks)
