@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import TrlParser
 
+from callbacks.each_row_once import see_each_row_once
 from callbacks.frozen_parts import FrozenPartsCallback
 from callbacks.generation_eval import GenerationEvalCallback
 from callbacks.grad_norm import GradNormCallback
@@ -114,6 +115,7 @@ def train_watched(
     interrupt = InterruptCallback(trainer)
     for callback in (*watching, watch, ReportCallback(record, watch), *more, interrupt, ResumeCallback(trainer)):
         trainer.add_callback(callback)
+    see_each_row_once(trainer)
     try:
         with full_disk_in_one_line(trainer):
             trainer.train(resume_from_checkpoint=checkpoint)

@@ -2,7 +2,10 @@
 
 import torch
 import transformers
+from torch.nn import functional as F
 from transformers import Seq2SeqTrainer
+
+from models.divided import whole
 
 
 class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
@@ -20,9 +23,12 @@ class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
     @torch.no_grad()
     def generate(self, pixel_values, input_ids=None, attention_mask=None, image_index=None, **settings):
         if image_index is None:
-            return super().generate(pixel_values, input_ids, attention_mask, **settings)
+            with whole(self.query_tokens):
+                return super().generate(pixel_values, input_ids, attention_mask, **settings)
         embeddings = self.get_input_embeddings()(input_ids)
-        features = self._looked_at(pixel_values, image_index).pooler_output.to(embeddings.device, embeddings.dtype)
+        with whole(self.query_tokens):
+            features = self._looked_at(pixel_values, image_index).pooler_output
+        features = features.to(embeddings.device, embeddings.dtype)
         embeddings = embeddings.masked_scatter(self.get_placeholder_mask(input_ids, embeddings), features)
         if not self.language_model.config.is_encoder_decoder:
             settings["input_ids"] = input_ids
@@ -47,8 +53,9 @@ class TokenMeanTrainer(Seq2SeqTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)
         loss = outputs.loss  # the mean over this micro-batch's target tokens
-        if num_items_in_batch is not None:
-            loss = loss * inputs["labels"].ne(-100).sum() / num_items_in_batch
+        if num_items_in_batch is not None:  # the sum, for there may be none
+            logits = outputs.logits.float().flatten(0, 1)
+            loss = F.cross_entropy(logits, inputs["labels"].flatten(), reduction="sum") / num_items_in_batch
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes  # tokens of all processes are counted, DDP averages
         return (loss, outputs) if return_outputs else loss

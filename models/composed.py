@@ -6,7 +6,12 @@ from transformers import PreTrainedConfig, Trainer
 
 
 class ComposedTrainer(Trainer):
-    """A Trainer that saves the configuration, too, where it saves an adapter."""
+    """A Trainer that saves the configuration, too, where it saves an adapter; an evaluation's batches stand alone."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if not model.training:  # or it would be divided by the tokens of all processes: another mean than in one
+            num_items_in_batch = None
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)

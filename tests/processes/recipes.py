@@ -1,0 +1,204 @@
+"""Each recipe on a few drawn rows and a tiny checkpoint, in this process or launched as a user does."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl import TrlParser
+
+from collators import Seq2SeqCollator
+from demo.blip2 import write_blip2
+from demo.endoscopy import draw_endoscopy
+from demo.laparoscopy import draw_laparoscopy
+from demo.llava import write_llava
+from demo.packages import draw_packages
+from demo.qwen2_vl import write_qwen2_vl
+from demo.radiology import draw_radiology
+from demo.sam import write_sam
+from demo.scenes import draw_scenes
+from demo.surgvivqa import write_surgvivqa
+from recipes import kvasir_vqa, nutrition_tables, reasonseg, ssg_vqa, vqa_rad
+from tests.tiny import learn
+
+ROOT = Path(__file__).parents[2]
+VIDEOS = {"train": ["VID04"], "validation": ["VID01"], "test": ["VID02"]}
+
+
+def nutrition_world(folder: Path) -> None:
+    draw_packages(folder / "data", train=14, val=3, broken=0)
+    spoken = [part["text"] for message in nutrition_tables.prompt() for part in message["content"] if "text" in part]
+    write_qwen2_vl(folder / "model", spoken * 20, hidden_size=64, layers=1)
+
+
+def kvasir_world(folder: Path) -> None:
+    draw_endoscopy(folder / "data", images=7, broken=0)
+    lines = (folder / "data" / "metadata.jsonl").read_text().splitlines()
+    texts = [json.loads(line)[key] for line in lines for key in ("question", "answer")]
+    write_qwen2_vl(folder / "model", texts, phrases=[kvasir_vqa.SYSTEM], hidden_size=64, layers=1)
+
+
+def radiology_world(folder: Path) -> None:
+    """The model has learnt a little, for untrained it is silent."""
+    draw_radiology(folder / "data", images=12, broken=0)
+    rows = json.loads(next((folder / "data").glob("*.json")).read_text())
+    rows = [{**row, "prompt": vqa_rad.prompt(row["question"].strip())} for row in rows]
+    texts = [text for row in rows for text in (row["prompt"], row["answer"])]
+    write_blip2(folder / "untrained", texts, image_size=32, width=64, layers=1, queries=4)
+    shown = [{**row, "image": str(folder / "data" / "images" / row["image_name"])} for row in rows[:16]]
+    learn(folder / "untrained", Seq2SeqCollator, shown, steps=40, learning_rate=5e-3).rename(folder / "model")
+
+
+def scenes_world(folder: Path) -> None:
+    """One training picture has nothing to be drawn, and another nothing but what does not count."""
+    draw_scenes(folder / "data", train=3, val=1, test=1)
+    for number, shapes in enumerate([[], [{"label": "ignore", "points": [[0, 0], [9, 0], [9, 9]]}]]):
+        path = folder / "data" / "train" / f"0000{number}_0.json"
+        path.write_text(json.dumps({**json.loads(path.read_bytes().decode("cp1252")), "shapes": shapes}))
+    wordings = [
+        *reasonseg.SENTENCES,
+        *reasonseg.PHRASES,
+        *(answer.replace("[SEG]", "") for answer in reasonseg.ANSWERS),
+    ]
+    write_llava(
+        folder / "model", wordings * 9, hidden_size=64, layers=1, image_size=32, patch_size=16, initializer_range=0.1
+    )
+    write_sam(folder / "model" / "sam", image_size=64, layers=1)
+
+
+def laparoscopy_world(folder: Path) -> None:
+    draw_laparoscopy(folder / "data", {"VID04": 3, "VID01": 1, "VID02": 1})
+    (folder / "data" / "videos.yaml").write_text(json.dumps(VIDEOS))
+    lines = [line for file in (folder / "data" / "ssg-qa").glob("*/*.txt") for line in file.read_text().splitlines()]
+    questions = [ssg_vqa.prompt(line.split("|")[0]) for line in sorted(lines) if "|" in line]
+    answers = [f" {label}" for label in ssg_vqa.LABELS]
+    write_surgvivqa(folder / "model", questions, answers * 9, hidden_size=64, layers=1)
+
+
+WORLDS: dict[str, Callable[[Path], None]] = {
+    "nutrition_tables": nutrition_world,
+    "kvasir_vqa": kvasir_world,
+    "vqa_rad": radiology_world,
+    "reasonseg": scenes_world,
+    "ssg_vqa": laparoscopy_world,
+}
+
+SINGLE, SINGLE_GPU = "cpu", "a100_40gb"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+SETTINGS = {
+    "per_device_train_batch_size": 2,
+    "max_steps": 5,
+    "learning_rate": 0.01,
+    "warmup_steps": 0,
+    "logging_steps": 1,
+    "eval_strategy": "steps",
+    "eval_steps": 4,
+    "save_strategy": "steps",
+    "save_steps": 4,
+    "per_device_eval_batch_size": 2,
+    "dataloader_num_workers": 0,
+    "dataloader_pin_memory": "false",
+    "disable_tqdm": "true",
+    "lora_dropout": 0,
+}
+OWN_SETTINGS = {
+    "nutrition_tables": {
+        "validation_fraction": 0.1,
+        "min_pixels": 12544,
+        "max_pixels": 18816,
+        "max_new_tokens": 20,
+    },
+    "kvasir_vqa": {
+        "questions_per_row": 3,
+        "per_device_train_batch_size": 12,
+        "min_pixels": 12544,
+        "max_pixels": 12544,
+        "max_new_tokens": 12,
+    },
+    "vqa_rad": {
+        "questions_per_row": 2,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 0.002,
+        "load_in_8bit": "false",
+        "max_new_tokens": 8,
+    },
+    "reasonseg": {"sam_name_or_path": "{world}/model/sam", "per_device_train_batch_size": 4, "max_new_tokens": 8},
+    "ssg_vqa": {"videos": "{world}/data/videos.yaml", "per_device_train_batch_size": 16, "max_new_tokens": 4},
+}
+
+
+@dataclass
+class Run:
+    """What a run left: its log by step, its results by split, and its predictions by split and id."""
+
+    folder: Path
+
+    @property
+    def log(self) -> list[dict[str, float]]:
+        return json.loads((self.folder / "trainer_state.json").read_text())["log_history"]
+
+    @property
+    def results(self) -> dict[str, dict[str, float]]:
+        return json.loads((self.folder / "results.json").read_text())
+
+    @property
+    def predictions(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "predictions.jsonl").read_text().splitlines()]
+
+    @property
+    def processes(self) -> int:
+        return json.loads((self.folder / "run.json").read_text())["processes"]
+
+
+def arguments(recipe: str, config: str, world: Path, output: Path) -> list[str]:
+    """A recipe's own; a single process takes at each step as many batches as there would be processes."""
+    settings = {**SETTINGS, **OWN_SETTINGS[recipe], "output_dir": output}
+    settings |= {"dataset_name": world / "data", "model_name_or_path": world / "model"}
+    settings |= {"gradient_accumulation_steps": 2 if config in (SINGLE, SINGLE_GPU) else 1}
+    if "zero" in config:
+        settings |= {"ddp_backend": "gloo"}  # with use_cpu accelerate would take DDP
+    elif config not in ("fsdp2", SINGLE_GPU):
+        settings |= {"use_cpu": "true"}
+    return [part for key, value in settings.items() for part in (f"--{key}", str(value).format(world=world))]
+
+
+def alone(recipe: str, world: Path, output: Path) -> Run:
+    """A recipe in this process."""
+    module = importlib.import_module(f"recipes.{recipe}")
+    parser = TrlParser((module.Data, module.Training, module.Model))
+    module.main(*parser.parse_args_and_config(arguments(recipe, SINGLE, world, output)))
+    return Run(output)
+
+
+def launch(recipe: str, config: str, world: Path, output: Path, *launchers: list[str], script: tuple = ()) -> Run:
+    """A recipe as users launch it, once with each of the `launchers`' options, which run at the same time.
+
+    Args:
+        script: a file, and its first arguments, that runs the recipe.
+    """
+    started = []
+    output.mkdir()
+    try:
+        for number, options in enumerate(launchers or [["--main_process_port", "0"]]):
+            command = [sys.executable, "-m", "accelerate.commands.launch"]
+            command += ["--config_file", f"accelerate_configs/{config}.yaml", "--mixed_precision", "no", *options]
+            command += [*script, f"recipes/{recipe}.py", *arguments(recipe, config, world, output)]
+            with (output / f"launcher-{number}.log").open("w") as log:
+                started.append(
+                    subprocess.Popen(
+                        command, env=ENVIRONMENT, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+                    )
+                )
+        codes = [launcher.wait(timeout=300) for launcher in started]
+    finally:
+        for launcher in started:
+            if launcher.poll() is None:
+                os.killpg(launcher.pid, signal.SIGKILL)  # the launcher alone would leave its processes behind
+    assert not any(codes), "\n".join(log.read_text()[-4000:] for log in sorted(output.glob("launcher-*.log")))
+    return Run(output)
