@@ -74,7 +74,7 @@ def outcomes(tmp_path_factory):
 
 
 FILE = ("image", "frames")  # a path in the folder that the test has drawn
-OF_THE_PICTURE = (*FILE, "image_id", "image_size", "boxes", "masks")
+OF_THE_PICTURE = (*FILE, "image_id", "image_size", "image_hash", "boxes", "masks")
 
 
 def content(row: dict, word: str = "lesion", without: tuple[str, ...] = FILE) -> dict:
