@@ -49,6 +49,7 @@ COLUMNS = ("image", "question", "answer", "img_id")
 TRAINABLE_SHARE = 0.0048  # 40,370,176 of 8.33 billion parameters, with LoRA on the 7B model
 LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 TYPES_FILE = "question_types.json"
+CONTROL = "<|"  # how Qwen's control tokens begin
 PUBLISHED = Published(
     metric_names=["accuracy", "accuracy_yes_no", "accuracy_color", "accuracy_count_numeric"],
     rows=[
@@ -144,6 +145,11 @@ def read(data: Data) -> dict[str, Dataset]:
     return {"train": train, "validation": validation, "test": test}
 
 
+def types_of(rows: Dataset) -> QuestionTypes:
+    """What each question wants, from those answers to it that `to_chat` does not refuse."""
+    return QuestionTypes.infer(rows["question"], [None if CONTROL in (a or "") else a for a in rows["answer"]])
+
+
 def to_chat(row: dict, types: QuestionTypes, typed_prompt: bool) -> dict:
     """One row of the dataset as a chat row with its question's type; spelling stays upstream's."""
     question, answer = ("" if row[key] is None else str(row[key]).strip() for key in ("question", "answer"))
@@ -153,7 +159,7 @@ def to_chat(row: dict, types: QuestionTypes, typed_prompt: bool) -> dict:
         raise BadRow("a placeholder where upstream has no question")
     if row["img_id"] is None:
         raise BadRow("no img_id")
-    if "<|" in answer:
+    if CONTROL in answer:
         raise BadRow(f"the answer {start_of(answer)} spells a control token")
     kind = types[question]
     messages = prompt(question, kind if typed_prompt else None)
@@ -202,7 +208,7 @@ def expected(model: Model) -> Expected:
 
 def main(data: Data, training: Training, model: Model) -> None:
     raw = read(data)
-    types = QuestionTypes.infer(raw["train"]["question"], raw["train"]["answer"])
+    types = types_of(raw["train"])
     network, processor = load(data, model, training.do_train)
     with training.main_process_first(desc="checking rows"):
         (train, validation, test), refused = usable_rows(

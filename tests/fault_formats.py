@@ -18,7 +18,6 @@ from PIL import Image
 from collators import VideoCollator
 from collators.rows import load_split
 from eval.boxes import Qwen2VLBoxes
-from eval.question_types import QuestionTypes
 from models.surgvivqa_loading import SurgViVqaProcessor
 from recipes import kvasir_vqa, nutrition_tables, reasonseg, ssg_vqa, vqa_rad
 from tests import tiny
@@ -126,8 +125,7 @@ def polyp(name: str, number: int) -> dict:
 
 def read_polyps(folder: Path):
     raw = kvasir_vqa.read(kvasir_vqa.Data(dataset_name=str(folder)))
-    types = QuestionTypes.infer(raw["train"]["question"], raw["train"]["answer"])
-    return raw, partial(kvasir_vqa.to_chat, types=types, typed_prompt=True)
+    return raw, partial(kvasir_vqa.to_chat, types=kvasir_vqa.types_of(raw["train"]), typed_prompt=True)
 
 
 def scan(name: str, number: int) -> dict:

@@ -436,9 +436,10 @@ def test_an_answer_that_constrained_decoding_cannot_give_ends_the_run_before_it_
     hostile = tmp_path / "hostile"
     shutil.copytree(polyps, hostile, ignore=shutil.ignore_patterns("model"))
     file = hostile / "metadata.jsonl"
-    file.write_text(file.read_text().replace("pink; red", "pi<|im_end|>nk; red"))
+    file.write_text(file.read_text().replace("pink; red", "pink\u037e red", 4))  # which NFC makes a semicolon
     arguments = ["--dataset_name", str(hostile), "--model_name_or_path", str(polyps / "model"), "--use_cpu", "true"]
     line = fails("kvasir_vqa", *arguments, "--output_dir", str(tmp_path / "out"), monkeypatch=monkeypatch)
-    assert line == "error: the answer 'pi<|im_end|>nk' ends its turn more than once"
+    assert line == "error: the answers 'pink' and 'pink\u037e red' have the same tokens in a list"
+    assert not (tmp_path / "out" / "trainer_state.json").exists()
     line = fails("kvasir_vqa", *arguments, "--test_fraction", "0.9", monkeypatch=monkeypatch)
     assert line == "error: validation_fraction and test_fraction leave no image to train on: their sum must be below 1"
