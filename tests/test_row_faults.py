@@ -12,22 +12,11 @@ from collators.images import BadRow, check_image, open_image
 from collators.rows import DataError, usable_rows
 from tests import tiny
 from tests.fault_formats import FORMATS, Row
-from tests.faults import (
-    BLUE,
-    COLON,
-    FILES,
-    KVASIR,
-    MASKS,
-    NUTRITION,
-    RAD,
-    RAD_HUB,
-    REASONSEG,
-    SSG,
-    faults_of,
-    png_header,
-)
+from tests.fault_pictures import png_header
+from tests.faults import COLON, FILES, KVASIR, MASKS, NUTRITION, RAD, RAD_HUB, REASONSEG, SSG, faults_of
 from tests.running import fails
 
+BLUE = (0, 0, 255)
 CASES = [(format, fault) for format in FORMATS for fault in faults_of(format)]
 GOOD = ["first", *(f"good{n}" for n in range(20)), "val", "test"]
 
