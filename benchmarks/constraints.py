@@ -31,7 +31,7 @@ BATCH, BATCHES, ROUNDS, IMAGES = 32, 6, 7, 60
 def drawn_rows(folder: Path) -> list[dict]:
     draw_endoscopy(folder, images=IMAGES, broken=0)
     lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    raw = [json.loads(line) | {"number": i, "image_size": [280, 224]} for i, line in enumerate(lines)]
+    raw = [json.loads(line) | {"id": str(i), "image_size": [280, 224]} for i, line in enumerate(lines)]
     types = QuestionTypes.infer([row["question"] for row in raw], [row["answer"] for row in raw])
     adapt = partial(to_chat, types=types, typed_prompt=True)
     chosen = torch.randperm(len(raw), generator=torch.Generator().manual_seed(0))[: BATCH * BATCHES].tolist()

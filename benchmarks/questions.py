@@ -50,7 +50,7 @@ def write_questions(folder: Path, images: int, seed: int = 0) -> Dataset:
         known = list(answers(scenes[i]).items())
         for which in rng.choice(len(known), number, replace=False):
             name, answer = known[which]
-            raw = {"question": QUESTIONS[name], "answer": answer, "img_id": str(i), "number": len(rows)}
+            raw = {"question": QUESTIONS[name], "answer": answer, "img_id": str(i), "id": f"{i}#{len(rows)}"}
             row = kvasir_vqa.to_chat(raw | {"image_size": list(SIZE)}, types, typed_prompt=True)
             rows.append(row | {"image": str(file)})
     return Dataset.from_list(rows).cast_column("image", Image()).shuffle(seed=seed)
