@@ -72,7 +72,7 @@ def _now() -> float:
 def same_randomness() -> Iterator[None]:
     """Every random generator is afterwards as it was before, so that looking changes no training."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         yield
     random.setstate(python)
     np.random.set_state(numpy)
