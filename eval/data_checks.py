@@ -9,6 +9,7 @@ from datasets import Dataset
 from pycocotools import mask as coco
 
 from eval.checks import Check
+from eval.data_summary import plain_text
 from eval.evaluation import Evaluation
 from eval.generate import without_images
 from eval.near_duplicates import near_duplicates
@@ -58,9 +59,9 @@ def check_answers(parts: Parts) -> Check | None:
     """Evaluation answers that training never gives: the ceiling of a model that answers as it was taught."""
     if not _have(parts, "question", "answer"):
         return None
-    known, found, numbers = {_plain(answer) for answer in next(iter(parts.values()))["answer"][:]}, [], {}
+    known, found, numbers = {plain_text(answer) for answer in next(iter(parts.values()))["answer"][:]}, [], {}
     for split, rows in _evaluated(parts).items():
-        answers = [_plain(answer) for answer in rows["answer"][:]]
+        answers = [plain_text(answer) for answer in rows["answer"][:]]
         unseen = [answer for answer in answers if answer not in known]
         ceiling = 1 - len(unseen) / len(answers)
         numbers |= {f"{split}_n": len(answers), f"{split}_ceiling": ceiling}
@@ -96,10 +97,10 @@ def question_only(rows: Dataset) -> Callable[[str], str]:
     """Question -> the most frequent answer that `rows` give to it; to an unknown one their most frequent answer."""
     answers: dict[str, Counter[str]] = {}
     for question, answer in zip(rows["question"][:], rows["answer"][:], strict=True):
-        answers.setdefault(_plain(question), Counter())[answer] += 1
+        answers.setdefault(plain_text(question), Counter())[answer] += 1
     overall = sum(answers.values(), Counter()).most_common(1)[0][0]
     best = {question: counted.most_common(1)[0][0] for question, counted in answers.items()}
-    return lambda question: best.get(_plain(question), overall)
+    return lambda question: best.get(plain_text(question), overall)
 
 
 def check_coordinates(parts: Parts) -> Check | None:
@@ -157,7 +158,3 @@ def _have(parts: Parts, *names: str) -> bool:
 
 def _short(name: str) -> str:
     return repr(name if len(name) <= 32 else f"{name[:31]}…")
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().split())

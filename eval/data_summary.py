@@ -138,5 +138,11 @@ def shared_images(first: Part, part: Part) -> int:
 
 
 def new_answers(first: Part, part: Part) -> int:
-    """How many rows of `part` have an answer that no row of `first` has."""
-    return sum(n for answer, n in part.answers.items() if answer not in first.answers)
+    """How many rows of `part` have an answer that no row of `first` has, whatever its case and spaces."""
+    known = set(map(plain_text, first.answers))
+    return sum(n for answer, n in part.answers.items() if plain_text(answer) not in known)
+
+
+def plain_text(text: str) -> str:
+    """A text without what makes no other answer or question of it: case, and spaces around and between words."""
+    return " ".join(text.lower().split())

@@ -19,6 +19,7 @@ from eval.data_checks import (
     check_shared_images,
     question_only,
 )
+from eval.data_summary import new_answers, summarize_part
 from eval.evaluation import Evaluation
 from eval.masks import encode
 from eval.near_duplicates import near_duplicates
@@ -145,6 +146,7 @@ def test_the_ceiling_is_the_share_of_answers_that_training_gives():
     found = check_answers({"train": train, "test": test})
     assert found.status == "warn" and found.numbers == {"test_n": 4, "test_ceiling": 0.75}
     assert found.found == "75.0% of 4 in test (not 'three')"
+    assert new_answers(summarize_part("train", train), summarize_part("test", test)) == 1  # the data page's number
     assert check_answers({"train": train, "test": test.select(range(3))}).status == "pass"
     assert check_answers({"train": rows(boxes=[[]]), "test": rows(boxes=[[]])}) is None
 
