@@ -42,8 +42,11 @@ def group_by_image(
     Rows with the same `image_id` have to have the same images; one without stays by itself. More than
     `max_conversations`, or more than about `max_tokens` of text (at four characters a token, without the image), go to
     several rows; which conversations come together, and the order of rows, is drawn by `seed`. No image is decoded.
-    `SharedImageCollator` reads such rows, and so do the collators of BLIP-2, LISA and SurgViVQA.
+    With one conversation a row there is nothing to group: the rows stay as they are. `SharedImageCollator`
+    reads such rows, and so do the collators of BLIP-2, LISA and SurgViVQA.
     """
+    if max_conversations == 1:
+        return dataset
     from datasets import Dataset, concatenate_datasets  # a collator alone should not bring it along
 
     places = defaultdict(list)

@@ -258,9 +258,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     if training.do_train:
         # The loss, too, over these alone: over all of the validation part it would take longer than the answers.
         watched = validation.shuffle(seed=training.seed).select(range(min(data.eval_rows, len(validation))))
-        grouped = (
-            group_by_image(train, data.questions_per_row, seed=training.seed) if data.questions_per_row > 1 else train
-        )
+        grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
         training.batch_rows(len(train), len(grouped))
         trainer = ComposedTrainer(
             network,

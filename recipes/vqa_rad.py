@@ -233,9 +233,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     log_history = []
     if training.do_train:
         trainable_in_float32(network)
-        grouped = (
-            group_by_image(train, data.questions_per_row, seed=training.seed) if data.questions_per_row > 1 else train
-        )
+        grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
         training.batch_rows(len(train), len(grouped))
         trainer = TokenMeanTrainer(
             network,

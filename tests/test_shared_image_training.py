@@ -234,7 +234,7 @@ def ids(grouped: Dataset) -> list[list[str]]:
 @settings(deadline=None, max_examples=25)
 @given(
     counts=st.dictionaries(st.none() | st.sampled_from("abcde"), st.integers(1, 9), min_size=1),
-    limit=st.none() | st.integers(1, 5),
+    limit=st.none() | st.integers(2, 5),
     tokens=st.none() | st.integers(1, 400),
     seed=st.integers(0, 3),
 )
@@ -274,6 +274,11 @@ def test_no_row_of_several_conversations_is_longer_than_max_tokens(lengths):
     ]
     assert max(len("".join(said)) for said in texts_of) <= 4 * 800
     assert len(grouped) <= 7  # of five that would do
+
+
+def test_one_conversation_a_row_leaves_the_rows_as_they_are():
+    dataset = stored({"a": 3, None: 2})
+    assert group_by_image(dataset, max_conversations=1) is dataset
 
 
 def test_the_seed_draws_the_order():

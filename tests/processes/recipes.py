@@ -14,79 +14,37 @@ from typing import Any
 from trl import TrlParser
 
 from collators import Seq2SeqCollator
-from demo.blip2 import write_blip2
-from demo.endoscopy import draw_endoscopy
-from demo.laparoscopy import draw_laparoscopy
-from demo.llava import write_llava
-from demo.packages import draw_packages
-from demo.qwen2_vl import write_qwen2_vl
-from demo.radiology import draw_radiology
-from demo.sam import write_sam
-from demo.scenes import draw_scenes
-from demo.surgvivqa import write_surgvivqa
-from recipes import kvasir_vqa, nutrition_tables, reasonseg, ssg_vqa, vqa_rad
+from recipes import vqa_rad
+from tests.small_worlds import write_kvasir_vqa, write_nutrition_tables, write_reasonseg, write_ssg_vqa, write_vqa_rad
 from tests.tiny import learn
 
 ROOT = Path(__file__).parents[2]
-VIDEOS = {"train": ["VID04"], "validation": ["VID01"], "test": ["VID02"]}
 
 
-def nutrition_world(folder: Path) -> None:
-    draw_packages(folder / "data", train=14, val=3, broken=0)
-    spoken = [part["text"] for message in nutrition_tables.prompt() for part in message["content"] if "text" in part]
-    write_qwen2_vl(folder / "model", spoken * 20, hidden_size=64, layers=1)
-
-
-def kvasir_world(folder: Path) -> None:
-    draw_endoscopy(folder / "data", images=7, broken=0)
-    lines = (folder / "data" / "metadata.jsonl").read_text().splitlines()
-    texts = [json.loads(line)[key] for line in lines for key in ("question", "answer")]
-    write_qwen2_vl(folder / "model", texts, phrases=[kvasir_vqa.SYSTEM], hidden_size=64, layers=1)
-
-
-def radiology_world(folder: Path) -> None:
+def learned_radiology(folder: Path) -> None:
     """The model has learnt a little, for untrained it is silent."""
-    draw_radiology(folder / "data", images=12, broken=0)
+    write_vqa_rad(folder, images=12)
     rows = json.loads(next((folder / "data").glob("*.json")).read_text())
-    rows = [{**row, "prompt": vqa_rad.prompt(row["question"].strip())} for row in rows]
-    texts = [text for row in rows for text in (row["prompt"], row["answer"])]
-    write_blip2(folder / "untrained", texts, image_size=32, width=64, layers=1, queries=4)
-    shown = [{**row, "image": str(folder / "data" / "images" / row["image_name"])} for row in rows[:16]]
-    learn(folder / "untrained", Seq2SeqCollator, shown, steps=40, learning_rate=5e-3).rename(folder / "model")
+    rows = [row | {"prompt": vqa_rad.prompt(row["question"].strip())} for row in rows[:16]]
+    shown = [row | {"image": str(folder / "data" / "images" / row["image_name"])} for row in rows]
+    untrained = (folder / "model").rename(folder / "untrained")
+    learn(untrained, Seq2SeqCollator, shown, steps=40, learning_rate=5e-3).rename(folder / "model")
 
 
-def scenes_world(folder: Path) -> None:
+def odd_scenes(folder: Path) -> None:
     """One training picture has nothing to be drawn, and another nothing but what does not count."""
-    draw_scenes(folder / "data", train=3, val=1, test=1)
+    write_reasonseg(folder, train=3, val=1, test=1)
     for number, shapes in enumerate([[], [{"label": "ignore", "points": [[0, 0], [9, 0], [9, 9]]}]]):
         path = folder / "data" / "train" / f"0000{number}_0.json"
         path.write_text(json.dumps({**json.loads(path.read_bytes().decode("cp1252")), "shapes": shapes}))
-    wordings = [
-        *reasonseg.SENTENCES,
-        *reasonseg.PHRASES,
-        *(answer.replace("[SEG]", "") for answer in reasonseg.ANSWERS),
-    ]
-    write_llava(
-        folder / "model", wordings * 9, hidden_size=64, layers=1, image_size=32, patch_size=16, initializer_range=0.1
-    )
-    write_sam(folder / "model" / "sam", image_size=64, layers=1)
 
 
-def laparoscopy_world(folder: Path) -> None:
-    draw_laparoscopy(folder / "data", {"VID04": 3, "VID01": 1, "VID02": 1})
-    (folder / "data" / "videos.yaml").write_text(json.dumps(VIDEOS))
-    lines = [line for file in (folder / "data" / "ssg-qa").glob("*/*.txt") for line in file.read_text().splitlines()]
-    questions = [ssg_vqa.prompt(line.split("|")[0]) for line in sorted(lines) if "|" in line]
-    answers = [f" {label}" for label in ssg_vqa.LABELS]
-    write_surgvivqa(folder / "model", questions, answers * 9, hidden_size=64, layers=1)
-
-
-WORLDS: dict[str, Callable[[Path], None]] = {
-    "nutrition_tables": nutrition_world,
-    "kvasir_vqa": kvasir_world,
-    "vqa_rad": radiology_world,
-    "reasonseg": scenes_world,
-    "ssg_vqa": laparoscopy_world,
+WORLDS: dict[str, Callable[[Path], object]] = {
+    "nutrition_tables": lambda folder: write_nutrition_tables(folder, train=14, val=3),
+    "kvasir_vqa": lambda folder: write_kvasir_vqa(folder, images=7),
+    "vqa_rad": learned_radiology,
+    "reasonseg": odd_scenes,
+    "ssg_vqa": lambda folder: write_ssg_vqa(folder, train=3, val=1, test=1),
 }
 
 SINGLE, SINGLE_GPU = "cpu", "a100_40gb"
