@@ -31,19 +31,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset, disable_progress_bars, load_from_disk
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-)
+from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCallback, Qwen2VLConfig
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer, get_peft_config
 from trl.chat_template_utils import get_training_chat_template
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
+from benchmarks.full_size import PEAKS, SIZES, full_size, random_weights
 from benchmarks.questions import Work, training_flops, write_model, write_questions
 from callbacks import SharedImageCallback
 from collators import ChatCollator, SharedImageCollator, group_by_image
@@ -54,11 +48,6 @@ WAYS = STOCK, CHAT, PACKED, SHARED = "TRL's collator", "ChatCollator", "packed",
 PER_STEP, PACK_TO, ROUNDS, WARM_UP = 16, 2048, 3, 1
 IMAGES, WORKERS = 5, 0
 FULL_IMAGES, FULL_WORKERS = 16, 4  # as the recipe: one process alone would keep a GPU waiting for pictures
-SIZES = {  # width of the language model and of its middle, heads, of keys and values, vocabulary, tied embeddings
-    "Qwen2-VL-2B": (1536, 8960, 12, 2, 151936, True),
-    "Qwen2-VL-7B": (3584, 18944, 28, 4, 152064, False),
-}
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bfloat16 operations per second
 
 
 @dataclass
@@ -162,24 +151,6 @@ def measure_lora(network: Any, processor: Any, questions: Dataset) -> dict[str, 
         return Measured(seconds, torch.cuda.max_memory_allocated() if on_gpu else 0)
 
     return in_turns(train_one)
-
-
-def full_size(name: str, tokenizer: PreTrainedTokenizerBase) -> Qwen2VLConfig:
-    """The configuration of the checkpoint, but for the special tokens, which are those of a smaller tokenizer."""
-    hidden, middle, heads, key_heads, vocabulary, tied = SIZES[name]
-    special = {"bos_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    text = {"hidden_size": hidden, "intermediate_size": middle, "num_hidden_layers": 28, "vocab_size": vocabulary}
-    text |= {"num_attention_heads": heads, "num_key_value_heads": key_heads, "rms_norm_eps": 1e-6, **special}
-    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}}
-    vision = {"depth": 32, "embed_dim": 1280, "hidden_size": hidden, "mlp_ratio": 4, "num_heads": 16}
-    tokens = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
-    ids = {f"{key}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for key, token in tokens.items()}
-    return Qwen2VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied, **ids)
-
-
-def random_weights(config: Qwen2VLConfig, device: str, dtype: torch.dtype) -> Qwen2VLForConditionalGeneration:
-    with torch.device(device):
-        return Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype)
 
 
 def table(

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoProcessor, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from benchmarks import evaluation_speed, questions, training_speed
+from benchmarks import evaluation_speed, full_size, questions, training_speed
 from benchmarks.questions import Work, forward_flops, questions_per_image, training_flops, write_model, write_questions
 from collators import ChatCollator
 
@@ -74,10 +74,8 @@ def test_every_way_sees_the_same_questions_and_sharing_computes_least(small):
 
 def test_the_full_size_configurations_are_those_of_the_checkpoints_named(small):
     counts = {}
-    for name in training_speed.SIZES:
-        network = training_speed.random_weights(
-            training_speed.full_size(name, small[2].tokenizer), "meta", torch.bfloat16
-        )
+    for name in full_size.SIZES:
+        network = full_size.random_weights(full_size.full_size(name, small[2].tokenizer), "meta", torch.bfloat16)
         counts[name] = sum(parameter.numel() for parameter in network.parameters())
     assert counts == {"Qwen2-VL-2B": 2_208_985_600, "Qwen2-VL-7B": 8_291_375_616}  # as on the Hub
 
@@ -86,7 +84,7 @@ def test_the_full_size_measurement_leaves_the_network_as_it_was(small, monkeypat
     rows, config, processor = small
     monkeypatch.setattr(training_speed, "ROUNDS", 1)
     monkeypatch.setattr(training_speed, "FULL_WORKERS", 0)
-    network = training_speed.random_weights(config, "cpu", torch.float32)
+    network = full_size.random_weights(config, "cpu", torch.float32)
     before = {name: weight.clone() for name, weight in network.state_dict().items()}
     measured = training_speed.measure_lora(network, processor, rows)
     after = network.state_dict()

@@ -6,7 +6,7 @@ from peft import get_peft_model
 from transformers import AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration, LlavaConfig, SamConfig
 from trl import get_peft_config
 
-from benchmarks.training_speed import full_size, random_weights
+from benchmarks.full_size import full_size, random_weights
 from callbacks.model_checks import check_trainable
 from models.lisa import LisaConfig, LisaForConditionalGeneration
 from recipes import kvasir_vqa, nutrition_tables, reasonseg, vqa_rad
