@@ -55,12 +55,7 @@ PUBLISHED = Published(
     rows=[
         (
             "reference, its own types",
-            {
-                "accuracy": 0.1956,
-                "accuracy_yes_no": 0.3790,
-                "accuracy_color": 0.0265,
-                "accuracy_count_numeric": 0.0415,
-            },
+            {"accuracy": 0.1956, "accuracy_yes_no": 0.379, "accuracy_color": 0.0265, "accuracy_count_numeric": 0.0415},
             "types by keywords: other rows stand behind the same names",
         )
     ],

@@ -59,11 +59,7 @@ PUBLISHED = Published(
         ("language model", {"iou_first": 0.835}, "--tune language"),
         ("vision tower", {"iou_first": 0.833}, "--tune vision"),
         ("language, then vision", {"iou_first": 0.837}, "two launches"),
-        (
-            "language and vision",
-            {"iou_first": 0.864, "accuracy_50": 0.92, "accuracy_70": 0.88},
-            "--tune joint",
-        ),
+        ("language and vision", {"iou_first": 0.864, "accuracy_50": 0.92, "accuracy_70": 0.88}, "--tune joint"),
     ],
     source="the reference implementation's own report, n = 50 validation images, not peer-reviewed",
 )
@@ -237,11 +233,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         trainable_in_float32(trainer.model)
         trainer.model_accepts_loss_kwargs = True  # TRL divides by the step's tokens; Qwen2.5-VL says it cannot
         network, log_history = train_watched(
-            trainer,
-            record,
-            {"train": train, "validation": validation, "test": test},
-            expected(model),
-            data.eval_rows,
+            trainer, record, {"train": train, "validation": validation, "test": test}, expected(model), data.eval_rows
         )
 
     record.conclude(network, {"validation": validation, "test": test} if training.do_predict else {}, log_history)

@@ -244,11 +244,7 @@ def main(data: Data, training: Training, model: Model) -> None:
             processing_class=processor,
         )
         network, log_history = train_watched(
-            trainer,
-            record,
-            {"train": train, "validation": validation, "test": test},
-            expected(model),
-            data.eval_rows,
+            trainer, record, {"train": train, "validation": validation, "test": test}, expected(model), data.eval_rows
         )
 
     record.conclude(network, {"validation": validation, "test": test} if training.do_predict else {}, log_history)
