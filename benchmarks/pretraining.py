@@ -13,7 +13,7 @@ from demo.endoscopy_questions import answers
 from demo.endoscopy_scene import draw_scene
 
 REQUEST = "Describe the image."
-PICTURES, SEED = 6000, 1  # the demo draws with seed 0
+PICTURES, SEED, STEPS = 6000, 1, 1500  # the demo draws with seed 0
 
 
 def write_descriptions(folder: Path) -> Dataset:
@@ -35,7 +35,7 @@ def learn_to_describe(untrained: Path, folder: Path) -> None:
     network, processor = (kind.from_pretrained(untrained) for kind in (AutoModelForImageTextToText, AutoProcessor))
     settings = SFTConfig(
         str(folder / "trainer"),
-        max_steps=1500,
+        max_steps=STEPS,
         per_device_train_batch_size=32,
         learning_rate=1e-3,
         adam_beta2=0.95,
