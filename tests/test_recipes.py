@@ -198,7 +198,9 @@ def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(recipe, dataset
     torch.testing.assert_close(torch.tensor(seen), torch.tensor(seen[:1] * 4), rtol=1e-4, atol=0)
 
 
-# The first recipe's two processes are those of test_many_processes.py, which train, too.
+# The first recipe's two processes are those of test_many_processes.py, which train, too; LISA's and SurgViVQA's are
+# tested with them, and are not slow.
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES[1:], ids=lambda recipe: recipe.__name__)
 def test_two_processes_evaluate_to_the_same_numbers_as_one(recipe, datasets, overfitted, tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]

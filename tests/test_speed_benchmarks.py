@@ -96,6 +96,7 @@ def test_the_full_size_measurement_leaves_the_network_as_it_was(small, monkeypat
     assert all("%" in line for line in lines[1:])
 
 
+@pytest.mark.slow
 def test_training_in_a_process_of_its_own_prints_a_table(monkeypatch, capsys):
     """One way alone: each process takes its time to start."""
     monkeypatch.setattr(questions, "PIXELS", FEW)
