@@ -9,6 +9,7 @@ questions over the epoch, and at its end on the whole test part. WHAT trains is
     scratch   all of the demo's untrained model
 
 Half an hour to an hour on two CPU cores, the first time ten minutes more, in which the model learns to describe.
+Dataset and models are kept in outputs/learning_curve and used again.
 """
 
 import argparse

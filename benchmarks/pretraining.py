@@ -49,6 +49,7 @@ def learn_to_describe(untrained: Path, folder: Path) -> None:
         use_cpu=True,
         bf16=False,
         save_strategy="no",
+        logging_steps=250,
         report_to="none",
         disable_tqdm=True,
     )
