@@ -16,10 +16,10 @@ from transformers import AutoProcessor
 from trl.chat_template_utils import get_training_chat_template
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from collators import ChatCollator
-from collators.fit import set_pixel_budget
-from demo.qwen2_vl import write_qwen2_vl
+from demo.checkpoints.qwen2_vl import write_qwen2_vl
 from recipes.nutrition_tables import QUESTION, prompt
+from vlm_recipes.collators import ChatCollator
+from vlm_recipes.models.qwen_vl import set_pixel_budget
 
 ROWS, BATCH, ROUNDS = 64, 8, 7
 ANSWER = "<|object_ref_start|>nutrition-table<|object_ref_end|><|box_start|>(14,57),(991,603)<|box_end|>"

@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from collators import ChatCollator
-from collators.fit import set_pixel_budget
-from demo.endoscopy import draw_endoscopy
-from demo.qwen2_vl import write_qwen2_vl
-from eval.allowed_tokens import keep_to
-from eval.constraints import Constraints
-from eval.generate import GREEDY
-from eval.question_types import QuestionType, QuestionTypes
+from demo.checkpoints.qwen2_vl import write_qwen2_vl
+from demo.worlds.endoscopy.dataset import draw_endoscopy
 from recipes.kvasir_vqa import to_chat
+from vlm_recipes.collators import ChatCollator
+from vlm_recipes.eval.generation.allowed_tokens import keep_to
+from vlm_recipes.eval.generation.generate import GREEDY
+from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
+from vlm_recipes.eval.typed import Constraints
+from vlm_recipes.models.qwen_vl import set_pixel_budget
 
 BATCH, BATCHES, ROUNDS, IMAGES = 32, 6, 7, 60
 

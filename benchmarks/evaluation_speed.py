@@ -1,9 +1,10 @@
 """Answering all questions about an image, and scoring closed sets of answers: `python -m benchmarks.evaluation_speed`.
 
-Questions of `benchmarks.questions` for the demo's Qwen2-VL, random, in float32, through `eval.generate`, greedily and
-to the last of `NEW_TOKENS`: one question at a time, padded batches of questions (`ChatCollator`), and batches in which
-those about an image share it (`SharedImageCollator`), all in the same order, collating included. Then the labels of
-each closed question: `eval.shared_prefix.score_labels` for all questions about an image, against batches of image,
+Questions of `benchmarks.questions` for the demo's Qwen2-VL, random, in float32, through
+`vlm_recipes.eval.generation.generate`, greedily and to the last of `NEW_TOKENS`: one question at a time, padded
+batches of questions (`ChatCollator`), and batches in which those about an image share it (`SharedImageCollator`), all
+in the same order, collating included. Then the labels of each closed question:
+`vlm_recipes.eval.generation.shared_prefix.score_labels` for all questions about an image, against batches of image,
 question and label, one batch for each question, forwards alone. All run in turns in this process; the ratio of one run
 counts, not the seconds. The texts have to be the same, and not all alike; the scores are compared.
 """
@@ -21,10 +22,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging
 
 from benchmarks.questions import write_model, write_questions
-from collators import ChatCollator, SharedImageCollator
-from eval.generate import generate
-from eval.label_tree import LabelTree
-from eval.shared_prefix import score_labels
+from vlm_recipes.collators import ChatCollator, SharedImageCollator
+from vlm_recipes.eval.generation.generate import generate
+from vlm_recipes.eval.generation.label_tree import LabelTree
+from vlm_recipes.eval.generation.shared_prefix import score_labels
 
 IMAGES, BATCH, NEW_TOKENS, ROUNDS = 8, 16, 8, 3
 SCORED = 2  # images whose closed questions' labels are scored

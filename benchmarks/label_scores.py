@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 from trl import ModelConfig
 
-from collators import VideoCollator
-from demo.laparoscopy import draw_laparoscopy
-from demo.surgvivqa import write_surgvivqa
-from eval.label_tree import LabelTree
-from models.surgvivqa_loading import load_surgvivqa
-from recipes.ssg_vqa import LABELS, load_question_folder, prompt, read_line
+from demo.checkpoints.surgvivqa import write_surgvivqa
+from demo.worlds.laparoscopy.dataset import draw_laparoscopy
+from recipes.ssg_vqa import LABELS, prompt
+from vlm_recipes.collators import VideoCollator
+from vlm_recipes.eval.generation.label_tree import LabelTree
+from vlm_recipes.models.surgvivqa.loading import load_surgvivqa
+from vlm_recipes.rows.formats.ssg_vqa import load_question_folder, read_line
 
 BATCH, ROUNDS = 32, 5
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.pretraining import learn_to_describe
 from demo.__main__ import ROOT
-from demo.worlds import build_kvasir_vqa
+from demo.worlds.build import build_kvasir_vqa
 
 SEEDS, QUARTERS = (1, 2, 3), 4
 VARIANTS = {"each question by itself": 1, "an image's questions together": 20}

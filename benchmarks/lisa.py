@@ -16,11 +16,11 @@ from torch import nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SamConfig, SamModel
 from trl import get_peft_config
 
-from models.lisa import LisaForConditionalGeneration
-from models.lisa_config import LisaConfig
-from models.lisa_loading import NOT_QUANTISED
-from models.precision import trainable_in_float32
 from recipes import reasonseg
+from vlm_recipes.models.lisa.config import LisaConfig
+from vlm_recipes.models.lisa.loading import NOT_QUANTISED
+from vlm_recipes.models.lisa.model import LisaForConditionalGeneration
+from vlm_recipes.models.precision import trainable_in_float32
 
 SAMPLES, ACCUMULATED, WARM_UP = 40, 20, 5
 ANSWER, QUESTION = 12, 60  # tokens

@@ -7,10 +7,10 @@ from datasets import Dataset, Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
-from collators import ChatCollator
-from demo.endoscopy_picture import render
-from demo.endoscopy_questions import answers
-from demo.endoscopy_scene import draw_scene
+from demo.worlds.endoscopy.picture import render
+from demo.worlds.endoscopy.questions import answers
+from demo.worlds.endoscopy.scene import draw_scene
+from vlm_recipes.collators import ChatCollator
 
 REQUEST = "Describe the image."
 PICTURES, SEED, STEPS = 6000, 1, 1500  # the demo draws with seed 0

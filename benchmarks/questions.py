@@ -14,12 +14,12 @@ from datasets import Dataset, Image
 from PIL.Image import Resampling
 from transformers import Qwen2VLConfig
 
-from demo.endoscopy_picture import render
-from demo.endoscopy_questions import QUESTIONS, answers
-from demo.endoscopy_scene import draw_scene
-from demo.qwen2_vl import write_qwen2_vl
-from eval.question_types import QuestionTypes
+from demo.checkpoints.qwen2_vl import write_qwen2_vl
+from demo.worlds.endoscopy.picture import render
+from demo.worlds.endoscopy.questions import QUESTIONS, answers
+from demo.worlds.endoscopy.scene import draw_scene
 from recipes import kvasir_vqa
+from vlm_recipes.eval.metrics.question_types import QuestionTypes
 
 SAMPLE = {1: 4, 2: 2, 11: 1, 12: 37, 13: 49, 14: 22, 15: 8, 16: 3, 17: 34}
 MEAN = 58_849 / 6_500

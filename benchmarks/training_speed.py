@@ -39,10 +39,11 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from benchmarks.full_size import PEAKS, SIZES, full_size, random_weights
 from benchmarks.questions import Work, training_flops, write_model, write_questions
-from callbacks import SharedImageCallback
-from collators import ChatCollator, SharedImageCollator, group_by_image
-from models.precision import trainable_in_float32
 from recipes import kvasir_vqa
+from vlm_recipes.callbacks import SharedImageCallback
+from vlm_recipes.collators import ChatCollator, SharedImageCollator
+from vlm_recipes.models.precision import trainable_in_float32
+from vlm_recipes.rows.grouping import group_by_image
 
 WAYS = STOCK, CHAT, PACKED, SHARED = "TRL's collator", "ChatCollator", "packed", "shared images"
 PER_STEP, PACK_TO, ROUNDS, WARM_UP = 16, 2048, 3, 1

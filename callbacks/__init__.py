@@ -1,26 +1,38 @@
-"""What watches a run. Each callback works in anybody's `transformers.Trainer`."""
+"""What watches a run. Each callback works in anybody's `transformers.Trainer`, and is loaded alone (PEP 562)."""
 
-from callbacks.frozen_parts import FrozenPartsCallback
-from callbacks.generation_eval import GenerationEvalCallback, IoUCallback, MaskIoUCallback, TypeAccuracyCallback
-from callbacks.grad_norm import GradNormCallback
-from callbacks.interrupt import InterruptCallback
-from callbacks.label_audit import LabelAuditCallback
-from callbacks.preflight import PreflightCallback
-from callbacks.report import ReportCallback
-from callbacks.resume import ResumeCallback
-from callbacks.shared_image import SharedImageCallback
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "FrozenPartsCallback",
-    "GenerationEvalCallback",
-    "GradNormCallback",
-    "InterruptCallback",
-    "IoUCallback",
-    "LabelAuditCallback",
-    "MaskIoUCallback",
-    "PreflightCallback",
-    "ReportCallback",
-    "ResumeCallback",
-    "SharedImageCallback",
-    "TypeAccuracyCallback",
-]
+if TYPE_CHECKING:
+    from .frozen_parts import FrozenPartsCallback as FrozenPartsCallback
+    from .generation_eval import GenerationEvalCallback as GenerationEvalCallback
+    from .generation_eval import IoUCallback as IoUCallback
+    from .generation_eval import MaskIoUCallback as MaskIoUCallback
+    from .generation_eval import TypeAccuracyCallback as TypeAccuracyCallback
+    from .grad_norm import GradNormCallback as GradNormCallback
+    from .interrupt import InterruptCallback as InterruptCallback
+    from .label_audit import LabelAuditCallback as LabelAuditCallback
+    from .preflight.callback import PreflightCallback as PreflightCallback
+    from .resume import ResumeCallback as ResumeCallback
+    from .shared_image import SharedImageCallback as SharedImageCallback
+
+MODULES = {
+    "FrozenPartsCallback": "frozen_parts",
+    "GenerationEvalCallback": "generation_eval",
+    "GradNormCallback": "grad_norm",
+    "InterruptCallback": "interrupt",
+    "IoUCallback": "generation_eval",
+    "LabelAuditCallback": "label_audit",
+    "MaskIoUCallback": "generation_eval",
+    "PreflightCallback": "preflight.callback",
+    "ResumeCallback": "resume",
+    "SharedImageCallback": "shared_image",
+    "TypeAccuracyCallback": "generation_eval",
+}
+__all__ = list(MODULES)
+
+
+def __getattr__(name: str):
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{MODULES[name]}", __name__), name)

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import Trainer
 
-IGNORE = -100
+from ..rows.conventions import IGNORE_INDEX
 
 
 class WholeRounds(BatchSampler):
@@ -58,7 +58,7 @@ def see_each_row_once(trainer: Trainer) -> None:
     def counted(batches: Iterator) -> Iterator:
         for batch in batches:
             if trainer.is_over and accelerator.gradient_state.end_of_dataloader:
-                batch["labels"] = torch.full_like(batch["labels"], IGNORE)
+                batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
                 if "masks" in batch:
                     batch["masks"] = [masks[:0] for masks in batch["masks"]]
             yield batch

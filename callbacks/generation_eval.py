@@ -6,12 +6,12 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback
 
-from eval.boxes import answer_box_metrics
-from eval.constant_mask import ConstantMask
-from eval.evaluation import Evaluation
-from eval.mask_evaluation import mask_evaluation
-from eval.type_accuracy import TypedMajority
-from eval.typed_evaluation import typed_evaluation
+from ..eval.boxes import answer_box_metrics
+from ..eval.evaluation import Evaluation
+from ..eval.masks import mask_evaluation
+from ..eval.metrics.baselines import ConstantMask
+from ..eval.metrics.type_accuracy import TypedMajority
+from ..eval.typed import typed_evaluation
 
 
 class GenerationEvalCallback(TrainerCallback):
@@ -58,8 +58,8 @@ class IoUCallback(GenerationEvalCallback):
     Args:
         rows: chat rows with `boxes` (`[x1, y1, x2, y2]` in pixels as displayed) and `image_size` (`[width, height]`).
         collator: a `ChatCollator` with `prompt_only=True`.
-        codec: reads boxes out of the model's text, see `eval.boxes.box_codec`.
-        settings: further arguments of `eval.evaluation.Evaluation`.
+        codec: reads boxes out of the model's text, see `vlm_recipes.eval.metrics.box_codecs.box_codec`.
+        settings: further arguments of `vlm_recipes.eval.evaluation.Evaluation`.
     """
 
     def __init__(
@@ -86,13 +86,14 @@ class IoUCallback(GenerationEvalCallback):
 class TypeAccuracyCallback(GenerationEvalCallback):
     """`GenerationEvalCallback` for typed short answers: logs `eval_accuracy`, `eval_accuracy_<type>` and alike.
 
-    What is logged is described in `eval.type_accuracy.type_accuracy`.
+    What is logged is described in `vlm_recipes.eval.metrics.type_accuracy.type_accuracy`.
 
     Args:
-        rows: chat rows with `question`, `answer`, `image_id` and the columns of an `eval.question_types.QuestionType`.
+        rows: chat rows with `question`, `answer`, `image_id` and the columns of an
+            `vlm_recipes.eval.metrics.question_types.QuestionType`.
         collator: a `ChatCollator` with `prompt_only=True`.
-        majority: for the baselines, `eval.type_accuracy.typed_majority` of the training rows.
-        settings: further arguments of `eval.typed_evaluation.typed_evaluation`, such as `constrain=False`.
+        majority: for the baselines, `vlm_recipes.eval.metrics.type_accuracy.typed_majority` of the training rows.
+        settings: further arguments of `vlm_recipes.eval.typed.typed_evaluation`, such as `constrain=False`.
     """
 
     def __init__(
@@ -111,14 +112,14 @@ class TypeAccuracyCallback(GenerationEvalCallback):
 class MaskIoUCallback(GenerationEvalCallback):
     """`GenerationEvalCallback` for masks: logs `eval_giou`, `eval_ciou`, `eval_dice`, … .
 
-    What is logged is described in `eval.mask_evaluation.mask_evaluation`.
+    What is logged is described in `vlm_recipes.eval.masks.mask_evaluation`.
 
     Args:
-        trainer: of a model with `generate_masks`, such as `models.lisa`.
+        trainer: of a model with `generate_masks`, such as `vlm_recipes.models.lisa.model`.
         rows: rows of a `SegmentationCollator` with `question`, `answer`, `image_id`, `kind` and `first`.
         collator: a `SegmentationCollator` with `prompt_only=True`.
-        constant: for the baselines, `eval.constant_mask.best_constant_mask` of the training rows.
-        settings: further arguments of `eval.mask_evaluation.mask_evaluation`, such as `kinds`.
+        constant: for the baselines, `vlm_recipes.eval.metrics.baselines.best_constant_mask` of the training rows.
+        settings: further arguments of `vlm_recipes.eval.masks.mask_evaluation`, such as `kinds`.
     """
 
     def __init__(

@@ -8,8 +8,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
 from transformers.trainer_utils import RemoveColumnsCollator
 
+from ..rows.conventions import IGNORE_INDEX
+
 GREEN, DIM, RESET = "\033[32m", "\033[2m", "\033[0m"
-IGNORE = -100
 NONE = -1  # no token's id
 
 
@@ -50,15 +51,15 @@ class LabelAuditCallback(TrainerCallback):
     def _coloured(batch, tokenizer, questions, image_id: int, name) -> str:
         ids, labels = batch["input_ids"][0], batch["labels"][0]
         n_images = int((ids == image_id).sum())
-        if labels.shape != ids.shape or not torch.equal(labels[labels != IGNORE], ids[labels != IGNORE]):
+        if labels.shape != ids.shape or not torch.equal(labels[labels != IGNORE_INDEX], ids[labels != IGNORE_INDEX]):
             prompt = questions.decode(ids[ids != image_id])  # an encoder-decoder keeps its answer apart
-            text = f"{DIM}{prompt}{RESET}\n{GREEN}{tokenizer.decode(labels[labels != IGNORE])}{RESET}"
+            text = f"{DIM}{prompt}{RESET}\n{GREEN}{tokenizer.decode(labels[labels != IGNORE_INDEX])}{RESET}"
             return f"--- row {name}: {n_images} image tokens\n{text}"
         text, start = "", 0
         for end in range(1, len(ids) + 1):
-            if end == len(ids) or (labels[end] == IGNORE) != (labels[start] == IGNORE):
+            if end == len(ids) or (labels[end] == IGNORE_INDEX) != (labels[start] == IGNORE_INDEX):
                 span = ids[start:end]
-                colour = DIM if labels[start] == IGNORE else GREEN
+                colour = DIM if labels[start] == IGNORE_INDEX else GREEN
                 text += f"{colour}{tokenizer.decode(span[span != image_id])}{RESET}"
                 start = end
         return f"--- row {name}: {n_images} image tokens\n{text}"
@@ -80,7 +81,7 @@ def check_labels(
     labels: torch.Tensor, tokenizer: PreTrainedTokenizerBase, end_ids: list[int], image_id: int, name: str
 ) -> None:
     """Raise `ValueError` if one row's `labels` `[S]` hold an image token, or a span that is empty or does not end."""
-    trained = labels != IGNORE
+    trained = labels != IGNORE_INDEX
     if (labels == image_id).any():
         raise ValueError(f"{name}: image tokens are among the labels; the model would be trained to print them")
     if not trained.any():

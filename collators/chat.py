@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
-from collators.conversation import Messages, Segments, clean_messages, encode, render
-from collators.fit import FitToLength
-from collators.images import named, open_images
-
-IGNORE = -100
+from ..rows.conventions import IGNORE_INDEX
+from .conversation import Messages, Segments, clean_messages, encode, render
+from .fit import FitToLength
+from .images import named, open_images
 
 
 @dataclass
@@ -77,7 +76,7 @@ class ChatCollator:
         batch.update(pixels)
         if not images and self.one_of_several:
             batch = self._with_unseen_image(batch)
-        if not self.prompt_only and not (batch["labels"] != IGNORE).any():
+        if not self.prompt_only and not (batch["labels"] != IGNORE_INDEX).any():
             raise ValueError(f"no token of this batch would be trained: {_names(rows)} have no answer")
         return batch
 
@@ -85,7 +84,7 @@ class ChatCollator:
         pixels = self.processor.image_processor([Image.new("RGB", (32, 32))], return_tensors="pt")
         unseen = torch.full((len(batch["input_ids"]), *self.tokens_per_image(pixels, 1)), self.tokenizer.pad_token_id)
         unseen[0] = self.image_token_id
-        columns = {"input_ids": unseen, "labels": IGNORE, "attention_mask": 0}
+        columns = {"input_ids": unseen, "labels": IGNORE_INDEX, "attention_mask": 0}
         columns["mm_token_type_ids"] = (unseen == self.image_token_id).long()
         for key, values in batch.items():
             added = torch.zeros_like(unseen) + columns[key]
@@ -115,7 +114,7 @@ class ChatCollator:
             is_image = ids == self.image_token_id
             repeats[is_image] = torch.tensor([next(tokens_per_image) for _ in range(int(is_image.sum()))]).long()
             ids, trained = ids.repeat_interleave(repeats), trained.repeat_interleave(repeats)
-            sequences.append((ids, torch.where(trained, ids, IGNORE)))
+            sequences.append((ids, torch.where(trained, ids, IGNORE_INDEX)))
         return sequences
 
     def segments(self, messages: Messages, n_images: int) -> Segments:
@@ -187,7 +186,7 @@ class ChatCollator:
             }
         )
         if not self.prompt_only:
-            batch["labels"] = padded([labels for _, labels in sequences], IGNORE)
+            batch["labels"] = padded([labels for _, labels in sequences], IGNORE_INDEX)
         if "mm_token_type_ids" in self.processor.model_input_names:
             batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token_id).long()
         return batch

@@ -11,10 +11,9 @@ from torch.utils.data import get_worker_info
 from transformers import ProcessorMixin
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from collators.conversation import Segments, encode
+from .conversation import Segments, encode
 
 logger = logging.getLogger(__name__)
-
 OUTCOMES = ("image_shrunk", "prompt_cut", "left_out")
 MAX_WORKERS = 256
 
@@ -107,16 +106,3 @@ class FitToLength:
             starts = [start for start, _ in offsets["offset_mapping"]]
             longest["text"] = longest["text"][: starts[max(len(starts) - excess, 0)]]
         return segments
-
-
-def set_pixel_budget(processor: ProcessorMixin, min_pixels: int, max_pixels: int) -> None:
-    """Make a Qwen-VL processor resize every image to an area between `min_pixels` and `max_pixels`, and check it.
-
-    Raises `ValueError` if a large image still becomes larger than that, as it would with a processor that has its
-    own way to name the limits.
-    """
-    image_processor = processor.image_processor
-    image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    grid = image_processor(Image.new("RGB", (4000, 3000)), return_tensors="pt")["image_grid_thw"][0]
-    if (pixels := int(grid.prod()) * image_processor.patch_size**2) > max_pixels:
-        raise ValueError(f"a 4000×3000 image becomes {pixels} pixels, more than max_pixels={max_pixels}")

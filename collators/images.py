@@ -1,102 +1,11 @@
-"""Pictures as people see them: which ones can be used, and how they are opened."""
+"""Pictures of a batch: opened upright, each once, and named in what goes wrong with them."""
 
-import base64
-import io
-import os
 from collections.abc import Callable
-from functools import lru_cache
 from os import PathLike
 from typing import Any
 
-import imagehash
-import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image
 from transformers.image_utils import load_image
-
-MAX_ASPECT_RATIO = 200  # Qwen2-VL's resizing refuses more
-DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes whose conversion to RGB cuts all above 255
-ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations exchange width and height
-HASH_SIDE, COLOUR_SIDE = 16, 4  # of a picture's hash in bits, and of its colours in pixels
-HASHED = 128  # pixels a side from which a picture is hashed, at least
-
-
-class BadRow(ValueError):
-    """One row cannot be used; the message is the reason."""
-
-
-def check_image(image: dict[str, Any] | None) -> list[int]:
-    """`look_at` an image for its size alone."""
-    return look_at(image)[0]
-
-
-def look_at(image: dict[str, Any] | None) -> tuple[list[int], str]:
-    """Decode `{"bytes", "path"}` once, at a low scale: `[width, height]` in pixels as displayed, and its hash.
-
-    The hash is for `eval.near_duplicates`: 256 bits of a perceptual hash (imagehash's `phash`) and 4×4 RGB colours, in
-    base64. Raises `BadRow` for an image that is missing, empty, truncated, no image, too large to be honest, deeper
-    than 8 bits, or a sliver.
-    """
-    if not image or (image.get("bytes") is None and not image.get("path")):
-        raise BadRow("no image, or one outside the dataset's folder")
-    if image.get("bytes") is not None:
-        size, hashed = _look_at_bytes(image["bytes"], Image.MAX_IMAGE_PIXELS)
-    elif not os.path.isfile(image["path"]):
-        raise BadRow(f"image file is missing: {os.path.basename(image['path'])}")
-    else:
-        status = os.stat(image["path"])
-        size, hashed = _look_at_file(image["path"], status.st_size, status.st_mtime_ns, Image.MAX_IMAGE_PIXELS)
-    return list(size), hashed
-
-
-# An image's rows follow on each other, dozens of questions about it: it is decoded once.
-
-
-@lru_cache(maxsize=256)
-def _look_at_file(path: str, size: int, changed: int, limit: int | None) -> tuple[tuple[int, int], str]:
-    return _look(path, limit)
-
-
-@lru_cache(maxsize=16)
-def _look_at_bytes(data: bytes, limit: int | None) -> tuple[tuple[int, int], str]:
-    return _look(io.BytesIO(data), limit)
-
-
-def _look(source: io.BytesIO | str, limit: int | None) -> tuple[tuple[int, int], str]:
-    try:
-        with Image.open(source) as picture:
-            width, height = picture.size
-            if limit and width * height > limit:
-                raise BadRow(f"image of {width}×{height} pixels is larger than {limit}")
-            if isinstance(picture, ImageFile.ImageFile):  # a JPEG is read to its end, at an eighth of its size
-                picture.draft(None, (max(width // 8, HASHED), max(height // 8, HASHED)))
-            if picture.mode in DEEP:
-                raise BadRow(
-                    f"image of mode {picture.mode}, deeper than 8 bits: convert it, so that you choose what is white"
-                )
-            picture.load()
-            hashed = _hash(picture)
-            # Only now: a TIFF turns itself while loading, and its tag is gone.
-            if picture.getexif().get(ORIENTATION) in ROTATED:
-                width, height = height, width
-    except BadRow:
-        raise
-    except Exception as error:  # decoders raise anything: RuntimeError (AVIF), ValueError (PPM), SyntaxError (PNG), …
-        raise BadRow(f"image cannot be read: {_without_path(error)}") from error
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        raise BadRow(f"image of {width}×{height} pixels is more than {MAX_ASPECT_RATIO} times longer than wide")
-    return (width, height), hashed
-
-
-def _hash(picture: Image.Image) -> str:
-    """A picture's hash, whatever its format, size and quality, and whether it or its EXIF tag was turned."""
-    upright = ImageOps.exif_transpose(picture).convert("RGB")
-    bits = imagehash.phash(upright, hash_size=HASH_SIDE).hash
-    colours = upright.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX).tobytes()
-    return base64.b64encode(np.packbits(bits).tobytes() + colours).decode()
-
-
-def _without_path(error: BaseException) -> str:
-    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def open_image(image: Image.Image | str | PathLike[str]) -> Image.Image:

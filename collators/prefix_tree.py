@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-IGNORE = -100
+from ..rows.conventions import IGNORE_INDEX
+
 NONE = -1  # padding is in no tree
 
 
@@ -60,7 +61,7 @@ def shared_length(conversations: Sequence[Conversation], image_token_id: int) ->
 
 def _untrained(labels: torch.Tensor) -> int:
     """How many tokens come before the last one, and before the one that precedes the first trained one."""
-    trained = (labels != IGNORE).nonzero()
+    trained = (labels != IGNORE_INDEX).nonzero()
     return max((int(trained[0]) if len(trained) else len(labels)) - 1, 0)
 
 

@@ -8,11 +8,10 @@ import torch
 from pycocotools import mask as coco
 from transformers import BatchFeature, ProcessorMixin
 
-from collators.chat import ChatCollator
-from collators.conversation import Messages, Segments, clean_messages
-from collators.images import by_image, named, open_image
-
-IGNORED = 255
+from ..rows.conventions import IGNORED_PIXEL, SEG_TOKEN
+from .chat import ChatCollator
+from .conversation import Messages, Segments, clean_messages
+from .images import by_image, named, open_image
 
 
 @dataclass
@@ -29,7 +28,7 @@ class SegmentationCollator:
     `[I, 2]` (height, width); and `masks`, per query `[n, H, W]` of 0, 1 and 255 (does not count).
 
     Args:
-        processor: a `models.lisa_loading.LisaProcessor`: LLaVA's, with SAM's image processor as
+        processor: a `vlm_recipes.models.lisa.loading.LisaProcessor`: LLaVA's, with SAM's image processor as
             `sam_image_processor`, and a tokenizer that knows `seg_token`.
         prompt_only: for generation. The last answer is left out, padding goes to the left, no labels, no masks.
 
@@ -39,7 +38,7 @@ class SegmentationCollator:
 
     processor: ProcessorMixin
     prompt_only: bool = False
-    seg_token: str = "[SEG]"
+    seg_token: str = SEG_TOKEN
     chat: ChatCollator = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -84,5 +83,5 @@ class SegmentationCollator:
         for target, mask in zip(decoded, masks, strict=True):
             target[:] = coco.decode(mask)
         if ignore:
-            decoded[:, coco.decode(ignore) == 1] = IGNORED
+            decoded[:, coco.decode(ignore) == 1] = IGNORED_PIXEL
         return torch.from_numpy(decoded)

@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
-from collators.conversation import defuse
-from collators.images import by_image, open_image
-
-IGNORE = -100
+from ..rows.conventions import IGNORE_INDEX
+from .conversation import defuse
+from .images import by_image, open_image
 
 
 @dataclass
@@ -22,10 +21,10 @@ class Seq2SeqCollator:
     relative), `pixel_values` `[B, 3, H, W]`, and `labels` `[B, T]`: the answer's tokens and the end-of-sequence
     token, with -100 as padding.
 
-    With `share_images`, for a model that takes `image_index` (`models.blip2`), a row may also be an image with
-    `queries`, a list of rows without images (`collators.group_by_image`), and rows of a batch with the same `image_id`
-    share their image: it is opened once, `pixel_values` are `[I, 3, H, W]`, and `image_index` `[B]` says which image a
-    question is about.
+    With `share_images`, for a model that takes `image_index` (`vlm_recipes.models.blip2`), a row may also be an image
+    with `queries`, a list of rows without images (`collators.group_by_image`), and rows of a batch with the same
+    `image_id` share their image: it is opened once, `pixel_values` are `[I, 3, H, W]`, and `image_index` `[B]` says
+    which image a question is about.
 
     Args:
         image_transform: applied to each decoded RGB image before the processor, in the data loader's workers.
@@ -67,4 +66,4 @@ class Seq2SeqCollator:
         eos = self.processor.tokenizer.eos_token_id
         answers = self.processor.tokenizer(text_target=[self._text(row["answer"]) for row in rows])["input_ids"]
         answers = [torch.tensor(ids if ids[-1] == eos else ids + [eos]) for ids in answers]
-        return torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=IGNORE)
+        return torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=IGNORE_INDEX)

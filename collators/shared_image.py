@@ -1,7 +1,6 @@
 """Images with all their questions -> a batch in which each image is encoded and read once."""
 
-import random
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +8,10 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, LlavaProcessor, ProcessorMixin, Qwen2_5_VLProcessor, Qwen2VLProcessor
 
-from collators.chat import ChatCollator
-from collators.images import by_image, named, open_images
-from collators.prefix_tree import (
-    IGNORE,
+from ..rows.conventions import IGNORE_INDEX
+from .chat import ChatCollator
+from .images import by_image, named, open_images
+from .prefix_tree import (
     NONE,
     Conversation,
     PrefixTree,
@@ -27,58 +26,9 @@ from collators.prefix_tree import (
 )
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 KNOWN = (Qwen2VLProcessor, Qwen2_5_VLProcessor, LlavaProcessor)
-OF_THE_IMAGE = ("image_id", "image", "images", "image_size", "frames")
-CHARACTERS_PER_TOKEN = 4
-
-
-def group_by_image(
-    dataset: "Dataset", max_conversations: int | None = 20, max_tokens: int | None = None, seed: int = 0
-) -> "Dataset":
-    """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
-
-    Rows with the same `image_id` have to have the same images; one without stays by itself. More than
-    `max_conversations`, or more than about `max_tokens` of text (at four characters a token, without the image), go to
-    several rows; which conversations come together, and the order of rows, is drawn by `seed`. No image is decoded.
-    With one conversation a row there is nothing to group: the rows stay as they are. `SharedImageCollator`
-    reads such rows, and so do the collators of BLIP-2, LISA and SurgViVQA.
-    """
-    if max_conversations == 1:
-        return dataset
-    from datasets import Dataset, concatenate_datasets  # a collator alone should not bring it along
-
-    places = defaultdict(list)
-    for i, image_id in enumerate(dataset["image_id"]):
-        places[("row", i) if image_id is None else image_id].append(i)
-    texts = dataset.remove_columns([name for name in OF_THE_IMAGE if name in dataset.column_names])
-    rng = random.Random(seed)
-    groups, queries = [], texts.to_list()
-    for members in places.values():
-        rng.shuffle(members)
-        parts = -(-len(members) // (max_conversations or len(members)))
-        at_most, room = -(-len(members) // parts), 0  # about as many in each row
-        for i in members:
-            length = _characters(queries[i])
-            if i == members[0] or len(groups[-1]) == at_most or length > room:
-                groups.append([])
-                room = CHARACTERS_PER_TOKEN * max_tokens if max_tokens else float("inf")
-            groups[-1].append(i)
-            room -= length
-    rng.shuffle(groups)
-    images = dataset.select([members[0] for members in groups])
-    images = images.select_columns([name for name in ("id", *OF_THE_IMAGE) if name in dataset.column_names])
-    grouped = Dataset.from_dict({"queries": [[queries[i] for i in members] for members in groups]})
-    return concatenate_datasets([images, grouped], axis=1)
-
-
-def _characters(query: dict[str, Any]) -> int:
-    """How much text a query is, in a chat row's form or in that of BLIP-2 and SurgViVQA."""
-    contents = [message["content"] for message in query.get("messages") or ()]
-    contents += [query.get("prompt") or "", query.get("answer") or ""] if not contents else []
-    parts = [[{"text": content}] if isinstance(content, str) else content for content in contents]
-    return sum(len(part.get("text") or "") for content in parts for part in content)
 
 
 @dataclass
@@ -96,9 +46,9 @@ class SharedImageCollator:
     the order of the images' tokens. `callbacks.SharedImageCallback` refuses an attention without masks (flash) and has
     the Trainer count questions and tokens, not images and pairs of tokens.
 
-    With `prompt_only`, for `eval.generate`: of the B questions `input_ids`, `attention_mask` and `position_ids`, the
-    padding between the shared part and the rest; `image_index` `[B]`, and of the G shared parts `prefix_input_ids`,
-    `prefix_attention_mask` and `prefix_position_ids`.
+    With `prompt_only`, for `vlm_recipes.eval.generation.generate`: of the B questions `input_ids`, `attention_mask`
+    and `position_ids`, the padding between the shared part and the rest; `image_index` `[B]`, and of the G shared
+    parts `prefix_input_ids`, `prefix_attention_mask` and `prefix_position_ids`.
 
     Args:
         max_length: longest sequence in tokens. More conversations go on in another sequence, with the image again;
@@ -177,11 +127,11 @@ class SharedImageCollator:
         positions = [torch.cat([tree.position_ids for tree in one], dim=1) for one in packs]
         batch = {
             "input_ids": padded([torch.cat([tree.input_ids for tree in one]) for one in packs], self.padding),
-            "labels": padded([torch.cat([tree.labels for tree in one]) for one in packs], IGNORE),
+            "labels": padded([torch.cat([tree.labels for tree in one]) for one in packs], IGNORE_INDEX),
             "position_ids": padded_positions(positions),
             "attention_mask": additive_mask(padded(numbers, NONE), padded(branches, NONE)),
         }
-        if not (batch["labels"] != IGNORE).any():
+        if not (batch["labels"] != IGNORE_INDEX).any():
             raise ValueError("no token of this batch would be trained: its rows have no answer")
         return BatchFeature(batch | _images([tree for one in packs for tree in one]))
 

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
-from collators.conversation import defuse
-from collators.images import BadRow, by_image, named, open_image
-
-IGNORE = -100
+from ..rows.conventions import IGNORE_INDEX
+from ..rows.errors import BadRow
+from .conversation import defuse
+from .images import by_image, named, open_image
 
 
 @dataclass
@@ -25,7 +25,8 @@ class VideoCollator:
     and the end token in the vocabulary of `processor.tokenizer`, filled up with -100.
 
     Args:
-        processor: a `models.surgvivqa_loading.SurgViVqaProcessor`, with a `question_tokenizer` beside its `tokenizer`.
+        processor: a `vlm_recipes.models.surgvivqa.loading.SurgViVqaProcessor`, with a `question_tokenizer` beside its
+            `tokenizer`.
         num_frames: how many frames the model reads.
         prompt_only: for generation; there are no labels.
 
@@ -50,7 +51,7 @@ class VideoCollator:
         batch["pixel_values"] = torch.stack(videos)
         if not self.prompt_only:
             answers = [torch.tensor(named(query, self._answer, query)) for query in queries]
-            batch["labels"] = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=IGNORE)
+            batch["labels"] = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=IGNORE_INDEX)
         return batch
 
     def answer_ids(self, answer: str) -> list[int]:

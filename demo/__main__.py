@@ -10,7 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from demo.worlds import build_kvasir_vqa, build_nutrition_tables, build_reasonseg, build_ssg_vqa, build_vqa_rad
+from demo.worlds.build import (
+    build_kvasir_vqa,
+    build_nutrition_tables,
+    build_reasonseg,
+    build_ssg_vqa,
+    build_vqa_rad,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLDS: dict[str, Callable[[Path, Path], None]] = {

@@ -1,0 +1,1 @@
+"""Answers -> numbers and pictures: one file per kind of answer."""

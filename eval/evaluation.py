@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
 
-from eval.constraints import Constraint
-from eval.generate import Answer, Ask, generate, without_images
-from eval.statistics import summarize
-
-Row = dict[str, Any]
+from ..rows.conventions import Row
+from .generation.constraints import Constraint
+from .generation.generate import Answer, Ask, generate, without_images
+from .metrics.statistics import summarize
 
 
 @dataclass
@@ -33,8 +32,8 @@ class Evaluation:
         group: row -> the group whose numbers the metric also gives, as `<headline>_<group>`.
         label: `(row, answer)` -> the class that the answer counts as, for the confusion table of the row's group; None
             where there are no classes.
-        constrain: row -> what its answer may be (`eval.constraints`), None where anything.
-        ask: how a model answers with more than text, see `eval.generate.generate`.
+        constrain: row -> what its answer may be (`vlm_recipes.eval.constraints`), None where anything.
+        ask: how a model answers with more than text, see `vlm_recipes.eval.generation.generate.generate`.
         closed: `ask` chooses from a closed set; freely, the model answers by its own `generate`.
         also: further metrics that stand beside the headline, over time and for free answers.
     """

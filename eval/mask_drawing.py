@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_cdt
 
-from eval.drawing import PREDICTED_COLOR, TRUE_COLOR, draw_legend
+from .drawing import PREDICTED_COLOR, TRUE_COLOR, draw_legend
 
 IGNORED_COLOR = (128, 128, 128)
 TRUE_SHARE, PREDICTED_SHARE = 0.18, 0.32  # of a mask's colour over the picture

@@ -1,1 +1,1 @@
-"""What transformers lacks."""
+"""What transformers lacks, and loading what it has."""

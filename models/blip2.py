@@ -1,11 +1,9 @@
-"""BLIP-2 that looks at an image once for all its questions, and a loss that no way to split a batch changes."""
+"""BLIP-2 that looks at an image once for all its questions."""
 
 import torch
 import transformers
-from torch.nn import functional as F
-from transformers import Seq2SeqTrainer
 
-from models.divided import whole
+from .sharding import whole
 
 
 class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
@@ -41,21 +39,3 @@ class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
             outputs = self.get_image_features(pixel_values, return_dict=True)
         outputs.pooler_output = outputs.pooler_output[image_index]
         return outputs
-
-
-class TokenMeanTrainer(Seq2SeqTrainer):
-    """Train on the mean cross-entropy over all target tokens of an optimizer step.
-
-    The stock Trainer takes BLIP-2's `**kwargs` as a promise to divide by the number of target tokens, which T5 does
-    not keep: loss and gradient come out multiplied by `gradient_accumulation_steps`.
-    """
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        outputs = model(**inputs)
-        loss = outputs.loss  # the mean over this micro-batch's target tokens
-        if num_items_in_batch is not None:  # the sum, for there may be none
-            logits = outputs.logits.float().flatten(0, 1)
-            loss = F.cross_entropy(logits, inputs["labels"].flatten(), reduction="sum") / num_items_in_batch
-            if self.args.average_tokens_across_devices:
-                loss = loss * self.accelerator.num_processes  # tokens of all processes are counted, DDP averages
-        return (loss, outputs) if return_outputs else loss

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from trl import ModelConfig, get_quantization_config
 
-from models.divided import to_answer, whole
-from models.precision import trainable_in_float32
+from .precision import trainable_in_float32
+from .sharding import to_answer, whole
 
 
 class CheckpointError(ValueError):

@@ -3,8 +3,9 @@
 Accuracy in percent that the reference implementation reports on its test part, split 70/15/15 by image: 19.56 in all;
 yes_no 37.90, open_ended 15.27, count_numeric 4.15, color 2.65, size_numeric 0. It hoped for 28-30 with constrained
 decoding. Its types come from keywords: "Are there any abnormalities …" counts as yes_no though the answers are lists.
-Here a question's type and its valid answers come from the training answers to it (`python -m eval.question_types`),
-every number stands beside its majority baseline, and free beside constrained accuracy.
+Here a question's type and its valid answers come from the training answers to it (`python -m
+vlm_recipes.eval.metrics.question_types`), every number stands beside its majority baseline, and free beside
+constrained accuracy.
 
 Meant for one 40 GB card (not measured), then with nothing in the prompt but the question:
     accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/kvasir_vqa.py
@@ -28,21 +29,26 @@ from datasets import Dataset
 from PIL import Image
 from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_config
 
-from callbacks.model_checks import Expected
-from callbacks.run import launch, train_watched
-from collators import ChatCollator, SharedImageCollator, group_by_image
-from collators.fit import set_pixel_budget
-from collators.rows import BadRow, DataError, hold_out, load_split, start_of, usable_rows
-from eval.constraints import AnswerSetError
-from eval.evaluation import Evaluation
-from eval.question_types import QuestionType, QuestionTypes
-from eval.record import RunRecord, describe_run
-from eval.report import Published
-from eval.type_accuracy import TypedMajority, typed_majority
-from eval.typed_evaluation import typed_evaluation
-from models.checkpoints import CheckpointError, left_by_a_run, load_checkpoint
-from models.precision import launched_dtype, small_card, trainable_in_float32
-from models.settings import RunSettings
+from vlm_recipes.callbacks.preflight.model import Expected
+from vlm_recipes.collators import ChatCollator, SharedImageCollator
+from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.generation.constraints import AnswerSetError
+from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
+from vlm_recipes.eval.metrics.type_accuracy import TypedMajority, typed_majority
+from vlm_recipes.eval.report.tables import Published
+from vlm_recipes.eval.typed import typed_evaluation
+from vlm_recipes.models.checkpoints import CheckpointError, left_by_a_run, load_checkpoint
+from vlm_recipes.models.precision import launched_dtype, small_card, trainable_in_float32
+from vlm_recipes.models.qwen_vl import set_pixel_budget
+from vlm_recipes.rows.errors import BadRow, DataError, start_of
+from vlm_recipes.rows.grouping import group_by_image
+from vlm_recipes.rows.loading import load_split
+from vlm_recipes.rows.splits import hold_out
+from vlm_recipes.rows.usable import usable_rows
+from vlm_recipes.training.launch import launch
+from vlm_recipes.training.record import RunRecord, describe_run
+from vlm_recipes.training.run import train_watched
+from vlm_recipes.training.settings import RunSettings
 
 SYSTEM = "You are a surgical VQA assistant. Answer with a single word/number when possible."
 COLUMNS = ("image", "question", "answer", "img_id")
@@ -113,7 +119,7 @@ class Model(ModelConfig):
 
 
 def prompt(question: str, kind: QuestionType | None) -> list[dict]:
-    """What the model is asked: the same in training, evaluation and `python -m eval.ask`; no `kind`, no hints."""
+    """What the model is asked: the same in training, evaluation and `vlm-ask`; no `kind`, no hints."""
     lines = [f"Question: {question}"]
     if kind is not None:
         lines.insert(0, f"Question type: {kind.name}")

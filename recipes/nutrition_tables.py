@@ -29,19 +29,25 @@ from pathlib import Path
 from PIL import Image
 from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_config
 
-from callbacks.model_checks import Expected
-from callbacks.run import launch, train_watched
-from collators import ChatCollator
-from collators.fit import set_pixel_budget
-from collators.rows import BadRow, DataError, hold_out, load_split, usable_rows
-from eval.boxes import Box, BoxCodec, answer_box_metrics, box_codec, constant_box
-from eval.drawing import draw_boxes
-from eval.evaluation import Evaluation
-from eval.record import RunRecord, describe_run
-from eval.report import Published
-from models.checkpoints import CheckpointError, left_by_a_run, load_checkpoint
-from models.precision import launched_dtype, small_card, trainable_in_float32
-from models.settings import RunSettings
+from vlm_recipes.callbacks.preflight.model import Expected
+from vlm_recipes.collators import ChatCollator
+from vlm_recipes.eval.boxes import answer_box_metrics
+from vlm_recipes.eval.drawing import draw_boxes
+from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.metrics.box_codecs import Box, BoxCodec, box_codec
+from vlm_recipes.eval.metrics.boxes import constant_box
+from vlm_recipes.eval.report.tables import Published
+from vlm_recipes.models.checkpoints import CheckpointError, left_by_a_run, load_checkpoint
+from vlm_recipes.models.precision import launched_dtype, small_card, trainable_in_float32
+from vlm_recipes.models.qwen_vl import set_pixel_budget
+from vlm_recipes.rows.errors import BadRow, DataError
+from vlm_recipes.rows.loading import load_split
+from vlm_recipes.rows.splits import hold_out
+from vlm_recipes.rows.usable import usable_rows
+from vlm_recipes.training.launch import launch
+from vlm_recipes.training.record import RunRecord, describe_run
+from vlm_recipes.training.run import train_watched
+from vlm_recipes.training.settings import RunSettings
 
 SYSTEM = """You are a Vision Language Model specialized in interpreting visual data from product images.
 Your task is to analyze the provided product images and detect the nutrition tables in a certain format.
@@ -112,7 +118,7 @@ class Model(ModelConfig):
 
 
 def prompt(question: str = QUESTION) -> list[dict]:
-    """What the model is asked: the same in training, evaluation and `python -m eval.ask`."""
+    """What the model is asked: the same in training, evaluation and `vlm-ask`."""
     return [
         {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},

@@ -34,23 +34,26 @@ from PIL import Image
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config
 
-from callbacks.model_checks import Expected
-from callbacks.run import launch, train_watched
-from collators import SegmentationCollator, group_by_image
-from collators.masks import load_annotated_folder, parse_annotation, picture_mask, polygon_mask
-from collators.queries import one_per_query, with_questions_shuffled
-from collators.rows import BadRow, DataError, load_split, usable_rows
-from eval.constant_mask import ConstantMask, best_constant_mask
-from eval.evaluation import Evaluation
-from eval.mask_evaluation import mask_evaluation
-from eval.masks import encode
-from eval.record import RunRecord, describe_run
-from eval.report import Published
-from models.checkpoints import CheckpointError
-from models.lisa_loading import ATTENTION, WHOLE, freeze_unreached, load_lisa
-from models.lisa_loss import LisaTrainer
-from models.precision import launched_dtype, trainable_in_float32
-from models.settings import RunSettings
+from vlm_recipes.callbacks.preflight.model import Expected
+from vlm_recipes.collators import SegmentationCollator
+from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.masks import mask_evaluation
+from vlm_recipes.eval.metrics.baselines import ConstantMask, best_constant_mask
+from vlm_recipes.eval.metrics.masks import encode
+from vlm_recipes.eval.report.tables import Published
+from vlm_recipes.models.checkpoints import CheckpointError
+from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, load_lisa
+from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
+from vlm_recipes.rows.errors import BadRow, DataError
+from vlm_recipes.rows.formats.reasonseg import load_annotated_folder, parse_annotation, picture_mask, polygon_mask
+from vlm_recipes.rows.grouping import group_by_image, one_per_query, with_questions_shuffled
+from vlm_recipes.rows.loading import load_split
+from vlm_recipes.rows.usable import usable_rows
+from vlm_recipes.training.launch import launch
+from vlm_recipes.training.record import RunRecord, describe_run
+from vlm_recipes.training.run import train_watched
+from vlm_recipes.training.settings import RunSettings
+from vlm_recipes.training.trainers import LisaTrainer
 
 SENTENCES = ["{} Please output segmentation mask.", "{} Please respond with segmentation mask."]
 PHRASES = [

@@ -3,7 +3,7 @@
 SSG-VQA-Net on SSG-VQA: mean F1 .549 over classes (its paper); its checkpoint run again gets accuracy .608, mean F1
 .504, weighted F1 .604. VideoMAE and BLIP's text encoder stay as they are, GPT-2 gets LoRA (811,008 parameters). The
 reference implementation sends the answer, too, through the text encoder, which reads both ways, so that its loss and
-its scores have seen it; here the question alone is encoded (`models.surgvivqa`).
+its scores have seen it; here the question alone is encoded (`vlm_recipes.models.surgvivqa.model`).
 
 Meant for one card and a 12-hour slot (not measured): 30,000 steps of 8 questions. On a cluster that stops jobs, this
 goes on by itself from the last checkpoint:
@@ -33,24 +33,28 @@ from PIL import Image
 from transformers import TrainingArguments, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config
 
-from callbacks.model_checks import Expected
-from callbacks.run import launch, train_watched
-from collators import VideoCollator, group_by_image
-from collators.queries import one_per_query
-from collators.real_colon import by_video, load_real_colon, read_real_colon
-from collators.rows import BadRow, DataError, usable_rows
-from collators.video_questions import check_clip, clip_of, load_question_folder, read_line, read_videos
-from eval.classification import class_majority
-from eval.evaluation import Evaluation
-from eval.label_tree import LabelTree, choose_label
-from eval.record import RunRecord, describe_run
-from eval.report import Published
-from eval.video_evaluation import closed_set_evaluation, keyword_evaluation, types_of
-from models.checkpoints import CheckpointError
-from models.composed import ComposedTrainer
-from models.precision import launched_dtype
-from models.settings import RunSettings
-from models.surgvivqa_loading import ATTENTION_AND_MLP, load_surgvivqa, train_parts
+from vlm_recipes.callbacks.preflight.model import Expected
+from vlm_recipes.collators import VideoCollator
+from vlm_recipes.eval.closed_set import closed_set_evaluation, types_of
+from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.generation.label_tree import LabelTree, choose_label
+from vlm_recipes.eval.keywords import keyword_evaluation
+from vlm_recipes.eval.metrics.classification import class_majority
+from vlm_recipes.eval.report.tables import Published
+from vlm_recipes.models.checkpoints import CheckpointError
+from vlm_recipes.models.precision import launched_dtype
+from vlm_recipes.models.surgvivqa.loading import ATTENTION_AND_MLP, load_surgvivqa, train_parts
+from vlm_recipes.rows.errors import BadRow, DataError
+from vlm_recipes.rows.formats.real_colon import load_real_colon, read_real_colon
+from vlm_recipes.rows.formats.ssg_vqa import check_clip, clip_of, load_question_folder, read_line
+from vlm_recipes.rows.grouping import group_by_image, one_per_query
+from vlm_recipes.rows.splits import by_video, read_videos
+from vlm_recipes.rows.usable import usable_rows
+from vlm_recipes.training.launch import launch
+from vlm_recipes.training.record import RunRecord, describe_run
+from vlm_recipes.training.run import train_watched
+from vlm_recipes.training.settings import RunSettings
+from vlm_recipes.training.trainers import ComposedTrainer
 
 PROMPT = "Question: {}\nAnswer:"
 TRAINABLE_SHARE = 0.0023  # 811,008 parameters, with LoRA
@@ -147,7 +151,7 @@ class Model(ModelConfig):
 
 
 def prompt(question: str, candidates: bool = False) -> str:
-    """What the text encoder reads: the same in training, evaluation and `python -m eval.ask`."""
+    """What the text encoder reads: the same in training, evaluation and `vlm-ask`."""
     return PROMPT_WITH_CANDIDATES.format(question, ", ".join(LABELS)) if candidates else PROMPT.format(question)
 
 

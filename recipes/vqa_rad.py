@@ -29,19 +29,25 @@ from PIL import ImageOps
 from transformers import Seq2SeqTrainingArguments, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config
 
-from callbacks.model_checks import Expected
-from callbacks.run import launch, train_watched
-from collators import Seq2SeqCollator, group_by_image
-from collators.question_file import load_question_file
-from collators.rows import BadRow, DataError, hold_out, load_split, usable_rows
-from eval.evaluation import Evaluation
-from eval.record import RunRecord, describe_run
-from eval.report import Published
-from eval.text import MajorityAnswers, majority_answers, text_metrics
-from models.blip2 import Blip2ForConditionalGeneration, TokenMeanTrainer
-from models.checkpoints import CheckpointError, load_checkpoint
-from models.precision import launched_dtype, trainable_in_float32
-from models.settings import RunSettings
+from vlm_recipes.callbacks.preflight.model import Expected
+from vlm_recipes.collators import Seq2SeqCollator
+from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.metrics.text import MajorityAnswers, majority_answers, text_metrics
+from vlm_recipes.eval.report.tables import Published
+from vlm_recipes.models.blip2 import Blip2ForConditionalGeneration
+from vlm_recipes.models.checkpoints import CheckpointError, load_checkpoint
+from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
+from vlm_recipes.rows.errors import BadRow, DataError
+from vlm_recipes.rows.formats.vqa_rad import load_question_file
+from vlm_recipes.rows.grouping import group_by_image
+from vlm_recipes.rows.loading import load_split
+from vlm_recipes.rows.splits import hold_out
+from vlm_recipes.rows.usable import usable_rows
+from vlm_recipes.training.launch import launch
+from vlm_recipes.training.record import RunRecord, describe_run
+from vlm_recipes.training.run import train_watched
+from vlm_recipes.training.settings import RunSettings
+from vlm_recipes.training.trainers import TokenMeanTrainer
 
 INSTRUCTIONS = (
     "Instructions: You are a helpful medical assistant. The following are questions about medical knowledge. "
@@ -108,7 +114,7 @@ class Model(ModelConfig):
 
 
 def prompt(question: str, exemplar: bool = False, domain: str | None = None) -> str:
-    """What the encoder reads: the same in training, evaluation and `python -m eval.ask`."""
+    """What the encoder reads: the same in training, evaluation and `vlm-ask`."""
     if exemplar and domain:  # the paper's questions say it, as its exemplar does
         question = f"{question} ({domain} domain)"
     return f"{INSTRUCTIONS}{EXEMPLAR if exemplar else ''}Given <img>. Q: {question}\nA:"

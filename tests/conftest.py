@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def _qwen(folder: Path, family: str) -> Checkpoint:
-    from demo.qwen2_vl import write_qwen2_vl
+    from demo.checkpoints.qwen2_vl import write_qwen2_vl
 
     pixels = {"min_pixels": 4 * 28 * 28, "max_pixels": 36 * 28 * 28}
     write_qwen2_vl(folder, TEXTS, family=family, hidden_size=32, layers=1, **pixels)
@@ -65,7 +65,7 @@ def qwen2_5_vl(tmp_path_factory) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def llava(tmp_path_factory) -> Checkpoint:
-    from demo.llava import write_llava
+    from demo.checkpoints.llava import write_llava
 
     folder = tmp_path_factory.mktemp("llava")
     write_llava(folder, TEXTS)
@@ -74,7 +74,7 @@ def llava(tmp_path_factory) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def blip2(tmp_path_factory) -> Checkpoint:
-    from demo.blip2 import write_blip2
+    from demo.checkpoints.blip2 import write_blip2
 
     folder = tmp_path_factory.mktemp("blip2")
     write_blip2(folder, TEXTS, image_size=32, width=32, layers=1, queries=4)

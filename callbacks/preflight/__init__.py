@@ -1,0 +1,1 @@
+"""What one wants to know before the first hour is spent."""

@@ -1,0 +1,108 @@
+"""What one wants to know before the first hour is spent: the rows, the model, and two steps on the longest batch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback
+
+from ...eval.evaluation import Evaluation
+from ...eval.report.check import Check, save_checks
+from ...eval.report.data.page import write_data_page
+from ..label_audit import collator_of
+from .batches import LookedAt, look_at_batches
+from .model import Expected, check_trainable, check_two_steps
+from .probe import same_randomness
+from .rows import check_answers, check_baselines, check_coordinates, check_rows, check_shared_images
+
+
+class PreflightError(ValueError):
+    """The run would come to nothing; the message says why."""
+
+
+class PreflightDone(Exception):
+    """All was looked at, and no more was asked for."""
+
+
+class PreflightCallback(TrainerCallback):
+    """Look at rows and model as training begins: print a line each, keep them, and stop what would be vain.
+
+    Of the rows: sizes, images shared by training and evaluation, the ceiling of known answers, baselines, coordinates,
+    labels and token lengths. Of the model: what trains, first loss, seconds and memory of two steps on the longest
+    batch of those looked at, graphs that frozen parts keep, and gradients. It draws no random number and changes no
+    weight. The lines go into `preflight.json`, pictures of the rows into `data.html`, both in the output folder.
+    Raises `PreflightError` where a line stops.
+
+    Args:
+        trainer: the Trainer this is added to.
+        parts: split -> rows with `id` and `image_id`, the training part first; without it only batches are looked at.
+        evaluation: scores the baselines.
+        expected: what is stated about the training.
+        rejected: rows refused at load, `{split, id, reason}`.
+        title: of the page about the data.
+        only: raise `PreflightDone` in the end instead of training.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        parts: Mapping[str, Dataset] | None = None,
+        evaluation: Evaluation | None = None,
+        expected: Expected | None = None,
+        rejected: Sequence[Mapping[str, Any]] = (),
+        title: str = "Training",
+        only: bool = False,
+    ):
+        self.trainer = trainer
+        self.parts, self.evaluation, self.rejected, self.title = parts, evaluation, rejected, title
+        self.expected = expected or Expected()
+        self.only = only
+        self.checks: list[Check] = []
+
+    def on_train_begin(self, args, state, control, model, train_dataloader, processing_class, **kwargs):
+        self.checks.clear()
+        of_rows: list[Any] = [self._of_rows() if PartialState().is_main_process else None]
+        self._say(*broadcast_object_list(of_rows)[0])
+        with same_randomness():
+            rows, collator = train_dataloader.dataset, collator_of(train_dataloader)
+            looked = look_at_batches(rows, collator, model, processing_class, args.per_device_train_batch_size)
+        self._say(*looked.checks, check_trainable(model, self.expected))
+        if not self._stopping():
+            steps = check_two_steps(self.trainer, model, looked.batch, state.max_steps, looked.what, self.expected)
+            self._say(*steps)
+        if PartialState().is_main_process:
+            self._write(args.output_dir, looked)
+        if stopping := self._stopping():
+            raise PreflightError("the preflight stops this run: " + "; ".join(map(str, stopping)))
+        if self.only:
+            raise PreflightDone
+
+    def _say(self, *checks: Check) -> None:
+        self.checks += checks
+        for check in checks:
+            PartialState().print(check, flush=True)
+
+    def _stopping(self) -> list[Check]:
+        return [check for check in self.checks if check.status == "stop"]
+
+    def _of_rows(self) -> list[Check]:
+        if self.parts is None:
+            return []
+        checks = [check_rows(self.parts, self.rejected), check_shared_images(self.parts), check_answers(self.parts)]
+        checks += [check_coordinates(self.parts)]
+        checks += check_baselines(self.parts, self.evaluation) if self.evaluation is not None else []
+        return [check for check in checks if check is not None]
+
+    def _write(self, folder: str, looked: LookedAt) -> None:
+        save_checks(folder, self.checks)
+        if self.parts is not None:
+            write_data_page(
+                folder,
+                title=self.title,
+                parts=self.parts,
+                token_lengths=looked.lengths,
+                token_budget=looked.budget,
+                examples=looked.examples,
+            )

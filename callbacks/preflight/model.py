@@ -1,0 +1,146 @@
+"""What can be said of a model before it trains: what of it does, its first loss, its memory, time and gradients."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.trainer_pt_utils import get_model_param_count
+
+from ...eval.report.check import Check
+from ..grad_norm import GROUPS, parameters_by_group
+from .probe import Probe, probe
+
+NEAR_FULL = 0.95  # of the GPU's memory
+ADAM_BYTES = 8  # two float32 a parameter
+WORSE = 1.25  # times the loss of a uniform guess: random weights are sure of what they say
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a recipe states about its training, for the preflight to compare.
+
+    Args:
+        trains: a regular expression found in the name of each parameter that trains, and in no other's.
+        share: of the parameters that train, 0-1; None where nothing is stated, such as for another model.
+        first_loss: what an untrained model may lose at most; None: ln(vocabulary), a uniform guess at each token.
+    """
+
+    trains: str = ""
+    share: float | None = None
+    first_loss: float | None = None
+
+
+def check_trainable(model: nn.Module, expected: Expected) -> Check:
+    """Which parameters train, and how many, against what the recipe states."""
+    trains = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained, total = count_parameters(model, True), count_parameters(model)
+    numbers = {"trainable": trained, "parameters": total, "share": trained / total}
+    if not trains:
+        return Check("what trains", "stop", f"none of {total:,} parameters would be trained", numbers)
+    found = f"{trained:,} of {total:,} parameters ({trained / total:.2%})"
+    others = [name for name in trains if not re.search(expected.trains, name)]
+    if others:
+        found += f", among them {len(others):,} tensors that the recipe does not name, such as {others[0]}"
+    if expected.share is not None:
+        found += f"; the recipe states {expected.share:.2%}"
+    differs = expected.share is not None and not math.isclose(trained / total, expected.share, rel_tol=0.05)
+    return Check("what trains", "warn" if others or differs else "pass", found, numbers)
+
+
+def count_parameters(model: nn.Module, only_trainable: bool = False) -> int:
+    """Parameters, also those packed in four bits or divided among processes."""
+    if is_deepspeed_zero3_enabled():
+        return get_model_param_count(model, trainable_only=only_trainable)
+    return model.num_parameters(only_trainable=only_trainable)
+
+
+def check_first_loss(loss: float, model: nn.Module, expected: Expected) -> Check:
+    """A model that has learnt nothing is as good as a uniform guess; one that is worse reads the wrong thing."""
+    vocabulary = model.get_output_embeddings().out_features
+    bound = math.log(vocabulary) if expected.first_loss is None else expected.first_loss
+    of = f"a uniform guess among {vocabulary:,} tokens" if expected.first_loss is None else "the recipe's bound"
+    found, numbers = f"{loss:.3f}; {of} has {bound:.3f}", {"loss": loss, "bound": bound}
+    if not math.isfinite(loss):
+        return Check("first loss", "stop", f"{loss}, which is no number", numbers)
+    return Check("first loss", "warn" if loss > WORSE * bound or loss < 1e-3 else "pass", found, numbers)
+
+
+def check_two_steps(
+    trainer: Trainer, model: nn.Module, batch: Mapping[str, Any], steps: int, what: str, expected: Expected
+) -> list[Check]:
+    """Two passes over a long batch: first loss, time and memory, graphs of frozen parts, gradients.
+
+    Args:
+        steps: of the optimizer, that the training will take.
+        what: names the batch for people.
+    """
+    sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+    try:
+        seen = probe(trainer, model, batch, backward=not sharded)
+    except torch.OutOfMemoryError:
+        advice = "lower --per_device_train_batch_size or the pixels of an image, or checkpoint activations"
+        return [Check("longest batch", "stop", f"the memory does not hold {what}: {advice}")]
+    first = check_first_loss(seen.loss, model, expected)
+    if sharded:
+        reason = "not looked at where the model is divided among processes; the first steps show it"
+        return [first, *(Check(name, "skip", reason) for name in ("longest batch", "frozen parts", "gradients"))]
+    return [first, _fits(trainer, model, seen, what, steps), _graphs(seen), check_gradients(model, seen.gradients)]
+
+
+def _fits(trainer: Trainer, model: nn.Module, seen: Probe, what: str, steps: int) -> Check:
+    states = 0.0
+    if str(trainer.args.optim).split(".")[-1].lower().startswith("adamw_torch"):
+        states = count_parameters(model, True) * ADAM_BYTES / 2**30
+    each = seen.seconds * trainer.args.gradient_accumulation_steps
+    numbers = {"seconds": seen.seconds, "gib": seen.memory, "optimizer_gib": states, "eta_hours": each * steps / 3600}
+    found = f"{what}: {seen.seconds:.2f} s, {seen.memory:.2f} GiB"
+    found += f" and {states:.2f} for the optimizer" if states >= 0.01 else ""
+    found += f"; {steps:,} steps take at most {duration(each * steps)}, evaluation not counted"
+    if torch.cuda.is_available():
+        whole = torch.cuda.get_device_properties(trainer.args.device).total_memory / 2**30
+        if seen.memory + states > NEAR_FULL * whole:
+            return Check("longest batch", "warn", f"{found}; the GPU has {whole:.1f} GiB", numbers)
+    return Check("longest batch", "pass", found, numbers)
+
+
+def _graphs(seen: Probe) -> Check:
+    if seen.holding_graph:
+        named = ", ".join(seen.holding_graph[:3])
+        found = f"a graph is kept of {named}, which do not train and have nothing before them that does"
+        return Check("frozen parts", "warn", found, {"holding_graph": len(seen.holding_graph)})
+    return Check("frozen parts", "pass", "no graph is kept of what does not train")
+
+
+def check_gradients(model: nn.Module, gradients: Mapping[str, float | None]) -> Check:
+    """Every group of `grad_norm.GROUPS` that trains gets a gradient; LoRA's A may wait for B to leave zero."""
+    groups = {
+        group: [gradients[name] for name in parameters]
+        for group, parameters in parameters_by_group(model, GROUPS).items()
+    }
+    norms = {group: math.sqrt(sum((norm or 0) ** 2 for norm in found)) for group, found in groups.items()}
+    missing = sum(norm is None for found in groups.values() for norm in found)
+    numbers = norms | {"tensors_without_gradient": missing}
+    if not all(map(math.isfinite, norms.values())) or not any(norms.values()):
+        wrong = next((group for group, norm in norms.items() if not math.isfinite(norm)), "every group")
+        return Check("gradients", "stop", f"that of {wrong} is {norms.get(wrong, 0.0)}", numbers)
+    quiet = [group for group, norm in norms.items() if norm == 0 and not (group == "lora_a" and norms.get("lora_b"))]
+    found = ", ".join(f"{group} {norm:.3g}" for group, norm in norms.items())
+    if missing:
+        found += f"; {missing:,} tensors get none in this batch"
+    if quiet:
+        return Check("gradients", "warn", f"{' and '.join(quiet)} would not learn: {found}", numbers)
+    return Check("gradients", "pass", found, numbers)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "40 s", "12 min" or "3 h 20 min"."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

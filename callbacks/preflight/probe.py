@@ -1,0 +1,119 @@
+"""Two forward and backward passes that change nothing: loss, seconds, memory, and where gradients go."""
+
+import random
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from torch import nn
+from transformers import Trainer
+
+from .memory import peak_memory
+
+STEPS = 2  # the first one warms up
+
+
+@dataclass
+class Probe:
+    """What two steps showed: loss, seconds of the second step, peak memory in GiB, gradient norms by parameter.
+
+    `holding_graph` names the largest frozen modules which keep a graph though nothing before them trains.
+    """
+
+    loss: float
+    seconds: float
+    memory: float
+    gradients: dict[str, float | None] = field(default_factory=dict)
+    holding_graph: list[str] = field(default_factory=list)
+
+
+def probe(trainer: Trainer, model: nn.Module, batch: Mapping[str, Any], backward: bool = True) -> Probe:
+    """Pass `batch` through the unwrapped `model` twice, forward and, with `backward`, back; gradients end as None.
+
+    Dropout is on and checkpointing as in training; random states are left as they were. Raises
+    `torch.OutOfMemoryError` as training would.
+    """
+    batch = send_to_device(dict(batch), trainer.args.device)
+    was_training = model.training
+    model.train(backward)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with same_randomness(), torch.set_grad_enabled(backward), _watched(model) as holding:
+        for _ in range(STEPS):
+            start = _now()
+            with trainer.accelerator.autocast():
+                loss = model(**batch)["loss"]
+            if backward:
+                model.zero_grad()
+                loss.backward()
+            seconds = _now() - start
+    norms = {
+        name: None if parameter.grad is None else parameter.grad.float().norm().item()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and backward
+    }
+    model.zero_grad()
+    model.train(was_training)
+    return Probe(loss.item(), seconds, peak_memory(), norms, list(dict.fromkeys(holding)))
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@contextmanager
+def same_randomness() -> Iterator[None]:
+    """Every random generator is afterwards as it was before, so that looking changes no training."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[list[str]]:
+    """Collects the frozen modules whose output needs a gradient though no input does."""
+    holding: list[str] = []
+
+    def look(name: str):
+        def hook(module, arguments, named, output):
+            if _needs_gradient(output) and not _needs_gradient((arguments, named)):
+                holding.append(name)
+
+        return hook
+
+    handles = [module.register_forward_hook(look(name), with_kwargs=True) for name, module in frozen_parts(model)]
+    try:
+        yield holding
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def frozen_parts(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The largest modules with parameters of which none trains; embeddings are left out (see below).
+
+    Checkpointing with LoRA asks the embeddings' output for a gradient, so that it reaches the first block.
+    """
+    trains = [parameter.requires_grad for parameter in model.parameters()]
+    if trains and not any(trains) and not isinstance(model, nn.Embedding):
+        yield name, model
+    elif trains:
+        for child_name, child in model.named_children():
+            yield from frozen_parts(child, f"{name}.{child_name}" if name else child_name)
+
+
+def _needs_gradient(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.requires_grad
+    if isinstance(value, Mapping):
+        return any(map(_needs_gradient, value.values()))
+    return isinstance(value, list | tuple) and any(map(_needs_gradient, value))

@@ -1,0 +1,160 @@
+"""What can be said of a run's rows before anything is trained: whether they can teach, and what a result will mean."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from pycocotools import mask as coco
+
+from ...eval.evaluation import Evaluation
+from ...eval.generation.generate import without_images
+from ...eval.report.check import Check
+from ...eval.report.data.summary import plain_text
+from .near_duplicates import near_duplicates
+
+Parts = Mapping[str, Dataset]  # split -> rows; the first split is trained on
+NAMED = 3  # examples in a line
+OUTSIDE = 0.01  # of the image's side, how far a box may stand out of it
+SCORED = 2000  # rows that a baseline is scored on
+
+
+def check_rows(parts: Parts, rejected: Sequence[Mapping[str, Any]] = ()) -> Check:
+    """How many rows on how many images each part has, and what was refused at load."""
+    sizes = [f"{split} {len(rows):,} on {len(set(rows['image_id'])):,} images" for split, rows in parts.items()]
+    why = Counter(str(row["reason"]) for row in rejected).most_common(1)
+    refused = f"; {len(rejected):,} refused, most often for: {why[0][0]}" if why else "; none refused"
+    numbers = {split: len(rows) for split, rows in parts.items()} | {"rejected": len(rejected)}
+    return Check("rows", "pass", ", ".join(sizes) + refused, numbers)
+
+
+def check_shared_images(parts: Parts) -> Check:
+    """Images that an earlier part shows, too: the same `image_id`, or nearly the same picture (`image_hash`)."""
+    (first, rows), *others = parts.items()
+    ids, hashes = _images(rows)
+    before, found, numbers = first, [], {}
+    for split, rows in others:
+        own, own_hashes = _images(rows)
+        nearest = near_duplicates(own_hashes, hashes) if hashes and own_hashes else [-1] * len(own)
+        known = set(ids)
+        shared = [
+            (name, name if name in known else ids[place])
+            for name, place in zip(own, nearest, strict=True)
+            if place >= 0 or name in known
+        ]
+        numbers |= {f"{split}_images": len(own), f"{split}_shared": len(shared)}
+        if shared:
+            examples = ", ".join(
+                _short(name) + (f" like {_short(other)}" if other != name else "") for name, other in shared[:NAMED]
+            )
+            found.append(f"{len(shared):,} of {len(own):,} images of {split} are in {before}, too ({examples})")
+        ids, hashes, before = ids + own, hashes + own_hashes, f"{before} or {split}"
+    if found:
+        return Check("images kept apart", "warn", "; ".join(found) + ": numbers there may be remembered", numbers)
+    return Check("images kept apart", "pass", "no image, nor one nearly like it, is in two parts", numbers)
+
+
+def check_answers(parts: Parts) -> Check | None:
+    """Evaluation answers that training never gives: the ceiling of a model that answers as it was taught."""
+    if not _have(parts, "question", "answer"):
+        return None
+    known, found, numbers = {plain_text(answer) for answer in next(iter(parts.values()))["answer"][:]}, [], {}
+    for split, rows in _evaluated(parts).items():
+        answers = [plain_text(answer) for answer in rows["answer"][:]]
+        unseen = [answer for answer in answers if answer not in known]
+        ceiling = 1 - len(unseen) / len(answers)
+        numbers |= {f"{split}_n": len(answers), f"{split}_ceiling": ceiling}
+        examples = ", ".join(map(repr, dict.fromkeys(unseen[:NAMED])))
+        found.append(f"{ceiling:.1%} of {len(answers):,} in {split}" + (f" (not {examples})" if unseen else ""))
+    low = min([value for name, value in numbers.items() if name.endswith("_ceiling")], default=1)
+    return Check("answers known from training", "warn" if low < 0.9 else "pass", ", ".join(found), numbers)
+
+
+def check_baselines(parts: Parts, evaluation: Evaluation) -> list[Check]:
+    """What needs no picture: the metric's own baseline, and for texts the answer that training gives the question."""
+    checks, name = [], evaluation.headline
+    for split, rows in _evaluated(parts).items():
+        rows = rows.select(range(min(SCORED, len(rows))))
+        plain = without_images(rows)
+        right = [evaluation.reference(row) for row in plain]
+        metrics = evaluation.metric(right, plain)
+        blind = {}
+        if f"baseline_{name}" in metrics:
+            blind["constant"] = metrics[f"baseline_{name}"]
+        if _have(parts, "question", "answer") and all(isinstance(answer, str) for answer in right):
+            guess = question_only(next(iter(parts.values())))
+            blind["question_only"] = evaluation.metric([guess(row["question"]) for row in plain], plain)[name]
+        said = ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in blind.items()) or "no baseline"
+        status = "pass" if metrics[name] > 0.95 and max(blind.values(), default=0) < 0.9 else "warn"
+        found = f"{name} without looking: {said}; of the right answers {metrics[name]:.3f} (n = {len(plain):,})"
+        numbers = {"n": len(plain), "right_answers": metrics[name], **blind}
+        checks.append(Check(f"baselines on {split}", status, found, numbers))
+    return checks
+
+
+def question_only(rows: Dataset) -> Callable[[str], str]:
+    """Question -> the most frequent answer that `rows` give to it; to an unknown one their most frequent answer."""
+    answers: dict[str, Counter[str]] = {}
+    for question, answer in zip(rows["question"][:], rows["answer"][:], strict=True):
+        answers.setdefault(plain_text(question), Counter())[answer] += 1
+    overall = sum(answers.values(), Counter()).most_common(1)[0][0]
+    best = {question: counted.most_common(1)[0][0] for question, counted in answers.items()}
+    return lambda question: best.get(plain_text(question), overall)
+
+
+def check_coordinates(parts: Parts) -> Check | None:
+    """Boxes `[x1, y1, x2, y2]` in pixels inside their images, and masks of their images' sizes that show something."""
+    if _have(parts, "boxes"):
+        return _check_boxes(parts)
+    if _have(parts, "masks"):
+        return _check_masks(parts)
+    return None
+
+
+def _check_boxes(parts: Parts) -> Check:
+    wrong, shares = [], []
+    for rows in parts.values():
+        for row_id, size, boxes in zip(rows["id"], rows["image_size"], rows["boxes"], strict=True):
+            relative = np.asarray(boxes, float).reshape(-1, 2, 2) / size
+            inside = ((relative >= -OUTSIDE) & (relative <= 1 + OUTSIDE)).all((1, 2))
+            wrong += [row_id] * int((~(inside & (relative[:, 0] < relative[:, 1]).all(1))).sum())
+            shares += (relative[:, 1] - relative[:, 0]).prod(1).tolist()
+    numbers = {"boxes": len(shares), "wrong": len(wrong), "median_share": float(np.median(shares))}
+    if wrong:
+        found = f"{len(wrong):,} of {len(shares):,} boxes are inverted or outside their image"
+        return Check("coordinates", "stop", f"{found}, in row {wrong[0]!r} first", numbers)
+    found = f"all {len(shares):,} boxes lie inside; the median takes {numbers['median_share']:.1%} of its image"
+    return Check("coordinates", "pass", found, numbers)
+
+
+def _check_masks(parts: Parts) -> Check:
+    wrong, empty, n = [], 0, 0
+    for rows in parts.values():
+        for row_id, (width, height), masks in zip(rows["id"], rows["image_size"], rows["masks"], strict=True):
+            wrong += [row_id for mask in masks if list(mask["size"]) != [height, width]]
+            empty += sum(int(coco.area(mask)) == 0 for mask in masks)
+            n += len(masks)
+    numbers = {"masks": n, "wrong": len(wrong), "empty": empty}
+    if wrong:
+        return Check("coordinates", "stop", f"the mask of row {wrong[0]!r} is not of its image's size", numbers)
+    return Check("coordinates", "pass", f"all {n:,} masks have their image's size, {empty:,} show nothing", numbers)
+
+
+def _images(rows: Dataset) -> tuple[list[str], list[str]]:
+    """Each image once: its id, and its hash where rows have one."""
+    once = {name: i for i, name in reversed(list(enumerate(rows["image_id"][:])))}
+    hashes = rows["image_hash"][:] if "image_hash" in rows.column_names else []
+    return list(once), [hashes[i] for i in once.values()] if hashes else []
+
+
+def _evaluated(parts: Parts) -> dict[str, Dataset]:
+    return {split: rows for split, rows in list(parts.items())[1:] if len(rows)}
+
+
+def _have(parts: Parts, *names: str) -> bool:
+    return all(name in rows.column_names for rows in parts.values() for name in names)
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 32 else f"{name[:31]}…")

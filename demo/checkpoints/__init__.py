@@ -1,0 +1,1 @@
+"""Small random checkpoints of the real architectures."""

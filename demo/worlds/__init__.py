@@ -1,0 +1,1 @@
+"""Drawn datasets in the real formats."""

@@ -1,0 +1,66 @@
+"""How answers from a closed set are evaluated: one label for each question."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .evaluation import Evaluation, Row
+from .generation.generate import Ask
+from .metrics.classification import ClassMajority, classification_metrics
+
+
+def closed_set_evaluation(
+    collator: Any,
+    max_new_tokens: int,
+    labels: Sequence[str],
+    choose: Ask,
+    majority: ClassMajority | None = None,
+    groups: tuple[str, ...] = (),
+    **settings,
+) -> Evaluation:
+    """An `Evaluation` of rows with `question`, `answer`, `image_id`, `kind` and `hops`: SSG-VQA's classification.
+
+    The metric is `classification_metrics`, in all, by kind and by hops. At the end the model also answers freely.
+
+    Args:
+        collator: rows -> prompts.
+        labels: the closed set.
+        choose: how the model chooses one of them, such as `vlm_recipes.eval.generation.label_tree.choose_label`.
+        majority: for the baselines, from `class_majority` of the training rows.
+        groups: the kinds and hops in the order in which the report shows them.
+        settings: further arguments of `Evaluation`.
+    """
+
+    def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:
+        references, images = ([row[key] for row in rows] for key in ("answer", "image_id"))
+        known = majority if len(rows) > 1 else None
+        return classification_metrics(
+            answers, references, labels=labels, types=types_of(rows), groups=images, majority=known
+        )
+
+    return Evaluation(
+        collator=collator,
+        metric=metric,
+        headline="accuracy",
+        max_new_tokens=max_new_tokens,
+        label=lambda row, answer: answer if answer in labels else None,
+        groups=groups,
+        ask=choose,
+        closed=True,
+        also=("macro_f1",),
+        **_of_questions(settings),
+    )
+
+
+def types_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Each row's kind and hops; once where both are the same."""
+    return [tuple(dict.fromkeys((row["kind"], row["hops"]))) for row in rows]
+
+
+def _of_questions(settings: dict[str, Any]) -> dict[str, Any]:
+    defaults = {
+        "reference": lambda row: row["answer"],
+        "question": lambda row: row["question"],
+        "keep": ("image_id", "question", "kind"),
+        "group": lambda row: row["kind"],
+    }
+    return {**defaults, **settings}

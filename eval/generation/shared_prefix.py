@@ -1,0 +1,91 @@
+"""Questions about one image answered from one reading of it: what their prompts begin with is run once."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import Cache, PreTrainedModel
+
+from .label_tree import LabelTree
+
+BEGINNINGS = "prefix_input_ids"
+TEXT = ("input_ids", "attention_mask", "position_ids")
+
+
+@torch.no_grad()
+def answer(model: PreTrainedModel, batch: dict[str, torch.Tensor], **settings) -> torch.Tensor:
+    """Token ids `[B, prompt + new]`, as `model.generate` gives them to whole prompts.
+
+    Args:
+        model: a decoder whose `generate` takes `past_key_values` and `position_ids`: Qwen2-VL, Qwen2.5-VL, LLaVA.
+        batch: from a `collators.SharedImageCollator` with `prompt_only=True`.
+        settings: those of `generate`.
+
+    Raises `ValueError` for settings that would need a prompt without padding in it, or no cache.
+    """
+    config = settings.get("generation_config") or model.generation_config
+
+    def setting(name: str) -> int | None:
+        return settings[name] if name in settings else getattr(config, name)
+
+    if setting("no_repeat_ngram_size"):
+        raise ValueError(
+            "no_repeat_ngram_size: padding stands between what is shared and the question; use ChatCollator"
+        )
+    if setting("use_cache") is False:
+        raise ValueError("use_cache=False: what is shared is a cache; use ChatCollator")
+    cache = prefill(model, batch)
+    if (copies := max(setting("num_beams") or 1, setting("num_return_sequences") or 1)) > 1:
+        cache.batch_repeat_interleave(copies)  # generate repeats the questions, but no cache that it is given
+    return model.generate(**{key: batch[key] for key in TEXT}, past_key_values=cache, **settings)
+
+
+def prefill(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> Cache:
+    """Each question's keys and values of what its prompt shares with others, run once for all of them."""
+    shared = {key: batch[f"prefix_{key}"] for key in TEXT}
+    known = {*TEXT, *(f"prefix_{key}" for key in TEXT), "image_index"}
+    images = {key: value for key, value in batch.items() if key not in known}
+    cache = model(**shared, **images, use_cache=True, logits_to_keep=1).past_key_values
+    if cache is None:
+        raise ValueError("a model that trains with gradient checkpointing keeps no cache; call its eval()")
+    cache.batch_select_indices(batch["image_index"])
+    return cache
+
+
+@torch.no_grad()
+def score_labels(
+    model: PreTrainedModel, batch: dict[str, torch.Tensor], labels: Sequence[LabelTree], mean: bool = True
+) -> list[torch.Tensor]:
+    """Log-probability per token (or, not `mean`, in sum) of each of a question's closed set of answers, `B` of `[L]`.
+
+    Besides the one for what is shared, one forward: each question, then its answers as branches of a tree.
+
+    Args:
+        model: as for `answer`, with the attention called "sdpa" or "eager".
+        batch: as for `answer`.
+        labels: one closed set for each question, the end of turn in each answer's end token.
+    """
+    cache, device = prefill(model, batch), batch["input_ids"].device
+    shared = batch[BEGINNINGS].shape[1]
+    asked = batch["input_ids"].shape[1] - shared
+    nodes = max(len(tree.tokens) for tree in labels)
+    tokens, depths = (torch.zeros(len(labels), nodes, dtype=torch.long, device=device) for _ in range(2))
+    total = shared + asked + nodes
+    seen = torch.zeros(len(labels), asked + nodes, total, dtype=torch.bool, device=device)
+    seen[:, :, : shared + asked] = batch["attention_mask"][:, None].bool()
+    seen[:, :asked, shared : shared + asked] &= torch.ones(asked, asked, dtype=torch.bool, device=device).tril()
+    for i, tree in enumerate(labels):
+        own = len(tree.tokens)
+        tokens[i, :own], depths[i, :own] = tree.tokens, tree.depths
+        seen[i, asked : asked + own, shared + asked : shared + asked + own] = tree.sees
+    mask = torch.zeros(seen.shape, dtype=model.dtype, device=device)
+    mask.masked_fill_(~seen, torch.finfo(model.dtype).min)
+    positions = batch["position_ids"]
+    logits = model(
+        input_ids=torch.cat([batch["input_ids"][:, shared:], tokens], dim=1),
+        attention_mask=mask[:, None],
+        position_ids=torch.cat([positions[..., shared:], positions[..., -1:] + 1 + depths], dim=-1),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=nodes + 1,
+    ).logits
+    return [tree.scores(one[None, : len(tree.tokens) + 1], mean)[0] for tree, one in zip(labels, logits, strict=True)]

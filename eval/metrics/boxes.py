@@ -1,0 +1,108 @@
+"""Box metrics: boxes matched one to one, IoU and GIoU, and the constant-box baseline."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torchvision.ops import box_iou, generalized_box_iou
+
+from .box_codecs import Box, Size
+from .statistics import summarize
+
+
+def _tensor(boxes: Sequence[Box], field: str, row: int) -> torch.Tensor:
+    if all(len(box) == 4 for box in boxes):
+        tensor = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+        if tensor.isfinite().all() and (tensor[:, 2:] > tensor[:, :2]).all():
+            return tensor
+    raise ValueError(f"{field}[{row}] {boxes} has a box that is not [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
+
+
+def _image_scores(predicted: torch.Tensor, true: torch.Tensor) -> dict[str, float | None]:
+    """Scores of one image from `[n, 4]` boxes; every unmatched box, predicted or true, costs a whole match."""
+    n_larger, n_matched = max(len(predicted), len(true)), min(len(predicted), len(true))
+    first = None if len(true) == 0 else 0.0
+    if n_larger == 0:
+        return {"iou": 1.0, "giou": 1.0, "accuracy_50": 1.0, "accuracy_70": 1.0, "iou_first": first}
+    if n_matched == 0:
+        return {"iou": 0.0, "giou": -1.0, "accuracy_50": 0.0, "accuracy_70": 0.0, "iou_first": first}
+    ious, gious = box_iou(predicted, true), generalized_box_iou(predicted, true)
+    # GIoU only decides where IoU does not (boxes that miss everything), so that the order of boxes never matters
+    pairs = linear_sum_assignment((ious + 1e-9 * gious).numpy(), maximize=True)
+    matched = ious[pairs]
+    return {
+        "iou": matched.sum().item() / n_larger,
+        "giou": (gious[pairs].sum().item() - (n_larger - n_matched)) / n_larger,
+        "accuracy_50": (matched >= 0.5).sum().item() / n_larger,
+        "accuracy_70": (matched >= 0.7).sum().item() / n_larger,
+        "iou_first": ious[0, 0].item(),
+    }
+
+
+def box_metrics(
+    predictions: Sequence[Sequence[Box]],
+    references: Sequence[Sequence[Box]],
+    groups: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """Score predicted boxes against true ones, image by image.
+
+    Both are one list of `[x1, y1, x2, y2]` boxes per image, in pixels; an empty prediction means that nothing
+    could be parsed. Within an image, boxes are matched one to one so that the summed IoU is largest (Hungarian).
+    An image's IoU is that sum over the larger of the two counts, so extra and missing boxes both cost (no box
+    where none is true: 1). GIoU counts -1 for each unmatched box; accuracy is the share of matches at IoU >= 0.5
+    or 0.7, over the same larger count. `groups` names rows that are not independent (the image's id).
+
+    Returns, all as shares of 1 over images: `iou_mean`, `iou_median`, `giou_mean`, `giou_median`, `accuracy_50`,
+    `accuracy_70`, `detection_rate` (at least one box was parsed), `unparseable_rate` (none was, though one is
+    true), `iou_first` (first true against first predicted box, 0 where nothing was parsed: the number that the
+    nutrition-table reference reports; images without a true box do not count), each with the ends of its 95%
+    bootstrap interval under `<metric>_low` and `<metric>_high` (left out for fewer than two images or groups);
+    `iou_max`, `iou_min`, `n`. Without rows `{"n": 0}`.
+
+    Raises ValueError for lists of different lengths and for boxes that are empty, inverted or not finite.
+    Source: GIoU of Rezatofighi et al., arXiv 1902.09630.
+    """
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions for {len(references)} references; give one per image")
+    if not predictions:
+        return {"n": 0}
+    scores = [
+        _image_scores(_tensor(predicted, "predictions", row), _tensor(true, "references", row))
+        for row, (predicted, true) in enumerate(zip(predictions, references, strict=True))
+    ]
+    ious, gious = [score["iou"] for score in scores], [score["giou"] for score in scores]
+    means = {
+        "iou_mean": ious,
+        "giou_mean": gious,
+        **{name: [score[name] for score in scores] for name in ("accuracy_50", "accuracy_70", "iou_first")},
+        "detection_rate": [float(len(predicted) > 0) for predicted in predictions],
+        "unparseable_rate": [
+            float(len(predicted) == 0 and len(true) > 0)
+            for predicted, true in zip(predictions, references, strict=True)
+        ],
+    }
+    medians = {"iou_median": ious, "giou_median": gious}
+    return {
+        **summarize(means, groups),
+        **summarize(medians, groups, statistic=np.median),
+        "iou_max": max(ious),
+        "iou_min": min(ious),
+    }
+
+
+def constant_box(boxes: Sequence[Sequence[Box]], sizes: Sequence[Size]) -> Box:
+    """The one box that knows the training set but not the image: a baseline for `box_metrics`.
+
+    `boxes` holds one list of pixel boxes per training image and `sizes` its `(width, height)` in pixels. Returns
+    `[x1, y1, x2, y2]` as shares of the image's sides (0-1): the median of each coordinate over all boxes. Raises
+    ValueError where there is no box at all.
+    """
+    relative = [
+        [x1 / width, y1 / height, x2 / width, y2 / height]
+        for image_boxes, (width, height) in zip(boxes, sizes, strict=True)
+        for x1, y1, x2, y2 in image_boxes
+    ]
+    if not relative:
+        raise ValueError(f"boxes: none in {len(boxes)} training images, so there is no constant box")
+    return np.median(relative, axis=0).tolist()

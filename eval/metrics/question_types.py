@@ -1,0 +1,196 @@
+"""Which kind of answer a question wants: from its wording and the training answers seen for it, never from others.
+
+`python -m vlm_recipes.eval.metrics.question_types rows.jsonl` prints the types of a file's questions (one JSON object
+a line with `question` and `answer`), and where the keyword rule of the reference implementation says otherwise.
+"""
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from .typed_answers import TYPES, items, normalize, tidy
+
+NEARLY_ALL = 0.99  # a few slips among thousands of counts do not make them words
+OPEN_FROM = 0.25  # closed as long as fewer answers than this would hold something never seen
+NOTHING = {"none", "nan", "n/a"}
+INVITES_SEVERAL = re.compile(r"\b(all that|more than one)\b")  # "Check all that are present."
+
+
+@dataclass(frozen=True)
+class QuestionType:
+    """What a question wants.
+
+    Args:
+        name: one of `TYPES`.
+        choices: the closed set of answers, or of their items, spelt as in training; empty for open-ended questions.
+            For numbers: the answers that are none ("none").
+        several: whether an answer may list several choices, "a; b".
+        units: for free numbers, what follows them: ("",) for counts, such as ("mm", " cm") for lengths. Empty for
+            choices alone. Constrained to them, a model says whole numbers up to 999: "1.5 cm" it cannot say.
+    """
+
+    name: str
+    choices: tuple[str, ...] = ()
+    several: bool = False
+    units: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "QuestionType":
+        """Read what `columns` put into a row."""
+        return cls(row["question_type"], tuple(row["choices"]), row["several"], tuple(row["units"]))
+
+    def columns(self) -> dict[str, Any]:
+        """The type as columns of a row: `question_type`, `choices`, `several`, `units`."""
+        fields = asdict(self)
+        return {"question_type": fields.pop("name"), **fields}
+
+
+OPEN = QuestionType("open_ended")
+
+
+class QuestionTypes:
+    """The type of every question seen in training; any other question is open-ended, since nothing is known of it."""
+
+    def __init__(self, by_question: dict[str, QuestionType]):
+        self.by_question = by_question
+
+    def __getitem__(self, question: str) -> QuestionType:
+        return self.by_question.get(tidy(question), OPEN)
+
+    @classmethod
+    def infer(cls, questions: Sequence[str | None], answers: Sequence[str | None]) -> "QuestionTypes":
+        """One text per training row each; wordings that differ in case, spaces or known typos are one question."""
+        seen: dict[str, list[str]] = {}
+        for question, answer in zip(questions, answers, strict=True):
+            if question and answer and answer.strip():  # a row without either is refused later, by name
+                seen.setdefault(tidy(question), []).append(answer.strip())
+        return cls({question: infer_type(question, given) for question, given in seen.items()})
+
+    def save(self, file: str | PathLike[str]) -> None:
+        types = {question: kind.columns() for question, kind in self.by_question.items()}
+        Path(file).write_text(json.dumps(types, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: str | PathLike[str]) -> "QuestionTypes":
+        """Read what `save` wrote."""
+        types = json.loads(Path(file).read_text(encoding="utf-8"))
+        return cls({question: QuestionType.of(columns) for question, columns in types.items()})
+
+
+def infer_type(question: str, answers: Sequence[str]) -> QuestionType:
+    """The type of one question from all its training answers.
+
+    In this order: yes_no if every answer is yes or no (a third answer, such as "not relevant", makes it a choice);
+    count_numeric if the answers are whole numbers; size_numeric if they are lengths or ranges of lengths; then, if
+    the answers come from a closed set, color where the question says so, else mcq; else open_ended. A set is closed
+    while items seen only once are under a quarter of the answers: by Good and Turing's estimate that is how often the
+    next answer would hold something new.
+    """
+    canonical = [normalize(answer, "yes_no") for answer in answers]
+    if set(canonical) <= {"yes", "no"}:
+        return QuestionType("yes_no", ("yes", "no"))
+    words = [answer for answer in answers if not re.fullmatch(r"\d+", answer)]
+    if _nearly_all(words, answers):
+        return QuestionType("count_numeric", _choices(words, "mcq"), units=("",))
+    lengths = [item for answer in answers for item in items(answer) if _is_length(item)]
+    given = [item for answer in answers for item in items(answer)]
+    if lengths and _nearly_all([item for item in given if not _is_length(item)], given):
+        return _size_type(answers, given)
+    name = "color" if re.search(r"\bcolou?rs?\b", question.lower()) else "mcq"
+    counts = Counter(item for answer in answers for item in normalize(answer, name))
+    if sum(count == 1 for count in counts.values()) >= OPEN_FROM * len(answers):
+        return OPEN
+    parts = [part for answer in answers for part in items(answer, name)]
+    several = any(len(items(answer, name)) > 1 for answer in answers) or INVITES_SEVERAL.search(question.lower())
+    return QuestionType(name, _choices(parts, name), bool(several))
+
+
+def _nearly_all(exceptions: Sequence[str], answers: Sequence[str]) -> bool:
+    """Whether what does not fit is a word for nothing, or next to nothing."""
+    wrong = [answer for answer in exceptions if tidy(answer) not in NOTHING]
+    return len(exceptions) < len(answers) and len(wrong) <= (1 - NEARLY_ALL) * len(answers)
+
+
+def _is_length(item: str) -> bool:
+    """ "<5mm", "5-10mm", ">20", "12 mm"; a number alone is a count."""
+    [canonical] = normalize(item, "size_numeric")
+    return bool(re.fullmatch(r"[<>≤≥]?[\d.]+(-[\d.]+)?mm", canonical)) and not re.fullmatch(r"[\d.]+", item.strip())
+
+
+def _size_type(answers: Sequence[str], given: Sequence[str]) -> QuestionType:
+    """Classes ("<5mm") are choices; plain lengths ("12 mm") are free numbers with their units."""
+    plain = [item for item in given if re.fullmatch(r"\d+(\.\d+)?\s*(mm|cm)", item.lower())]
+    units = sorted({re.sub(r"^[\d.]+", "", item) for item in plain})
+    choices = _choices([item for item in given if item not in set(plain)], "size_numeric")
+    several = any(len(items(answer)) > 1 for answer in answers) and not units
+    return QuestionType("size_numeric", choices, several, tuple(units))
+
+
+def _choices(given: Iterable[str], name: str) -> tuple[str, ...]:
+    """One spelling, the most frequent, per canonical form: lengths by size, the rest by the alphabet, nothing last."""
+    spellings: dict[object, Counter] = {}
+    for item in given:
+        spellings.setdefault(normalize(item, name), Counter())[item.strip()] += 1
+    chosen = [min(counter.items(), key=lambda pair: (-pair[1], pair[0]))[0] for counter in spellings.values()]
+
+    def rank(choice: str) -> tuple:
+        length = re.search(r"\d+", choice) if name == "size_numeric" else None
+        below = 0 if choice.startswith("<") else 1
+        return (tidy(choice) in NOTHING, int(length[0]) if length else 0, below, choice)
+
+    return tuple(sorted(chosen, key=rank))
+
+
+def keyword_type(question: str) -> str:
+    """The rule of the reference implementation, by words of the question alone, in its order; for comparison only."""
+    question = question.lower()
+    if "yes or no" in question or question.startswith(("is ", "are ")):
+        return "yes_no"
+    for name, words in (
+        ("color", ("color", "colour")),
+        ("size_numeric", ("size", "length", "diameter")),
+        ("count_numeric", ("how many", "count")),
+        ("mcq", ("choose", "options", "mcq")),
+    ):
+        if any(word in question for word in words):
+            return name
+    return "open_ended"
+
+
+def type_table(questions: Sequence[str], answers: Sequence[str]) -> str:
+    """The questions, most frequent first, and the types' rows; `*` marks where the keyword rule differs."""
+    types = QuestionTypes.infer(questions, answers)
+    lines = [f"{'rows':>6}  {'type':14} {'by keywords':15} {'question':72} answers"]
+    for question, rows in Counter(questions).most_common():
+        kind, keyword = types[question], keyword_type(question)
+        known = ", ".join([*(["0, 1, 2, …"] if kind.units else []), *kind.choices]) + (" …; …" * kind.several)
+        mark = " " if kind.name == keyword else "*"
+        lines.append(f"{rows:6}  {kind.name:14} {keyword:14}{mark} {question:72.72} {known}")
+    inferred, keywords = Counter(types[question].name for question in questions), Counter(map(keyword_type, questions))
+    differ = sum(types[question].name != keyword_type(question) for question in questions)
+    lines += ["", f"{'type':14}{'rows':>8}{'by keywords':>13}"]
+    lines += [f"{name:14}{inferred[name]:8}{keywords[name]:13}" for name in TYPES]
+    return "\n".join([*lines, "", f"the two rules disagree on {differ} of {len(questions)} rows"])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m vlm_recipes.eval.metrics.question_types", description="The types of a file's questions."
+    )
+    parser.add_argument("rows", type=Path, help="one JSON object a line, with question and answer")
+    file = parser.parse_args(arguments).rows
+    try:
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        print(type_table([str(row["question"]) for row in rows], [str(row["answer"]) for row in rows]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        parser.error(f"{file}: {type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

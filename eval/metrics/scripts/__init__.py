@@ -1,0 +1,1 @@
+"""The metrics for `evaluate.load`, which copies a script elsewhere: its imports are absolute."""

@@ -1,0 +1,67 @@
+"""The data page of a run: one HTML file, beside the report, that shows what is in the rows and what is odd there."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from PIL import Image
+
+from ..page import DATA_PAGE, PAGES, replace_file
+from .figures import color_of, draw_data_figures
+from .findings import findings
+from .summary import Rows, summarize_part
+from .tables import answer_table, overview, type_table
+
+EXAMPLES_SHOWN = 12
+
+
+@dataclass
+class Example:
+    """One row as the model gets it: its image after resizing (`seen_images`), and its texts, if any."""
+
+    id: str
+    image: Image.Image | None
+    question: str = ""
+    answer: str = ""
+
+
+def write_data_page(
+    output_dir: str | os.PathLike,
+    *,
+    title: str,
+    parts: Mapping[str, Rows],
+    token_lengths: Sequence[int] = (),
+    token_budget: int | None = None,
+    examples: Sequence[Example] = (),
+) -> Path:
+    """Write `data.html` into `output_dir`, beside the report, and return its path.
+
+    Args:
+        parts: split -> rows, the training part first: the others are compared with it. Read are, where there are
+            such columns, `image_id`, `image_size` (width, height in pixels), `boxes` (x1, y1, x2, y2 in pixels),
+            `masks` (run lengths), `question`, `answer`, and `question_type` or `kind`; no image is decoded.
+        token_lengths: of the rows that were measured, in tokens.
+        token_budget: the longest row in tokens that training takes whole; None: no limit.
+        examples: the first twelve are shown.
+
+    Raises ValueError without parts.
+    """
+    if not parts:
+        raise ValueError("a data page needs at least one part; pass parts={'train': rows}")
+    known = [summarize_part(name, rows) for name, rows in parts.items()]
+    page = PAGES.get_template("data.html.jinja").render(
+        title=f"{title}: the data",
+        parts=known,
+        colors=[color_of(place) for place in range(len(known))],
+        table=overview(known),
+        findings=findings(known, token_lengths, token_budget),
+        figures=draw_data_figures(known, token_lengths, token_budget),
+        answers=answer_table(known),
+        types=type_table(known),
+        examples=examples[:EXAMPLES_SHOWN],
+        n_examples=len(examples),
+        written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+    return replace_file(Path(output_dir) / DATA_PAGE, page.encode())

@@ -1,0 +1,148 @@
+"""Rows -> what can be said of them without looking at a picture: sizes, boxes, masks, questions and answers."""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import datasets
+import numpy as np
+from pycocotools import mask as coco
+
+from ...metrics.masks import RLE, decode
+
+Rows = datasets.Dataset | Sequence[Mapping[str, Any]]
+TYPES = ("question_type", "kind")  # a row's type is in the first of these columns that there is
+COLUMNS = ("image_id", "image_size", "boxes", "masks", "question", "answer", *TYPES)
+GRID = 64  # cells a side of a heat map
+MASKS_PLACED = 500  # so many, evenly chosen, are decoded to see where masks are
+
+
+@dataclass
+class Part:
+    """What is known of one split's rows; what its rows do not have is empty."""
+
+    name: str
+    n: int
+    questions: Counter[Hashable]  # how many rows ask about each image
+    sizes: np.ndarray  # [images, 2], width and height in pixels
+    boxes: np.ndarray  # [boxes, 4], x1, y1, x2, y2 as shares of the image's width and height
+    masks: np.ndarray  # [masks], shares of the image's area
+    place: np.ndarray  # [GRID, GRID], shares of the boxes or masks that cover each cell, rows from the top
+    placed: int  # how many of them were looked at for `place`
+    types: Counter[str] = field(default_factory=Counter)  # how many rows are of each type, where rows have types
+    answers_of: dict[str, Counter[str]] = field(default_factory=dict)  # per type, "" without, how often each is given
+    contradictions: int = 0  # questions with several answers about one image
+
+    @cached_property
+    def answers(self) -> Counter[str]:
+        """How often each answer is given."""
+        return sum(self.answers_of.values(), Counter())
+
+    @cached_property
+    def areas(self) -> np.ndarray:
+        """Shares of the image's area that boxes cover; 0 for one whose corners are in the wrong order."""
+        return np.prod((self.boxes[:, 2:] - self.boxes[:, :2]).clip(min=0), axis=1)
+
+
+def summarize_part(name: str, rows: Rows) -> Part:
+    """Read the columns that the page speaks of, all optional; no image is decoded.
+
+    `image_size` is `[width, height]` in pixels as displayed, `boxes` are `[x1, y1, x2, y2]` in those pixels, `masks`
+    run lengths as from `vlm_recipes.eval.metrics.masks.encode`. Rows with the same `image_id` are about the same
+    image, one without is about its own. A row without a size counts neither for sizes nor for boxes.
+    """
+    columns, n = _columns(rows), len(rows)
+    ids = columns.get("image_id") or [None] * n
+    images = [(name, i) if image is None else image for i, image in enumerate(ids)]
+    sizes = np.array([size if size and min(size) > 0 else (np.nan, np.nan) for size in columns["image_size"]])
+    sizes = sizes.reshape(n, 2).astype(float)
+    first = list({image: i for i, image in reversed(list(enumerate(images)))}.values())
+    boxes = _in_shares(columns["boxes"], sizes)
+    masks = [mask for of_row in columns["masks"] for mask in of_row or ()]
+    placed = masks[:: max(1, -(-len(masks) // MASKS_PLACED))]
+    part = Part(
+        name,
+        n,
+        questions=Counter(images),
+        sizes=sizes[sorted(first)][np.isfinite(sizes[sorted(first)]).all(axis=1)],
+        boxes=boxes,
+        masks=np.array([coco.area(mask) / np.prod(mask["size"]) for mask in masks]),
+        place=mask_cover(placed) if masks else box_cover(boxes),
+        placed=len(placed) if masks else len(boxes),
+    )
+    _read_answers(part, images, columns)
+    return part
+
+
+def _columns(rows: Rows) -> defaultdict[str, list]:
+    """The rows' known columns as lists, all None where there is no such column."""
+    if isinstance(rows, datasets.Dataset):
+        columns = rows.select_columns([name for name in COLUMNS if name in rows.column_names]).to_dict()
+    else:
+        columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
+    return defaultdict(lambda: [None] * len(rows), columns)
+
+
+def _in_shares(boxes: Iterable[Sequence | None], sizes: np.ndarray) -> np.ndarray:
+    """Boxes of all rows as shares of their images `[boxes, 4]`, without those that are no numbers."""
+    boxes = [of_row or () for of_row in boxes]
+    flat = np.array([box for of_row in boxes for box in of_row], dtype=float).reshape(-1, 4)
+    shares = flat / np.tile(np.repeat(sizes, [len(of_row) for of_row in boxes], axis=0), 2)
+    return shares[np.isfinite(shares).all(axis=1)]
+
+
+def _read_answers(part: Part, images: list[Hashable], columns: defaultdict[str, list]) -> None:
+    kinds = next((columns[name] for name in TYPES if any(columns[name])), [""] * part.n)
+    part.types = Counter(str(kind) for kind in kinds if kind)
+    given: dict[Any, set[str]] = defaultdict(set)
+    for image, question, answer, kind in zip(images, columns["question"], columns["answer"], kinds, strict=True):
+        if answer is not None:
+            part.answers_of.setdefault(str(kind or ""), Counter())[str(answer)] += 1
+            given[image, question].add(str(answer))
+    if any(columns["question"]):
+        part.contradictions = sum(len(answers) > 1 for answers in given.values())
+
+
+def box_cover(boxes: np.ndarray) -> np.ndarray:
+    """The share of boxes (`[boxes, 4]`, 0–1) that touch each cell of a grid over the image `[GRID, GRID]`."""
+    n = max(len(boxes), 1)
+    boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
+    boxes = boxes[((boxes[:, :2] < 1) & (boxes[:, 2:] > 0)).all(axis=1)]
+    x1, y1 = np.floor(boxes[:, :2].clip(0, 1) * GRID).astype(int).T
+    x2, y2 = np.ceil(boxes[:, 2:].clip(0, 1) * GRID).astype(int).T
+    steps = np.zeros((GRID + 1, GRID + 1))
+    for y, x, step in ((y1, x1, 1), (y1, x2, -1), (y2, x1, -1), (y2, x2, 1)):
+        np.add.at(steps, (y, x), step)
+    return steps.cumsum(axis=0).cumsum(axis=1)[:GRID, :GRID] / n
+
+
+def mask_cover(masks: Sequence[RLE]) -> np.ndarray:
+    """The share of masks that cover the middle of each cell of a grid over the image `[GRID, GRID]`."""
+    cover, middles = np.zeros((GRID, GRID)), (np.arange(GRID) + 0.5) / GRID
+    for mask in masks:
+        height, width = mask["size"]
+        cover += decode(mask)[np.ix_((middles * height).astype(int), (middles * width).astype(int))]
+    return cover / max(len(masks), 1)
+
+
+def have_text_answers(parts: Sequence[Part]) -> bool:
+    """Whether answers can be counted: those of rows with boxes spell them, and those with masks are set phrases."""
+    return any(part.answers for part in parts) and not any(len(part.boxes) or len(part.masks) for part in parts)
+
+
+def shared_images(first: Part, part: Part) -> int:
+    """How many images of `part` are also in `first`."""
+    return len(first.questions.keys() & part.questions.keys())
+
+
+def new_answers(first: Part, part: Part) -> int:
+    """How many rows of `part` have an answer that no row of `first` has, whatever its case and spaces."""
+    known = set(map(plain_text, first.answers))
+    return sum(n for answer, n in part.answers.items() if plain_text(answer) not in known)
+
+
+def plain_text(text: str) -> str:
+    """A text without what makes no other answer or question of it: case, and spaces around and between words."""
+    return " ".join(text.lower().split())

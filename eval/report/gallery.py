@@ -1,0 +1,101 @@
+"""Which evaluated rows the report shows: the best, and the worst or, by group, the failures."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from PIL import Image
+
+from .plotting import as_number
+
+N_BEST, N_WORST, N_FAILURES = 6, 6, 12
+
+
+@dataclass
+class GalleryItem:
+    """One evaluated row: its image as it should be shown (boxes or masks drawn), its texts, and a score to rank it by.
+
+    An empty `reference`, as where the answer is a mask, is not shown.
+    """
+
+    id: str
+    image: Image.Image | None
+    question: str
+    reference: str
+    prediction: str
+    score: float | None
+    group: str = ""
+    image_id: str = ""
+
+
+@dataclass
+class Shelf:
+    """Rows that the report shows under one heading, out of `size`; `kind` is "best" or "worst"."""
+
+    heading: str
+    kind: str
+    items: list[GalleryItem]
+    size: int
+
+
+def shelves(gallery: Sequence[GalleryItem]) -> list[Shelf]:
+    """The best rows and the worst; where rows have groups and are right or wrong, the worst are called failures."""
+    best, worst = best_and_worst(gallery)
+    if is_right_or_wrong(rows := ranked_rows(gallery)):
+        n_right = sum(item.score == 1 for item in rows)
+        return [Shelf("Right answers", "best", best, n_right), Shelf("Failures", "worst", worst, len(rows) - n_right)]
+    return [Shelf("Best rows", "best", best, len(gallery)), Shelf("Worst rows", "worst", worst, len(gallery))]
+
+
+def best_and_worst(
+    gallery: Sequence[GalleryItem], n_best: int = N_BEST, n_worst: int | None = None
+) -> tuple[list[GalleryItem], list[GalleryItem]]:
+    """The best rows, best first, and the worst, worst first: no id twice, no score below every other.
+
+    `n_worst` is 6 and, where rows have groups, 12. Where they also have only the scores 0 and 1, the best are right
+    and the worst are not. Among equal scores groups take turns, and images not shown yet come first.
+    """
+    ranked = ranked_rows(gallery)
+    if n_worst is None:
+        n_worst = N_FAILURES if any(item.group for item in ranked) else N_WORST
+    if is_right_or_wrong(ranked):
+        n_right = sum(item.score == 1 for item in ranked)
+        return in_turn(ranked[:n_right], n_best), in_turn(ranked[n_right:][::-1], n_worst)
+    best = in_turn(ranked, min(n_best, math.ceil(len(ranked) / 2)))
+    taken = {item.id for item in best}
+    return best, in_turn([item for item in ranked[::-1] if item.id not in taken], n_worst)
+
+
+def badness(item: GalleryItem) -> float:
+    """What rows are ranked by; one without a score is worse than any."""
+    score = as_number(item.score)
+    return math.inf if score is None or math.isnan(score) else -score
+
+
+def ranked_rows(gallery: Sequence[GalleryItem]) -> list[GalleryItem]:
+    """Best first, of each id the first."""
+    unique: dict[str, GalleryItem] = {}
+    for item in gallery:
+        unique.setdefault(item.id, item)
+    return sorted(unique.values(), key=badness)
+
+
+def is_right_or_wrong(gallery: Sequence[GalleryItem]) -> bool:
+    """Whether rows have groups, and no other scores than right and wrong."""
+    scores = {-badness(item) for item in gallery} - {-math.inf}
+    return any(item.group for item in gallery) and bool(scores) and scores <= {0.0, 1.0}
+
+
+def in_turn(ranked: Iterable[GalleryItem], size: int) -> list[GalleryItem]:
+    """The first `size` of ranked rows; among equal scores the group, then the image, that was shown least."""
+    groups, images, chosen = Counter(), Counter(), []
+    for _, tied in groupby(ranked, key=badness):
+        left = list(tied)
+        while left and len(chosen) < size:
+            item = left.pop(min(range(len(left)), key=lambda i: (groups[left[i].group], images[left[i].image_id])))
+            chosen.append(item)
+            groups[item.group] += 1
+            images[item.image_id] += bool(item.image_id)  # rows whose image has no name count as of different ones
+    return chosen

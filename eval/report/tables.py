@@ -1,0 +1,157 @@
+"""The report's tables: each metric with what it takes to believe it, by group, and beside published numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .plotting import Log, as_number
+
+Results = Mapping[str, Mapping[str, Any]]  # split -> metric -> number
+
+
+@dataclass
+class Published:
+    """Numbers of others to stand beside this run's test results, under the same names and in the same unit."""
+
+    metric_names: Sequence[str]
+    rows: Sequence[tuple[str, Mapping[str, float], str]]  # name, metric -> value, note
+    source: str
+
+
+@dataclass
+class ResultRow:
+    """One metric of one split with what it takes to believe it; None is "not known"."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    n: float | None
+    baseline: float | None
+    question_baseline: float | None
+
+
+@dataclass
+class GroupRow:
+    """The headline metric over one group's rows, or over several groups (`is_total`); None is "not known".
+
+    `baseline` always gives the most frequent training answer, `question_baseline` that to the same question; `free`
+    is the metric without constraints on the answer, and `gain`, with its 95% interval, what the constraints add.
+    """
+
+    name: str
+    n: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+    baseline: float | None
+    question_baseline: float | None
+    free: float | None
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    is_total: bool
+
+
+def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
+    """The values that are numbers."""
+    return {key: number for key, value in values.items() if (number := as_number(value)) is not None}
+
+
+def metric_table(values: Mapping[str, Any], headline: str, groups: Sequence[str] = ()) -> list[ResultRow]:
+    """The metrics of one split, the headline first, each with its interval, n and baseline; no number, no row.
+
+    What `group_table` shows is left out, but for the headline.
+    """
+    numbers = numbers_in(values)
+    companions = {"n"} | {key for key in numbers if key.endswith("_n")}
+    for key in numbers:
+        companions |= {f"{key}_low", f"{key}_high", f"baseline_{key}"}
+    for suffix in ["", "_macro", *(f"_{group}" for group in groups)] if groups else ():
+        companions |= {f"{start}{headline}{suffix}" for start in ("", "baseline_", "question_baseline_", "free_")}
+        companions |= {f"constrained_gain{suffix}"}
+    companions -= {headline}
+    return [
+        ResultRow(
+            name=key,
+            value=numbers[key],
+            low=numbers.get(f"{key}_low"),
+            high=numbers.get(f"{key}_high"),
+            n=numbers.get(f"{key}_n", numbers.get("n")),
+            baseline=numbers.get(f"baseline_{key}"),
+            question_baseline=numbers.get(f"question_baseline_{key}"),
+        )
+        for key in sorted(numbers, key=lambda key: key != headline)
+        if key not in companions
+    ]
+
+
+def group_table(values: Mapping[str, Any], headline: str, groups: Sequence[str]) -> list[GroupRow]:
+    """The headline metric of one split by group, then their mean ("macro") and that over all rows ("overall").
+
+    A group that nothing is known of has no row; none known, no rows.
+    """
+    numbers = numbers_in(values)
+
+    def row(name: str, suffix: str, n: float | None, is_total: bool = False) -> GroupRow:
+        metric, gain = f"{headline}{suffix}", f"constrained_gain{suffix}"
+        return GroupRow(
+            name=name,
+            n=n,
+            value=numbers.get(metric),
+            low=numbers.get(f"{metric}_low"),
+            high=numbers.get(f"{metric}_high"),
+            baseline=numbers.get(f"baseline_{metric}"),
+            question_baseline=numbers.get(f"question_baseline_{metric}"),
+            free=numbers.get(f"free_{metric}"),
+            gain=numbers.get(gain),
+            gain_low=numbers.get(f"{gain}_low"),
+            gain_high=numbers.get(f"{gain}_high"),
+            is_total=is_total,
+        )
+
+    rows = [row(group, f"_{group}", numbers.get(f"{headline}_{group}_n")) for group in groups]
+    rows = [row for row in rows if row.n is not None or row.value is not None]
+    n_overall = numbers.get(f"{headline}_n", numbers.get("n"))
+    totals = [row("macro", "_macro", None, True), row("overall", "", n_overall, True)]
+    return rows + [total for total in totals if total.value is not None] if rows else []
+
+
+def latest(log_history: Log, key: str) -> float | None:
+    """The last number logged under `key`."""
+    return next((number for entry in reversed(log_history) if (number := as_number(entry.get(key))) is not None), None)
+
+
+def find_headline(results: Results, log_history: Log, headline: str) -> tuple[str, Mapping[str, Any]]:
+    """The headline's split and that split's values: from the results, else from the last evaluation logged."""
+    logged = next((entry for entry in reversed(log_history) if f"eval_{headline}" in entry), {})
+    last = {key.removeprefix("eval_"): value for key, value in logged.items()}
+    for split, values in [*results.items(), ("validation", last)]:
+        if as_number(values.get(headline)) is not None:
+            return split, values
+    return "", {}
+
+
+def baseline_line(results: Results, log_history: Log, headline: str) -> tuple[str, float] | None:
+    """Label and value of the curve's dashed line: the validation rows' baseline if known, else the test rows'."""
+    key = f"baseline_{headline}"
+    candidates = [
+        ("trivial baseline", results.get("validation", {}).get(key)),
+        ("trivial baseline", latest(log_history, f"eval_{key}")),
+        ("trivial baseline (test)", results.get("test", {}).get(key)),
+    ]
+    return next(((label, number) for label, value in candidates if (number := as_number(value)) is not None), None)
+
+
+def comparison_rows(published: Published, test: list[ResultRow]) -> list[tuple[str, Mapping[str, float], str, bool]]:
+    """Name, numbers, note and "is ours" of this run and its baseline, then of the published rows."""
+    compared = [metric for metric in test if metric.name in published.metric_names]
+    rows = [(name, numbers, note, False) for name, numbers, note in published.rows]
+    baselines = {metric.name: metric.baseline for metric in compared if metric.baseline is not None}
+    if baselines:
+        rows.insert(0, ("Trivial baseline", baselines, "on the rows of this run", True))
+    if compared:
+        sizes = " / ".join(dict.fromkeys(f"{metric.n:,.0f}" for metric in compared if metric.n is not None))
+        note = "measured here, test split" + (f", n = {sizes}" if sizes else "")
+        rows.insert(0, ("This run", {metric.name: metric.value for metric in compared}, note, True))
+    return rows

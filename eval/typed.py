@@ -1,0 +1,65 @@
+"""How rows with typed short answers are evaluated: constrained by their type, scored by type."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .evaluation import Evaluation
+from .generation.constraints import Constraint, numbers
+from .metrics.question_types import QuestionType
+from .metrics.type_accuracy import TypedMajority, type_accuracy
+from .metrics.typed_answers import TYPES, label
+
+
+class Constraints:
+    """`question_type -> Constraint`, one for all rows of a type; None where anything may be said."""
+
+    def __init__(self, answer_ids: Callable[[str], Sequence[int]]):
+        self._answer_ids = answer_ids
+        self._built: dict[QuestionType, Constraint] = {}
+
+    def __call__(self, kind: QuestionType) -> Constraint | None:
+        if kind.name == "open_ended":
+            return None
+        if kind not in self._built:
+            choices = [*(numbers(kind.units) if kind.units else []), *kind.choices]
+            self._built[kind] = Constraint(choices, self._answer_ids, kind.several)
+        return self._built[kind]
+
+
+def typed_evaluation(
+    collator: Any, max_new_tokens: int, majority: TypedMajority | None = None, constrain: bool = True, **settings
+) -> Evaluation:
+    """An `Evaluation` of rows with `question`, `answer`, `image_id` and a `QuestionType`'s columns.
+
+    Args:
+        collator: a `ChatCollator` with `prompt_only=True`.
+        majority: for the baselines, from `typed_majority` of the training rows.
+        constrain: keep each answer to what its question's type allows.
+        settings: further arguments of `Evaluation`.
+    """
+    constraints = Constraints(collator.answer_ids)
+
+    def metric(answers: list[str], rows: list[dict[str, Any]]) -> dict[str, float]:
+        references, types, questions, images = (
+            [row[key] for row in rows] for key in ("answer", "question_type", "question", "image_id")
+        )
+        return type_accuracy(answers, references, types, questions, images, majority if len(rows) > 1 else None)
+
+    def classed(row: dict[str, Any], answer: str) -> str | None:
+        kind = row["question_type"]
+        return None if kind == "open_ended" else label(answer, kind)
+
+    return Evaluation(
+        collator=collator,
+        metric=metric,
+        headline="accuracy",
+        max_new_tokens=max_new_tokens,
+        reference=lambda row: row["answer"],
+        question=lambda row: row["question"],
+        keep=("image_id", "question", "question_type"),
+        groups=TYPES,
+        group=lambda row: row["question_type"],
+        label=classed,
+        constrain=(lambda row: constraints(QuestionType.of(row))) if constrain else None,
+        **settings,
+    )

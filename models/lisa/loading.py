@@ -1,0 +1,153 @@
+"""LISA from a name or a folder: composed of a LLaVA and a SAM, with an adapter, or whole as a run left it."""
+
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
+from tokenizers import AddedToken
+from transformers import (
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedConfig,
+    ProcessorMixin,
+    SamImageProcessor,
+    SamModel,
+)
+from trl import ModelConfig, get_quantization_config
+
+from ...rows.conventions import SEG_TOKEN
+from ..checkpoints import CheckpointError, load_weights, reason, refuse_pieces, with_adapter
+from ..composed import config_of_adapter
+from ..sharding import to_answer, whole
+from .config import LisaConfig
+from .model import LisaForConditionalGeneration
+
+ATTENTION = r".*language_model\..*\.(q_proj|v_proj)"  # for LoRA: not CLIP's, and not the mask decoder's
+WHOLE = ["embed_tokens", "lm_head", "mask_decoder", "mask_projection"]  # trained whole beside LoRA
+NOT_QUANTISED = ["lm_head", "sam.mask_decoder", "sam.prompt_encoder", "mask_projection"]
+
+
+class LisaProcessor(LlavaProcessor):
+    """LLaVA's processor with SAM's image processor as `sam_image_processor`; its tokenizer knows `[SEG]`."""
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        sam_image_processor=None,
+        patch_size=None,
+        vision_feature_select_strategy=None,
+        chat_template=None,
+        image_token="<image>",
+        num_additional_image_tokens=0,
+    ):
+        self.patch_size = patch_size
+        self.num_additional_image_tokens = num_additional_image_tokens
+        self.vision_feature_select_strategy = vision_feature_select_strategy
+        self.image_token = getattr(tokenizer, "image_token", image_token)
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        # Not LLaVA's own, which knows of two parts only.
+        ProcessorMixin.__init__(self, image_processor, tokenizer, sam_image_processor, chat_template=chat_template)
+
+    @classmethod
+    def compose(cls, llava: LlavaProcessor, sam: SamImageProcessor) -> "LisaProcessor":
+        # Not a special token, which decoding may drop.
+        llava.tokenizer.add_tokens([AddedToken(SEG_TOKEN, normalized=False)])
+        names = ("patch_size", "vision_feature_select_strategy", "chat_template", "num_additional_image_tokens")
+        return cls(llava.image_processor, llava.tokenizer, sam, **{name: getattr(llava, name) for name in names})
+
+
+def load_lisa(
+    model: ModelConfig, sam_name_or_path: str = "facebook/sam-vit-huge", to_train: bool = False
+) -> tuple[LisaForConditionalGeneration | PeftModel, LisaProcessor]:
+    """Load `model.model_name_or_path`: a LLaVA-1.5, to which the SAM is joined, or what a run of LISA left.
+
+    What a run left, an adapter or a whole model, knows its LLaVA and its SAM; then `sam_name_or_path` is not read. An
+    adapter can train on. To answer, the model comes on this process's device. Both towers are quantised where `model`
+    says so, and neither the parts that LISA trains nor SAM's prompt encoder. Weights are read from safetensors only.
+
+    Raises `CheckpointError` in one line when there is no such model, and under FSDP.
+    """
+    name = model.model_name_or_path
+    refuse_pieces("LISA")
+    adapter = Path(name, "adapter_config.json").is_file()
+    try:
+        if adapter:
+            config = config_of_adapter(LisaConfig, name)
+            base = PeftConfig.from_pretrained(name).base_model_name_or_path
+            network, processor = _base(model, base, config.sam_name_or_path)
+            for weight in ("ce_weight", "bce_weight", "dice_weight"):
+                setattr(network.config, weight, getattr(config, weight))
+            network = with_adapter(network, name, to_train)
+        else:
+            network, processor = _base(model, name, sam_name_or_path)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
+    if get_quantization_config(model) is None and not to_train:
+        network = to_answer(network)
+    return network, processor
+
+
+def _base(model: ModelConfig, name: str, sam_name: str) -> tuple[LisaForConditionalGeneration, LisaProcessor]:
+    """A whole LISA by its name, or a new one of a LLaVA and a SAM."""
+    quantization = get_quantization_config(model)
+    settings = {
+        "dtype": getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype,
+        "quantization_config": quantization,
+        "device_map": {"": PartialState().device} if quantization is not None else None,
+    }
+    of_name = {"revision": model.model_revision, "attn_implementation": model.attn_implementation}
+    kind = PreTrainedConfig.get_config_dict(name, revision=model.model_revision)[0].get("model_type")
+    if kind == "lisa":
+        if quantization is not None:
+            quantization.llm_int8_skip_modules = NOT_QUANTISED
+        network = load_weights(LisaForConditionalGeneration, name, **settings, **of_name)
+        processor = LisaProcessor.from_pretrained(name, revision=model.model_revision)
+    elif kind == "llava":
+        if quantization is not None:
+            quantization.llm_int8_skip_modules = [part.removeprefix("sam.") for part in NOT_QUANTISED]
+        llava = load_weights(LlavaForConditionalGeneration, name, **settings, **of_name)
+        sam = load_weights(SamModel, sam_name, **settings)
+        llava_processor = LlavaProcessor.from_pretrained(name, revision=model.model_revision)
+        processor = LisaProcessor.compose(llava_processor, SamImageProcessor.from_pretrained(sam_name))
+        network = compose(llava, sam, processor)
+        network.name_or_path = network.config._name_or_path = name  # for PEFT
+        network.config.sam_name_or_path = sam_name
+        if quantization is not None:  # PEFT and the Trainer ask the whole model
+            network.is_loaded_in_4bit, network.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
+    else:
+        raise ValueError(f"LISA is made of a LLaVA-1.5, and this is {kind or 'no model'}")
+    network.sam.shared_image_embedding.float()
+    return network, processor
+
+
+def compose(
+    llava: LlavaForConditionalGeneration, sam: SamModel, processor: LisaProcessor
+) -> LisaForConditionalGeneration:
+    """Join a LLaVA and a SAM; the projection between them is new, and `[SEG]` starts as the mean of all tokens."""
+    vocabulary = len(processor.tokenizer)
+    if vocabulary > llava.get_input_embeddings().num_embeddings:  # LLaVA-1.5 has spare rows
+        with torch.random.fork_rng(devices=[]):  # as in load_weights
+            llava.resize_token_embeddings(vocabulary, mean_resizing=False)
+    with torch.no_grad():
+        for embeddings in (llava.get_input_embeddings(), llava.get_output_embeddings()):
+            with whole(embeddings.weight, change=True):
+                embeddings.weight[vocabulary - 1] = embeddings.weight[: vocabulary - 1].float().mean(0)
+    seg_token_id = processor.tokenizer.convert_tokens_to_ids(SEG_TOKEN)
+    network = LisaForConditionalGeneration(
+        LisaConfig(llava=llava.config, sam=sam.config, seg_token_id=seg_token_id), llava, sam
+    )
+    network.mask_projection.to(sam.mask_decoder.iou_token.weight)  # its device and dtype
+    return network
+
+
+def freeze_unreached(network: LisaForConditionalGeneration) -> None:
+    """Freeze what no loss reaches: CLIP behind the layer that LLaVA reads, SAM's other prompts; and its positions."""
+    clip = network.llava.model.vision_tower
+    clip = getattr(clip, "vision_model", clip)
+    read = network.config.llava.vision_feature_layer
+    unread = clip.encoder.layers[read + 1 :] if isinstance(read, int) and read < -1 else []
+    for part in (*unread, clip.post_layernorm, network.sam.prompt_encoder, network.sam.shared_image_embedding):
+        part.requires_grad_(False)

@@ -1,0 +1,233 @@
+"""LISA: LLaVA answers with `[SEG]` tokens, and SAM's mask decoder draws a mask for each (arXiv 2308.00692).
+
+Composed of transformers' own classes. The last hidden state at the position that predicts a `[SEG]` is projected to
+one sparse prompt of SAM; the dense prompt is SAM's embedding for "no mask".
+"""
+
+import copy
+
+import torch
+from torch import nn
+from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamImageProcessor, SamModel
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from ...rows.conventions import IGNORE_INDEX
+from ..sharding import read_by
+from .config import LisaAnswers, LisaConfig, LisaOutput
+from .loss import mask_losses, token_loss
+
+
+class LisaForConditionalGeneration(PreTrainedModel):
+    """LLaVA and SAM, joined by the projection from a hidden state to a prompt.
+
+    Inputs are those of `collators.SegmentationCollator`: `input_ids` and `attention_mask` `[B, S]`, and `image_index`
+    `[B]`, which says what image a sequence is about; per image `pixel_values` `[I, 3, h, w]` for LLaVA,
+    `sam_pixel_values` `[I, 3, s, s]`, `original_sizes` and `reshaped_input_sizes` `[I, 2]`, heights first. An image
+    passes through each of the two vision towers once, however many sequences are about it.
+
+    Args:
+        llava, sam: models that are already loaded; by default new ones as the configuration says.
+    """
+
+    config_class = LisaConfig
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True  # the loss can be divided by what a whole optimizer step holds
+    _supports_sdpa = True
+    _no_split_modules = ["LlamaDecoderLayer", "SamVisionLayer", "CLIPEncoderLayer"]
+
+    def __init__(
+        self, config: LisaConfig, llava: LlavaForConditionalGeneration | None = None, sam: SamModel | None = None
+    ):
+        super().__init__(config)
+        hidden, prompt = config.get_text_config().hidden_size, config.sam.prompt_encoder_config.hidden_size
+        self.llava = llava if llava is not None else LlavaForConditionalGeneration(config.llava)
+        self.sam = sam if sam is not None else SamModel(config.sam)
+        self.mask_projection = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, prompt))
+        self.generation_config = self.llava.generation_config
+        self._weight_conversions = []  # see `load_weights`: a checkpoint keeps the names of here
+        if llava is None:
+            self.post_init()
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        return True
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.llava.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.llava.get_output_embeddings()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        image_index: torch.Tensor,
+        pixel_values: torch.Tensor,
+        sam_pixel_values: torch.Tensor,
+        original_sizes: torch.Tensor,
+        reshaped_input_sizes: torch.Tensor,
+        labels: torch.Tensor,
+        masks: list[torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None = None,
+        num_masks_in_batch: torch.Tensor | int | None = None,
+    ) -> LisaOutput:
+        """The loss: `ce_weight · CE + bce_weight · BCE + dice_weight · Dice`.
+
+        Args:
+            labels: `[B, S]`, -100 where nothing is trained; each `[SEG]` among them has a mask.
+            masks: per sequence `[n, H, W]` at the image's own size: 1 target, 0 none, 255 leaves the pixel out.
+            num_items_in_batch, num_masks_in_batch: trained tokens and masks of the whole optimizer step, by which the
+                sums are divided; None: those of this batch.
+
+        Raises `ValueError` where a sequence has another number of masks than of `[SEG]` tokens.
+        """
+        next_token = labels[:, 1:]
+        is_seg = next_token == self.config.seg_token_id
+        counts = [len(part) for part in masks]
+        if (said := is_seg.sum(1).tolist()) != counts:
+            raise ValueError(f"the sequences of this batch say [SEG] {said} times and have {counts} masks")
+        hidden = self.llava.model.language_model(
+            inputs_embeds=self._embeddings(input_ids, image_index, pixel_values),
+            attention_mask=attention_mask,
+            use_cache=False,
+        ).last_hidden_state
+        trained = next_token != IGNORE_INDEX
+        logits = self.llava.lm_head(hidden[:, :-1][trained])
+        ce_loss = token_loss(logits, next_token[trained], num_items_in_batch)
+
+        rows, positions = is_seg.nonzero(as_tuple=True)
+        if not len(rows):  # one mask for nothing: under DDP every process has to have every gradient
+            rows = positions = torch.zeros(1, dtype=torch.long, device=hidden.device)
+        mask_logits, unused = self._draw(
+            hidden[rows, positions], image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes
+        )
+        targets = [mask for part in masks for mask in part]
+        bce_loss, dice_loss = mask_losses(mask_logits, targets, num_masks_in_batch)
+        config = self.config
+        weighted = config.ce_weight * ce_loss + config.bce_weight * bce_loss + config.dice_weight * dice_loss
+        return LisaOutput(
+            loss=weighted + 0.0 * unused,
+            ce_loss=ce_loss,
+            bce_loss=bce_loss,
+            dice_loss=dice_loss,
+            mask_logits=_by_row(mask_logits, counts),
+        )
+
+    @torch.no_grad()
+    def generate_masks(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        image_index: torch.Tensor,
+        pixel_values: torch.Tensor,
+        sam_pixel_values: torch.Tensor,
+        original_sizes: torch.Tensor,
+        reshaped_input_sizes: torch.Tensor,
+        **settings,
+    ) -> LisaAnswers:
+        """Answer prompts padded on the left; where the model says `[SEG]`, draw the mask at the image's own size.
+
+        `settings` are those of `generate`, beams and sampling included. Runs in the number format that LLaVA was
+        loaded in, also where what was trained is in float32.
+        """
+        settings = {
+            **settings,
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "return_dict_in_generate": True,
+        }
+        generation_config = copy.deepcopy(self.generation_config)
+        others = generation_config.update(**settings)
+        dtype = self.llava.config.dtype or torch.float32
+        states: list[torch.Tensor] = []  # the t-th predicts the t-th new token
+        watch = self.llava.model.language_model.register_forward_hook(
+            lambda module, inputs, output: states.append(output.last_hidden_state[:, -1])
+        )
+        with torch.autocast(input_ids.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            try:
+                embeddings = self._embeddings(input_ids, image_index, pixel_values)
+                output = self.llava.generate(inputs_embeds=embeddings, generation_config=generation_config, **others)
+            finally:
+                watch.remove()
+            new = output.sequences[:, input_ids.shape[1] :]
+            image_index = image_index.repeat_interleave(len(new) // len(input_ids))  # num_return_sequences
+            rows, steps = (new == self.config.seg_token_id).nonzero(as_tuple=True)
+            counts = torch.bincount(rows, minlength=len(new)).tolist()
+            beams, mask_logits = output.get("beam_indices"), []
+            if not len(rows) and is_deepspeed_zero3_enabled():  # all processes gather SAM's weights, or none does
+                self._draw(states[0][:1], image_index[:1], sam_pixel_values, original_sizes, reshaped_input_sizes)
+            elif len(rows):
+                sources = (rows if beams is None else beams[rows, steps]).tolist()
+                said = torch.stack([states[step][row] for row, step in zip(sources, steps.tolist(), strict=True)])
+                mask_logits, _ = self._draw(
+                    said, image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes
+                )
+        sizes = original_sizes[image_index].tolist()
+        masks = [
+            torch.stack([logits > 0 for logits in part])
+            if part
+            else torch.zeros(0, *size, dtype=torch.bool, device=new.device)
+            for part, size in zip(_by_row(mask_logits, counts), sizes, strict=True)
+        ]
+        return LisaAnswers(sequences=output.sequences, masks=masks)
+
+    def _embeddings(
+        self, input_ids: torch.Tensor, image_index: torch.Tensor, pixel_values: torch.Tensor
+    ) -> torch.Tensor:
+        """Token embeddings `[B, S, hidden]` with each sequence's image in its place."""
+        llava = self.llava.model
+        embeddings = self.get_input_embeddings()(input_ids)
+        with torch.set_grad_enabled(_trains(llava.vision_tower, llava.multi_modal_projector)):
+            features = torch.stack(list(llava.get_image_features(pixel_values, return_dict=True).pooler_output))
+        features = features[image_index].to(embeddings.dtype)
+        return embeddings.masked_scatter(llava.get_placeholder_mask(input_ids, embeddings, features), features)
+
+    def _draw(
+        self,
+        states: torch.Tensor,
+        images: torch.Tensor,
+        sam_pixel_values: torch.Tensor,
+        original_sizes: torch.Tensor,
+        reshaped_input_sizes: torch.Tensor,
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Logits `[H, W]` for each of the hidden states `[N, hidden]`, and a number that all of the decoder is in."""
+        encoder, decoder = self.sam.vision_encoder, self.sam.mask_decoder
+        dtype = decoder.iou_token.weight.dtype
+        with torch.set_grad_enabled(_trains(encoder)):
+            pixels = sam_pixel_values.to(encoder.patch_embed.projection.weight.dtype)
+            embeddings = encoder(pixels).last_hidden_state[images].to(dtype)
+        with torch.autocast(embeddings.device.type, enabled=False):  # in 16 bits, off by as much as a neighbour
+            positions = self.sam.get_image_wide_positional_embeddings().to(dtype)
+        no_mask = self.sam.prompt_encoder.no_mask_embed(images.new_zeros(1)).to(dtype)
+        read_by(decoder, decoder.iou_token.weight, decoder.mask_tokens.weight)
+        low_resolution, quality = decoder(
+            image_embeddings=embeddings,
+            image_positional_embeddings=positions.expand(len(states), -1, -1, -1),
+            sparse_prompt_embeddings=self.mask_projection(states.to(dtype))[:, None, None],
+            dense_prompt_embeddings=no_mask[..., None, None].expand_as(embeddings),
+            multimask_output=False,
+        )
+        side, of_image = self.config.sam.vision_config.image_size, images.tolist()
+        shown = sorted(set(of_image))
+        enlarged = SamImageProcessor.post_process_masks(
+            None,  # it asks nothing of the processor, given `pad_size`
+            [low_resolution[images == image, 0].float() for image in shown],
+            original_sizes[shown].tolist(),
+            reshaped_input_sizes[shown].tolist(),
+            binarize=False,
+            pad_size={"height": side, "width": side},
+        )
+        waiting = {image: iter(masks[:, 0]) for image, masks in zip(shown, enlarged, strict=True)}
+        return [next(waiting[image]) for image in of_image], low_resolution.float().mean() + quality.float().mean()
+
+
+def _trains(*modules: nn.Module) -> bool:
+    """Whether gradients are wanted, and any of the modules takes them."""
+    return torch.is_grad_enabled() and any(p.requires_grad for module in modules for p in module.parameters())
+
+
+def _by_row(masks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:
+    remaining = iter(masks)
+    return [[next(remaining) for _ in range(count)] for count in counts]

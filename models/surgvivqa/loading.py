@@ -1,0 +1,148 @@
+"""SurgViVQA from a name or a folder: composed of three models, with an adapter, or whole as a run left it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoTokenizer,
+    BlipForQuestionAnswering,
+    GPT2LMHeadModel,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    VideoMAEConfig,
+    VideoMAEImageProcessor,
+    VideoMAEModel,
+)
+from trl import ModelConfig, get_quantization_config
+
+from ..checkpoints import CheckpointError, load_weights, reason, refuse_pieces, with_adapter
+from ..composed import config_of_adapter
+from ..precision import trainable_in_float32
+from ..sharding import to_answer
+from .config import SurgViVqaConfig
+from .model import SurgViVqaForConditionalGeneration
+
+PARTS = ("video", "text_encoder", "decoder")
+ATTENTION_AND_MLP = r"decoder\..*\.(c_attn|c_proj)"  # for LoRA: c_proj is the attention's and the MLP's
+
+
+class SurgViVqaProcessor(ProcessorMixin):
+    """VideoMAE's image processor, GPT-2's tokenizer for answers and BLIP's, as `question_tokenizer`, for questions."""
+
+    def __init__(self, image_processor=None, tokenizer=None, question_tokenizer=None, **kwargs):
+        super().__init__(image_processor, tokenizer, question_tokenizer, **kwargs)
+
+    @classmethod
+    def compose(
+        cls, config: SurgViVqaConfig, tokenizer: PreTrainedTokenizerBase, question_tokenizer: PreTrainedTokenizerBase
+    ) -> "SurgViVqaProcessor":
+        """One transform for training and evaluation: the whole frame, squeezed to VideoMAE's square, nothing cut."""
+        side = config.video.image_size
+        frames = VideoMAEImageProcessor(size={"height": side, "width": side}, do_center_crop=False)
+        question_tokenizer.model_max_length = config.text.max_position_embeddings
+        return cls(frames, tokenizer, question_tokenizer)
+
+
+def load_surgvivqa(
+    model: ModelConfig,
+    video_name_or_path: str = "MCG-NJU/videomae-base",
+    text_name_or_path: str = "Salesforce/blip-vqa-base",
+    num_frames: int = 8,
+    to_train: bool = False,
+) -> tuple[SurgViVqaForConditionalGeneration | PeftModel, SurgViVqaProcessor]:
+    """Load `model.model_name_or_path`: a GPT-2, to which the two towers are joined, or what a run of SurgViVQA left.
+
+    What a run left, an adapter or a whole model, knows its towers and its frames; then the other arguments are not
+    read. An adapter can train on. To answer, the model comes on this process's device. Weights are read from
+    safetensors only.
+
+    Raises `CheckpointError` in one line when there is no such model, under FSDP, and for 4 or 8 bits.
+    """
+    name = model.model_name_or_path
+    refuse_pieces("SurgViVQA")
+    if get_quantization_config(model) is not None:
+        raise CheckpointError("SurgViVQA is not quantised: it is small, and GPT-2's layers are none that would be")
+    try:
+        if Path(name, "adapter_config.json").is_file():
+            config = config_of_adapter(SurgViVqaConfig, name)
+            base = PeftConfig.from_pretrained(name).base_model_name_or_path
+            towers = (config.video_name_or_path, config.text_name_or_path, config.video.num_frames)
+            network, processor = _base(model, base, *towers)
+            network = with_adapter(network, name, to_train)
+        else:
+            network, processor = _base(model, name, video_name_or_path, text_name_or_path, num_frames)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
+    if not to_train:
+        network = to_answer(network)
+    return network, processor
+
+
+def _base(
+    model: ModelConfig, name: str, video_name: str, text_name: str, num_frames: int
+) -> tuple[SurgViVqaForConditionalGeneration, SurgViVqaProcessor]:
+    """A whole SurgViVQA by its name, or a new one of a GPT-2 and two towers."""
+    settings = {"dtype": getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype}
+    attention, revision = model.attn_implementation, model.model_revision
+    kind = PreTrainedConfig.get_config_dict(name, revision=revision)[0].get("model_type")
+    if kind == "surgvivqa":
+        settings["attn_implementation"] = {"": attention, "decoder": attention} if attention else None  # BLIP is eager
+        settings["dtype"] = torch.float32  # as what trains was trained
+        network = load_weights(SurgViVqaForConditionalGeneration, name, revision=revision, **settings)
+        return network, SurgViVqaProcessor.from_pretrained(name, revision=revision)
+    if kind != "gpt2":
+        raise ValueError(f"SurgViVQA is made of a GPT-2, and this is {kind or 'no model'}")
+    frames = VideoMAEConfig.from_pretrained(video_name, num_frames=num_frames)
+    if num_frames % frames.tubelet_size:
+        raise ValueError(f"VideoMAE reads {frames.tubelet_size} frames at a time, so there cannot be {num_frames}")
+    video = load_weights(VideoMAEModel, video_name, config=frames, **settings)
+    text = load_weights(BlipForQuestionAnswering, text_name, **settings).text_encoder
+    decoder = load_weights(GPT2LMHeadModel, name, revision=revision, attn_implementation=attention, **settings)
+    config = SurgViVqaConfig(
+        video.config, text.config, decoder.config, video_name_or_path=video_name, text_name_or_path=text_name
+    )
+    network = SurgViVqaForConditionalGeneration(config, video, text, decoder)
+    network.name_or_path = network.config._name_or_path = name  # for PEFT
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    return network, SurgViVqaProcessor.compose(config, tokenizer, AutoTokenizer.from_pretrained(text_name))
+
+
+def train_parts(
+    network: SurgViVqaForConditionalGeneration | PeftModel, parts: Sequence[str], adapter: PeftConfig | None
+) -> SurgViVqaForConditionalGeneration | PeftModel:
+    """Set whole `parts` (of "video", "text_encoder" and "decoder") to train, and an adapter on the decoder; no more.
+
+    Without `adapter`, one that is there becomes part of the weights; with one, the one that is there trains on.
+    """
+    if adapter is None and isinstance(network, PeftModel):
+        network = network.merge_and_unload()
+    if not isinstance(network, PeftModel):
+        network.requires_grad_(False)
+        if adapter is not None:
+            adapter.modules_to_save = list(parts)
+            adapter.fan_in_fan_out = True  # GPT-2 keeps its weights transposed
+            network = get_peft_model(network, adapter)
+        else:
+            for part in parts:
+                network.get_submodule(part).requires_grad_(True)
+    refuse_trainable(network, parts)
+    trainable_in_float32(network)
+    return network
+
+
+def refuse_trainable(network: nn.Module, parts: Sequence[str]) -> None:
+    """Raise `CheckpointError` unless whole `parts` and the decoder, or LoRA on it, train, and nothing else."""
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    expected = {*parts, "decoder"}
+    for name in trained:
+        part = next(part for part in PARTS if f"{part}." in name)
+        if part not in expected or (part not in parts and "lora_" not in name):
+            raise CheckpointError(f"{name} would be trained, and {part} was to stay as it is")
+    for part in sorted(expected):
+        if not any(f"{part}." in name for name in trained):
+            raise CheckpointError(f"nothing of {part} would be trained")

@@ -1,0 +1,1 @@
+"""A dataset -> usable rows, splits, groups; the others are refused by name."""

@@ -1,0 +1,1 @@
+"""One file per format that `datasets` does not read as it is."""

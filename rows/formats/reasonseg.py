@@ -1,0 +1,130 @@
+"""Annotated images on disk -> masks: labelme-like polygons beside each image, or a mask given as a picture."""
+
+import json
+from collections import Counter
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..conventions import IGNORED_PIXEL
+from ..errors import BadRow, DataError, start_of
+from ..paths import inside
+
+IMAGES = (".jpg", ".jpeg", ".png")
+TWICE = b"two images"  # in place of an annotation
+OUTSIDE = 1  # pixels by which a point may lie outside of its image
+
+
+def load_annotated_folder(folder: Path) -> datasets.Dataset:
+    """Rows `{id, image, annotation}` of images and JSON files paired by name; `DataError` if there is no such folder.
+
+    The image is not decoded, `annotation` is the file's bytes. What lacks the other half is there, too, with an image
+    that does not exist or None for an annotation, so that it can be refused by name; so is a link that leaves the
+    folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {str(folder)!r}")
+    if misnamed := [path for path in folder.iterdir() if _not_utf8(path.name)]:
+        raise DataError(f"the name of {ascii(str(misnamed[0]))} is not in UTF-8: rename the file")
+    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
+    images = {path.stem: path for path in pictures}
+    twice = {name for name, count in Counter(path.stem for path in pictures).items() if count > 1}
+    annotations = {path.stem: path.read_bytes() for path in folder.glob("*.json") if _is_file_inside(folder, path)}
+    names = sorted(images.keys() | annotations.keys())
+    rows = {
+        "id": names,
+        "image": [inside(folder, images[name].name if name in images else f"{name}{IMAGES[0]}") for name in names],
+        "annotation": [TWICE if name in twice else annotations.get(name) for name in names],
+    }
+    return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image(decode=False))
+
+
+def _is_file_inside(folder: Path, path: Path) -> bool:
+    return path.is_file() and inside(folder, path.name) is not None
+
+
+def _not_utf8(name: str) -> bool:
+    return any("\ud800" <= sign <= "\udfff" for sign in name)
+
+
+def parse_annotation(annotation: bytes | None) -> dict[str, Any]:
+    """The JSON of an annotation in UTF-8 or else, as in some of ReasonSeg's files, cp1252; `BadRow` without one."""
+    if annotation is None:
+        raise BadRow("no JSON of this name beside the image")
+    if annotation == TWICE:
+        raise BadRow("two images of this name beside one JSON")
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            text = annotation.decode(encoding)
+            break
+        except UnicodeDecodeError:
+            continue
+    else:
+        raise BadRow("its JSON is neither in UTF-8 nor in cp1252")
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRow(f"its JSON cannot be read: {error}") from error
+    if not isinstance(parsed, dict):
+        raise BadRow("its JSON is no object")
+    return parsed
+
+
+def polygon_mask(shapes: list[dict[str, Any]], size: list[int]) -> np.ndarray:
+    """The mask `[H, W]` of labelled polygons for an image of `size` (width, height): 0, 1 in a target, 255 ignored.
+
+    A shape's `label` is a target unless it says "ignore"; "flag" is skipped. Points are in pixels, cut to whole ones;
+    a polygon covers its outline. The largest (in pixels) is drawn first, so that a smaller one is seen on it. Source:
+    ReasonSeg's rules in LISA's code. Raises `BadRow` for fewer than three points, or one outside of the image.
+    """
+    mask, layers = np.zeros(size[::-1], dtype=np.uint8), []
+    for shape in shapes:
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+            raise BadRow(f"a shape without a text for a label: {start_of(str(shape))}")
+        label = shape["label"].lower()
+        if label == "flag":
+            continue
+        points = _points(shape)
+        if len(points) < 3:
+            raise BadRow(f"a polygon ({label}) of {len(points)} points")
+        for x, y in points:
+            if not (-OUTSIDE <= x <= size[0] + OUTSIDE and -OUTSIDE <= y <= size[1] + OUTSIDE):
+                raise BadRow(f"a polygon ({label}) with the point ({x}, {y}) outside the image of {size[0]}×{size[1]}")
+        canvas = Image.new("1", tuple(size))
+        brush = ImageDraw.Draw(canvas)
+        brush.polygon(points, fill=1)
+        brush.line([*points, points[0]], fill=1)  # an outline of the fill's own colour is not drawn by `polygon`
+        layers.append((np.array(canvas), IGNORED_PIXEL if "ignore" in label else 1))
+    for layer, value in sorted(layers, key=lambda layer: -layer[0].sum()):
+        mask[layer] = value
+    return mask
+
+
+def _points(shape: dict[str, Any]) -> list[tuple[int, int]]:
+    points = shape.get("points")
+    if not isinstance(points, list) or not all(map(_is_point, points)):
+        raise BadRow(f"a polygon ({shape['label']}) whose points are no list of [x, y]: {start_of(str(points))}")
+    return [(int(x), int(y)) for x, y in points]
+
+
+def _is_point(point: Any) -> bool:
+    finite = float("inf")
+    return isinstance(point, list) and len(point) == 2 and all(isinstance(x, Real) and abs(x) < finite for x in point)
+
+
+def picture_mask(mask: Image.Image | list, size: list[int]) -> np.ndarray:
+    """The same of a picture or nested list of true and false; of 0, 1 and 255 (ignored); or of 0 and anything."""
+    if isinstance(mask, Image.Image) and mask.mode == "CMYK":
+        mask = mask.convert("RGB")  # its black has a channel that is not 0
+    if isinstance(mask, Image.Image) and mask.mode in ("LA", "RGBA"):
+        mask = mask.convert(mask.mode[:-1])  # how opaque a pixel is says nothing
+    mask = np.array(mask)
+    mask = mask.max(axis=-1) if mask.ndim == 3 else mask
+    if list(mask.shape) != size[::-1]:
+        raise BadRow(f"a mask of (height, width) {mask.shape} for an image of {size[0]}×{size[1]}")
+    ignored = (mask == IGNORED_PIXEL) & (mask == 1).any() & np.isin(mask, (0, 1, IGNORED_PIXEL)).all()
+    return np.where(ignored, IGNORED_PIXEL, mask != 0).astype(np.uint8)

@@ -1,0 +1,106 @@
+"""One split of a Hub dataset or a local folder, as `datasets` reads it, with what it would not say."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import datasets
+import pyarrow.compute as pc
+from huggingface_hub.constants import HF_HUB_CACHE
+
+from .errors import DataError, one_line
+from .paths import inside
+
+
+def load_split(name: str, config: str | None, split: str, columns: Iterable[str]) -> datasets.Dataset:
+    """Load one split of a Hub dataset or local folder, its images not yet decoded.
+
+    An image whose file lies outside of the folder is None. Raises `DataError` if the dataset, the split or one of
+    `columns` is missing, or a file of its rows cannot be read.
+    """
+    folder = Path(name)
+    try:
+        if folder.is_dir():
+            check_lines(folder)
+        dataset = datasets.load_dataset(name, config, cache_dir=cache_of(folder) if folder.is_dir() else None)
+    except Exception as error:  # builders raise anything: IndexError for an empty metadata.jsonl
+        if isinstance(error, datasets.exceptions.DatasetGenerationError):  # says nothing itself
+            error = error.__cause__ or error
+        reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        files = ", ".join(str(file.relative_to(folder)) for file in sorted(folder.rglob("*.jsonl"))[:3])
+        where = f" (its rows are in {files})" if files and ".jsonl" not in reason else ""
+        raise DataError(f"cannot load the dataset {name!r}: {reason}{where}") from error
+    if split not in dataset:
+        raise DataError(f"{name!r} has no split {split!r}, only {', '.join(map(repr, dataset))}")
+    require_columns(dataset[split], columns, name)
+    return without_outside(dataset[split], folder)
+
+
+def require_columns(dataset: datasets.Dataset, columns: Iterable[str], name: str) -> None:
+    """Raise `DataError` if `dataset` lacks one of `columns`."""
+    if missing := [column for column in columns if column not in dataset.column_names]:
+        raise DataError(f"{name!r} has no column {missing[0]!r}, only {', '.join(map(repr, dataset.column_names))}")
+
+
+KEYS = 1000  # different ones in a file: each becomes a column
+
+
+def cache_of(folder: Path) -> str:
+    """A cache of its own for each state of a folder.
+
+    `datasets` knows a folder with a dataset card by its last name and the card alone: it would give the rows from
+    before an edit, or those of another folder of that name.
+    """
+    files = sorted(file for file in folder.resolve().rglob("*") if file.is_file())
+    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+    return str(Path(datasets.config.HF_DATASETS_CACHE, "folders", key))
+
+
+def check_lines(folder: Path) -> None:
+    """Raise `ValueError` naming the file and line in `folder` that is no JSON object, or has too many keys.
+
+    `datasets` does not name them, ends the process over 100,000 brackets, and takes hours for a million keys.
+    """
+    for file in sorted(folder.rglob("*.jsonl")):
+        names: set[str] = set()
+
+        def as_dict(pairs: list[tuple], names: set[str] = names) -> dict:
+            names.update(name for name, _ in pairs)
+            if len(names) > KEYS:
+                raise ValueError(f"more than {KEYS:,} different keys up to here")
+            return dict(pairs)
+
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    row = json.loads(line.decode("utf-8-sig").strip() or "{}", object_pairs_hook=as_dict)
+                except (ValueError, RecursionError) as error:
+                    raise ValueError(f"{file}, line {number}: {error}") from error
+                if not isinstance(row, dict):
+                    raise ValueError(f"{file}, line {number}: its JSON is no object")
+
+
+def without_outside(dataset: datasets.Dataset, folder: Path) -> datasets.Dataset:
+    """Take away, to be refused by name, pictures whose file lies neither in `folder` nor in a cache of downloads."""
+    roots = (folder, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
+    for column in [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]:
+        images = dataset.data.column(column)
+        paths = pc.if_else(pc.is_valid(pc.struct_field(images, "bytes")), None, pc.struct_field(images, "path"))
+        outside = {path for path in set(paths.to_pylist()) - {None} if not _in_one_of(roots, path)}
+        if outside:
+            stored = dataset.cast_column(column, datasets.Image(decode=False))
+            chosen = {"column": column, "paths": outside}
+            dataset = stored.map(_take_away, fn_kwargs=chosen, features=dataset.features)
+    return dataset
+
+
+def _in_one_of(roots: Iterable[str | Path], path: str) -> bool:
+    return any(inside(root, os.path.abspath(path)) for root in roots)
+
+
+def _take_away(row: dict, column: str, paths: set[str]) -> dict:
+    image = row[column]
+    return {column: None if image and image["bytes"] is None and image["path"] in paths else image}

@@ -1,0 +1,70 @@
+"""Which rows are trained on, validated on and tested on: by a drawn share of groups, or by video."""
+
+import random
+import re
+from pathlib import Path
+
+import datasets
+import yaml
+
+from .errors import DataError
+
+
+def hold_out(dataset: datasets.Dataset, fraction: float, by: str, seed: int) -> tuple[datasets.Dataset, ...]:
+    """Split off about `fraction` of the groups that share a value in the column `by`, at least one if `fraction` > 0.
+
+    Returns `(rest, held out)`; no group is in both. The draw depends on the groups' names and the seed alone.
+    """
+    keys = dataset[by]
+    groups = sorted(set(keys), key=lambda key: (key is not None, key))  # rows without one are a group
+    random.Random(seed).shuffle(groups)
+    held = set(groups[: max(1, round(fraction * len(groups)))] if fraction > 0 else [])
+    return tuple(
+        dataset.select([i for i, key in enumerate(keys) if (key in held) is wanted]) for wanted in (False, True)
+    )
+
+
+TEST_VIDEOS = ("VID02", "VID22", "VID43", "VID60", "VID74")
+SPLITS = ("train", "validation", "test")
+
+
+def read_videos(file: Path) -> dict[str, list[str]]:
+    """The videos of each split, from YAML `{train: [VID01, …], validation: […], test: […]}`.
+
+    Raises `DataError` if a split is missing or a video in two of them, and if one of SSG-VQA's test videos is listed
+    for anything else: its questions are what published numbers are about.
+    """
+    try:
+        splits = yaml.safe_load(file.read_bytes())
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 45th of May
+        raise DataError(f"cannot read {str(file)!r} as YAML: {' '.join(str(error).split())}") from error
+    seen: dict[str, str] = {}
+    for split in SPLITS:
+        if not isinstance(splits, dict) or not isinstance(splits.get(split), list) or not splits[split]:
+            raise DataError(f"{str(file)!r} needs a list of videos for {split!r}, like {split}: [VID01, VID04]")
+        for video in splits[split]:
+            if not isinstance(video, str) or not re.fullmatch(r"\w[\w-]*", video):
+                raise DataError(f"{str(file)!r} lists {video!r} for {split!r}, which is no name of a video like VID01")
+            if video in seen:
+                raise DataError(f"{str(file)!r} lists {video} for {seen[video]!r} and again for {split!r}: keep one")
+            if video in TEST_VIDEOS and split != "test":
+                raise DataError(f"{str(file)!r} lists {video} for {split!r}, one of SSG-VQA's test videos: move it")
+            seen[video] = split
+    return {split: splits[split] for split in SPLITS}
+
+
+def by_video(rows: datasets.Dataset, splits: dict[str, list[str]]) -> dict[str, datasets.Dataset]:
+    """Each split's rows by their `video`; those whose line could not be read (`problem`) are refused in training.
+
+    Raises `DataError` for a video that no split names, and a split without rows.
+    """
+    of_video = {video: split for split, videos in splits.items() for video in videos}
+    places: dict[str, list[int]] = {split: [] for split in splits}
+    for i, (video, problem) in enumerate(zip(rows["video"], rows["problem"], strict=True)):
+        if not problem and video not in of_video:
+            raise DataError(f"the video {video!r} is in no split: name it for {', '.join(splits)}, or drop its rows")
+        places["train" if problem else of_video[video]].append(i)
+    for split, chosen in places.items():
+        if not chosen:
+            raise DataError(f"no row is about {', '.join(splits[split])}, the videos of {split!r}")
+    return {split: rows.select(chosen) for split, chosen in places.items()}

@@ -1,0 +1,114 @@
+"""A dataset -> rows that can be trained on. What cannot is refused here, by name, before the first step."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import datasets
+from accelerate import PartialState
+
+from .conventions import Row
+from .errors import BadRow, DataError, one_line
+from .pictures import look_at
+
+# What an adapter or json may raise over a row: `None.strip()` and `int(inf)` are as much the row's fault as a BadRow.
+UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, SyntaxError, RecursionError)
+
+
+def usable_rows(
+    splits: dict[str, datasets.Dataset],
+    adapt: Callable[[Row], Row],
+    output_dir: str,
+    max_rejected: float,
+    num_proc: int | None = None,
+) -> tuple[list[datasets.Dataset], list[Row]]:
+    """Adapt every row and check its image; return each split's usable rows, and all refused ones.
+
+    `adapt` gets the row with its `image` undecoded and `image_size`, `[width, height]` in pixels as displayed (EXIF
+    rotation applied); it returns the new row with at least `id` and raises `BadRow` (or another of `UNUSABLE`) for
+    one it cannot use. The image column is carried over untouched and decoded when a row is read; `image_hash` is what
+    `vlm_recipes.rows.pictures.look_at` found.
+    Refused rows are `{split, id, reason}`, also written to `rejected.jsonl` in `output_dir`, one a line.
+
+    Raises `DataError` if no row is usable, or if more than `max_rejected` of them (a share, 0–1) are not.
+    """
+    usable, refused = [], []
+    for split, dataset in splits.items():
+        rows, bad = _check(dataset, adapt, split, num_proc)
+        usable.append(rows)
+        refused += bad
+    if PartialState().is_main_process:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in refused)
+        (Path(output_dir) / "rejected.jsonl").write_text(lines, encoding="utf-8")
+    total = sum(map(len, splits.values()))
+    example = f", for example {refused[0]['id']!r}: {refused[0]['reason']}" if refused else ""
+    for split, rows in zip(splits, usable, strict=True):
+        if not len(rows):
+            raise DataError(f"none of the {len(splits[split])} rows of {split!r} can be used{example}")
+    if len(refused) > max_rejected * total:
+        raise DataError(
+            f"{len(refused)} of {total} rows were refused, more than max_rejected={max_rejected:g} allows; "
+            f"see {output_dir}/rejected.jsonl{example}"
+        )
+    return usable, refused
+
+
+def _check(
+    dataset: datasets.Dataset, adapt: Callable[[Row], Row], split: str, num_proc: int | None
+) -> tuple[datasets.Dataset, list[Row]]:
+    dataset = dataset.cast_column("image", datasets.Image(decode=False))
+    if not len(dataset):
+        return dataset, []
+    checked = dataset.map(
+        partial(_adapt, adapt=adapt),
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        num_proc=num_proc,
+        desc=f"checking {split}",
+    )
+    usable = [i for i, reason in enumerate(checked["refused"]) if not reason]
+    refused = [
+        {"split": split, "id": row["id"], "reason": row["refused"]}
+        for row in checked.select_columns(["id", "refused"])
+        if row["refused"]
+    ]
+    if not usable:
+        return dataset.select([]), refused
+    columns = {key: None for row in map(json.loads, checked["row"]) if row for key in row}
+    adapted = checked.map(
+        lambda row: {**columns, **(json.loads(row["row"]) or {})},
+        remove_columns=checked.column_names,
+        writer_batch_size=len(checked),  # the types come from the first batch: 1,000 refused rows would have none
+    )
+    # Side by side before the selection, so that the images are not written a second time.
+    rows = datasets.concatenate_datasets([adapted, dataset.select_columns("image")], axis=1).select(usable)
+    return rows.cast_column("image", datasets.Image()), refused
+
+
+def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
+    row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
+    try:
+        size, image_hash = look_at(row["image"])
+        adapted = {**adapt({**_decoded(row), "image_size": size}), "image_hash": image_hash}
+        text, reason = _as_json({key: value for key, value in adapted.items() if key != "image"}), ""
+    except BadRow as error:
+        text, reason = "null", str(error) or "refused without a reason"
+    except UNUSABLE as error:
+        text, reason = "null", f"{type(error).__name__}: {error}"
+    return {"id": str(row_id), "refused": one_line(reason), "row": text}
+
+
+def _decoded(row: Row) -> Row:
+    """A row with its other pictures, such as a mask."""
+    try:
+        return {**row}
+    except Exception as error:  # decoders raise anything, as in `check_image`
+        raise BadRow(f"a picture beside the image cannot be read: {error}") from error
+
+
+def _as_json(row: Row) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    text.encode()  # a ValueError for half a surrogate pair, which JSON can spell and no dataset can hold
+    return text

@@ -1,0 +1,158 @@
+import math
+import time
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from vlm_recipes.eval.metrics.statistics import bootstrap_interval, ratio, summarize
+
+
+def test_the_interval_of_a_mean_agrees_with_the_normal_one():
+    values = np.random.default_rng(1).normal(3.0, 2.0, 400)
+    low, high = bootstrap_interval(values)
+    half = norm.ppf(0.975) * values.std() / math.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    narrow = bootstrap_interval(values, confidence=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_the_interval_covers_the_truth_about_95_times_of_100():
+    generator = np.random.default_rng(2)
+    inside = 0
+    for _ in range(200):
+        low, high = bootstrap_interval(generator.binomial(1, 0.3, 60), n_resamples=300)
+        inside += low <= 0.3 <= high
+    assert 0.88 <= inside / 200 <= 1.0
+
+
+@pytest.mark.parametrize("statistic", [np.mean, np.median])
+def test_resampling_groups_covers_the_truth_where_resampling_rows_does_not(statistic):
+    generator = np.random.default_rng(3)
+    covered = {"rows": 0, "groups": 0}
+    for _ in range(60):
+        by_group = generator.normal(0.0, 1.0, 30)
+        values = np.repeat(by_group, 8) + generator.normal(0.0, 0.1, 240)
+        groups = np.repeat([f"image {i}" for i in range(30)], 8).tolist()
+        for name, chosen in (("rows", None), ("groups", groups)):
+            low, high = bootstrap_interval(values, chosen, n_resamples=200, statistic=statistic)
+            covered[name] += low <= 0.0 <= high
+    assert covered["groups"] >= 51 and covered["rows"] <= 45
+
+
+@pytest.mark.parametrize("statistic", [np.mean, np.median])
+def test_a_resample_of_groups_keeps_their_rows_together_and_weighs_them_by_size(statistic):
+    # by hand: two of two groups are drawn, so only three data sets exist: aa, ab, bb
+    values, groups = [0.0, 1.0, 1.0, 1.0], ["a", "b", "b", "b"]
+    low, high = bootstrap_interval(values, groups, statistic=statistic)
+    assert (low, high) == (0.0, 1.0)
+    middle = bootstrap_interval(values, groups, confidence=0.02, statistic=statistic)
+    assert middle == (statistic(values),) * 2, "the whole data's statistic, rows counted, is the middle of the three"
+
+
+@pytest.mark.parametrize("statistic", [np.mean, np.median])
+def test_groups_of_one_row_are_rows(statistic):
+    values = np.random.default_rng(4).random(50)
+    grouped = bootstrap_interval(values, [f"{i:02d}" for i in range(50)], statistic=statistic)
+    assert grouped == pytest.approx(bootstrap_interval(values, statistic=statistic))
+
+
+@pytest.mark.parametrize("statistic", [np.mean, np.median])
+def test_the_rows_of_a_group_need_not_stand_together(statistic):
+    values, groups = [0.1, 0.4, 0.9, 0.3, 0.8, 0.7], ["x", "x", "y", "y", "z", "z"]
+    order = [3, 0, 4, 2, 5, 1]
+    shuffled = bootstrap_interval([values[i] for i in order], [groups[i] for i in order], statistic=statistic)
+    assert shuffled == pytest.approx(bootstrap_interval(values, groups, statistic=statistic))
+
+
+def test_the_seed_decides_and_constant_values_have_no_width():
+    values = np.random.default_rng(5).random(30)
+    assert (
+        bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+    )
+    assert bootstrap_interval([0.25] * 10) == (0.25, 0.25)
+
+
+def test_one_row_or_one_group_cannot_be_resampled():
+    with pytest.raises(ValueError, match="at least 2 rows or groups, got 1"):
+        bootstrap_interval([0.5])
+    with pytest.raises(ValueError, match="got 1"):
+        bootstrap_interval([0.5, 0.7], ["same", "same"])
+
+
+def test_a_summary_gives_mean_interval_and_count():
+    summary = summarize({"exact_match": [1.0, 0.0, 1.0, 1.0]})
+    assert list(summary) == ["n", "exact_match", "exact_match_low", "exact_match_high"]
+    assert summary["n"] == 4 and summary["exact_match"] == 0.75
+    low, high = bootstrap_interval([1.0, 0.0, 1.0, 1.0])
+    assert (summary["exact_match_low"], summary["exact_match_high"]) == (low, high)
+    assert summarize({"score": [1.0, 2.0, 9.0]}, statistic=np.median)["score"] == 2.0
+
+
+def test_rows_of_none_do_not_count_and_the_number_of_the_others_is_told():
+    summary = summarize(
+        {"open_f1": [None, 0.5, 1.0, None], "bleu1": [0.0, 0.0, 0.0, 1.0]}, groups=["a", "b", "b", "c"]
+    )
+    assert summary["open_f1"] == 0.75 and summary["open_f1_n"] == 2
+    assert "open_f1_low" not in summary, "both counted rows are of one group"
+    assert "bleu1_low" in summary and "bleu1_n" not in summary and summary["n"] == 4
+    nothing = summarize({"open_f1": [None, None]})
+    assert nothing == {"n": 2, "open_f1_n": 0}
+
+
+def test_a_group_whose_rows_do_not_count_is_not_resampled():
+    counted, groups = [0.9, 0.8, 0.7, 0.1, 0.2, 0.5], ["a", "a", "a", "b", "b", "c"]
+    summary = summarize({"f1": [*counted, None, None]}, groups=[*groups, "d", "e"])
+    assert (summary["f1_low"], summary["f1_high"]) == bootstrap_interval(counted, groups)
+    assert bootstrap_interval(counted, groups) != bootstrap_interval(counted)
+
+
+def test_a_single_row_has_no_interval_and_no_rows_have_only_n():
+    assert summarize({"f1": [0.5]}) == {"n": 1, "f1": 0.5}
+    assert summarize({"f1": []}) == summarize({"f1": []}, groups=[]) == summarize({}) == {"n": 0}
+
+
+def test_uneven_lengths_and_nan_are_refused_by_name():
+    with pytest.raises(ValueError, match="'f1': 1"):
+        summarize({"f1": [1.0], "bleu1": [1.0, 0.0]})
+    with pytest.raises(ValueError, match="'groups': 1"):
+        summarize({"f1": [1.0, 0.0]}, groups=["a"])
+    with pytest.raises(ValueError, match="f1: the score of row 2 is NaN"):
+        summarize({"f1": [1.0, None, math.nan]})
+
+
+def test_an_evaluation_of_450_rows_and_12_metrics_takes_well_under_two_seconds():
+    generator = np.random.default_rng(6)
+    scores = {f"metric_{i}": generator.random(450).tolist() for i in range(12)}
+    for groups in (None, [str(row // 3) for row in range(450)]):
+        started = time.perf_counter()
+        summarize(scores, groups)
+        assert time.perf_counter() - started < 2.0
+
+
+def test_a_ratio_of_sums_is_not_the_mean_of_ratios_and_its_interval_resamples_whole_groups():
+    random = np.random.default_rng(7)
+    denominators = random.integers(1, 100, 60)
+    numerators = random.binomial(denominators, 0.4)
+    groups = [f"{row // 2}" for row in range(60)]
+    metrics = ratio("r", numerators, denominators, groups)
+    assert metrics["r"] == numerators.sum() / denominators.sum() != (numerators / denominators).mean()
+    sums = np.stack([numerators, denominators]).reshape(2, 30, 2).sum(axis=2)
+    by_hand = [np.divide(*sums[:, random.integers(0, 30, 30)].sum(axis=1)) for _ in range(4000)]
+    assert [metrics["r_low"], metrics["r_high"]] == pytest.approx(np.percentile(by_hand, [2.5, 97.5]), abs=0.006)
+    assert ratio("r", numerators, denominators, groups) == metrics != ratio("r", numerators, denominators)
+
+
+def test_a_ratio_with_denominators_of_1_is_a_mean():
+    values = np.random.default_rng(8).random(40)
+    low, high = bootstrap_interval(values)
+    assert ratio("r", values, np.ones(40)) == pytest.approx({"r": values.mean(), "r_low": low, "r_high": high})
+
+
+def test_a_ratio_of_nothing_to_nothing_is_1_and_uneven_lengths_are_refused():
+    assert ratio("r", [0, 0], [0, 0]) == {"r": 1.0, "r_low": 1.0, "r_high": 1.0}
+    assert ratio("r", [1], [2]) == ratio("r", [1, 0], [1, 1], ["a", "a"]) == {"r": 0.5}
+    assert ratio("r", [], []) == {}
+    with pytest.raises(ValueError, match="r: 1 numerators, 2 denominators, 1 groups"):
+        ratio("r", [1], [1, 2])

@@ -1,0 +1,220 @@
+import json
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sacrebleu.metrics import BLEU
+
+from tests.support.paths import SHARED_DATA
+from vlm_recipes.eval.metrics.text import (
+    MajorityAnswers,
+    keyword_accuracy,
+    majority_answers,
+    squad_normalize,
+    text_metrics,
+    token_scores,
+)
+
+VQA_RAD = SHARED_DATA / "vqa_rad/VQA_RAD Dataset Public.json"
+REAL_COLON = SHARED_DATA / "real_colon_vqa/in_template.jsonl"
+real_vqa_rad = pytest.mark.skipif(not VQA_RAD.is_file(), reason="the real VQA-RAD file is not beside this checkout")
+real_colon = pytest.mark.skipif(not REAL_COLON.is_file(), reason="the real REAL-Colon-VQA rows are not here")
+WORDS = st.lists(st.sampled_from(["left", "right", "lung", "no", "Yes", "the"]), min_size=1, max_size=6).map(" ".join)
+
+
+def shared_tokens(prediction: list[str], reference: list[str]) -> int:
+    """Cross out each predicted token once in the reference, and count."""
+    remaining = list(reference)
+    for token in prediction:
+        if token in remaining:
+            remaining.remove(token)
+    return len(reference) - len(remaining)
+
+
+@settings(max_examples=200, deadline=None)
+@given(WORDS, WORDS)
+def test_bleu1_is_sacrebleu_s_unigram_precision(prediction, reference):
+    sacrebleu = BLEU(lowercase=True, tokenize="none", smooth_method="none", effective_order=True)
+    expected = sacrebleu.sentence_score(prediction, [reference]).precisions[0] / 100
+    assert text_metrics([prediction], [reference])["bleu1"] == pytest.approx(expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(WORDS, WORDS)
+def test_token_f1_is_the_harmonic_mean_of_precision_and_recall(prediction, reference):
+    predicted, true = prediction.lower().split(), reference.lower().split()
+    precision, recall = (shared_tokens(predicted, true) / len(tokens) for tokens in (predicted, true))
+    expected = 2 * precision * recall / (precision + recall) if precision else 0.0
+    assert token_scores(prediction.lower(), reference.lower()) == pytest.approx((precision, recall, expected))
+    assert text_metrics([prediction], [reference])["token_f1"] == pytest.approx(expected)
+
+
+def test_the_plain_scores_keep_articles_and_punctuation_and_the_squad_scores_drop_them():
+    metrics = text_metrics(["The left lung."], ["left lung"])
+    assert (metrics["exact_match"], metrics["exact_match_squad"]) == (0.0, 1.0)
+    assert metrics["bleu1"] == pytest.approx(1 / 3)  # only "left" of three: "lung." is not "lung"
+    assert metrics["token_f1"] == pytest.approx(2 / 5)
+    assert metrics["bleu1_squad"] == metrics["token_f1_squad"] == 1.0
+
+
+def test_case_and_outer_white_space_never_matter():
+    metrics = text_metrics(["  YES\n"], ["yes"])
+    assert {key: metrics[key] for key in metrics if key != "n"} == dict.fromkeys(set(metrics) - {"n"}, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The  Cat,\n sat on an\tapple!", "cat sat on apple"),
+        ("X-ray (AP)", "xray ap"),
+        ("a", ""),
+        ("anatomy theatre", "anatomy theatre"),  # articles go as whole words only
+        ("a.n. other", "other"),  # punctuation goes first, which leaves the article "an"
+        ("5.0 cm", "50 cm"),
+        (string.punctuation, ""),
+        ("Größe: 5–10", "größe 5–10"),  # only ASCII punctuation
+    ],
+)
+def test_squad_normalization_by_hand(text, expected):
+    assert squad_normalize(text) == expected
+
+
+def test_a_repeated_token_counts_as_often_as_the_reference_has_it():
+    metrics = text_metrics(["no no no no"], ["no no sign"])
+    assert metrics["bleu1"] == 0.5  # clipped at two of four
+    assert metrics["token_f1"] == pytest.approx(2 * 2 / (4 + 3))
+
+
+def test_there_is_no_brevity_penalty():
+    assert text_metrics(["lung"], ["the right upper lobe of the lung"])["bleu1"] == 1.0
+
+
+def test_an_empty_answer_scores_zero_unless_the_reference_is_empty_too():
+    metrics = text_metrics(["", "yes", "", "The"], ["yes", "", "", "a"])
+    assert metrics["n"] == 4 and metrics["exact_match"] == metrics["bleu1"] == metrics["token_f1"] == 0.25
+    assert metrics["exact_match_squad"] == metrics["token_f1_squad"] == metrics["bleu1_squad"] == 0.5
+
+
+def test_closed_rows_give_accuracy_and_open_rows_recall_and_f1():
+    metrics = text_metrics(
+        ["Yes.", "no", "the right lower lung lobe", "MRI", "heart"],
+        ["yes", "yes", "right lobe", "MRI scan image", "liver"],
+        closed=[True, True, False, False, False],
+    )
+    assert (metrics["closed_accuracy"], metrics["closed_accuracy_n"]) == (0.5, 2)
+    assert (metrics["open_recall"], metrics["open_recall_n"]) == (pytest.approx((2 / 2 + 1 / 3 + 0) / 3), 3)
+    assert (metrics["open_f1"], metrics["open_f1_n"]) == (pytest.approx((4 / 6 + 2 / 4 + 0) / 3), 3)
+    assert metrics["closed_accuracy_low"] == 0 and metrics["closed_accuracy_high"] == 1
+
+
+def test_without_an_open_row_there_is_no_open_score_only_its_count():
+    metrics = text_metrics(["yes", "no"], ["yes", "yes"], closed=[True, True])
+    assert metrics["open_recall_n"] == metrics["open_f1_n"] == 0 and metrics["closed_accuracy_n"] == 2
+    assert not {"open_recall", "open_f1", "open_f1_low"} & set(metrics)
+    assert "closed_accuracy" not in text_metrics(["yes"], ["yes"])
+
+
+def test_no_rows_have_only_n_and_uneven_lists_are_refused():
+    assert text_metrics([], []) == text_metrics([], [], closed=[], groups=[]) == {"n": 0}
+    with pytest.raises(ValueError, match="1 predictions for 2 references"):
+        text_metrics(["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="closed has 1 entries for 2 rows"):
+        text_metrics(["a", "b"], ["a", "b"], closed=[True])
+    with pytest.raises(ValueError, match="groups"):
+        text_metrics(["a", "b"], ["a", "b"], groups=["x"])
+
+
+def test_the_majority_answer_is_counted_over_all_rows_and_per_type():
+    majority = majority_answers(
+        ["Yes", "yes ", "no", "red", "blue", "blue"], ["exists", "exists", "exists", "color", "color", "color"]
+    )
+    assert majority == MajorityAnswers(overall="blue", by_type={"exists": "yes", "color": "blue"})
+    assert majority.predict(["exists", "color", "unheard of"]) == ["yes", "blue", "blue"]
+    assert majority_answers(["no", "yes"]).overall == majority_answers(["yes", "no"]).overall == "no"
+    with pytest.raises(ValueError, match="none given"):
+        majority_answers([])
+
+
+@real_vqa_rad
+def test_constant_yes_on_the_real_test_rows_is_the_published_26_16():
+    rows = json.loads(VQA_RAD.read_text(encoding="utf-8"))
+    test = [row for row in rows if row["phrase_type"].startswith("test_")]
+    references = [str(row["answer"]) for row in test]
+    closed = [row["answer_type"].strip() == "CLOSED" for row in test]
+    metrics = text_metrics(["yes"] * len(test), references, closed, groups=[row["image_name"] for row in test])
+    assert metrics["n"] == 451
+    for name in ("exact_match", "bleu1", "token_f1", "exact_match_squad", "bleu1_squad", "token_f1_squad"):
+        assert metrics[name] == 118 / 451 and round(100 * metrics[name], 2) == 26.16
+        assert metrics[f"{name}_low"] < metrics[name] < metrics[f"{name}_high"]
+    assert (metrics["closed_accuracy"], metrics["closed_accuracy_n"]) == (118 / 272, 272)
+    assert (metrics["open_recall"], metrics["open_recall_n"]) == (0.0, 179)
+
+
+@real_vqa_rad
+def test_the_majority_of_the_real_training_rows_is_no_which_is_better_than_yes():
+    rows = json.loads(VQA_RAD.read_text(encoding="utf-8"))
+    train = [row for row in rows if not row["phrase_type"].startswith("test_")]
+    majority = majority_answers([str(row["answer"]) for row in train], [row["answer_type"].strip() for row in train])
+    assert majority.overall == majority.by_type["CLOSED"] == "no"
+    references = [str(row["answer"]) for row in rows if row["phrase_type"].startswith("test_")]
+    assert text_metrics([majority.overall] * 451, references)["exact_match"] == 133 / 451
+
+
+@pytest.mark.parametrize(
+    ("prediction", "keyword", "found"),
+    [
+        ("No, clean mucosa is not visible.", "no", True),
+        ("Clean mucosa is not visible; nobody knows.", "no", False),  # only within longer words
+        ("The scope uses nbi.", "NBI", True),
+        ("The lesion is <5 mm.", "<5", True),
+        ("<5", "<5", True),
+        ("The lesion is <50 mm.", "<5", False),
+        ("The lesion is 5 mm.", "<5", False),
+        ("In the upper-left quadrant.", "upper-left", True),
+        ("In the upper left quadrant.", "upper-left", False),
+        ("In the upper-left quadrant.", "left", True),  # a hyphen is a word boundary
+        ("It shifts upward.", "up", False),
+        ("about a+b", "a+b", True),
+        ("about aab", "a+b", False),  # the keyword is no pattern
+        ("a cold_snare", "snare", False),  # an underscore is none
+        ("Yes", " yes\n", True),
+        ("", "yes", False),
+    ],
+)
+def test_a_keyword_stands_on_word_boundaries_or_does_not(prediction, keyword, found):
+    assert keyword_accuracy([prediction], [keyword]) == {"n": 1, "keyword_accuracy": float(found)}
+
+
+def test_keyword_accuracy_is_a_share_whose_interval_resamples_whole_clips():
+    answers, keywords = ["Yes."] * 6, ["yes", "yes", "yes", "no", "no", "no"]
+    clips = ["a", "a", "a", "b", "b", "b"]
+    metrics = keyword_accuracy(answers, keywords, clips)
+    assert metrics == {"n": 6, "keyword_accuracy": 0.5, "keyword_accuracy_low": 0.0, "keyword_accuracy_high": 1.0}
+    assert keyword_accuracy(answers, keywords)["keyword_accuracy_low"] > 0
+    assert set(keyword_accuracy(answers, keywords, ["a"] * 6)) == {"n", "keyword_accuracy"}
+
+
+def test_keyword_accuracy_of_no_rows_is_n_and_what_cannot_be_scored_is_refused():
+    assert keyword_accuracy([], []) == keyword_accuracy([], [], []) == {"n": 0}
+    with pytest.raises(ValueError, match="row 1: the keyword ' ' is empty"):
+        keyword_accuracy(["a", "b"], ["a", " "])
+    with pytest.raises(ValueError, match="1 predictions for 2 keywords"):
+        keyword_accuracy(["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="groups"):
+        keyword_accuracy(["a", "b"], ["a", "b"], ["x"])
+
+
+@real_colon
+def test_231_of_the_240_real_answers_contain_their_own_keyword():
+    """Cut into words by hand, without patterns; the other nine say "completely" and "upward"."""
+    rows = [json.loads(line) for line in REAL_COLON.read_text(encoding="utf-8").splitlines()]
+    answers, keywords = [row["answer"] for row in rows], [row["short_answer"] for row in rows]
+    words = [{word.strip(".,") for word in answer.lower().split()} for answer in answers]
+    found = [keyword.lower() in own for keyword, own in zip(keywords, words, strict=True)]
+    metrics = keyword_accuracy(answers, keywords, ["".join(row["frames"]) for row in rows])
+    assert (metrics["n"], sum(found), metrics["keyword_accuracy"]) == (240, 231, 231 / 240)
+    assert metrics["keyword_accuracy_low"] < 231 / 240 < metrics["keyword_accuracy_high"]
+    missing = {(keyword, words[i] >= {"completely"}) for i, keyword in enumerate(keywords) if not found[i]}
+    assert missing == {("complete", True), ("up", False)}
+    assert sum("<" in keyword for keyword in keywords) == 12  # a plain \b finds none of these: 219

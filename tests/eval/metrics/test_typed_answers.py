@@ -1,0 +1,86 @@
+"""Answers are compared as their type means them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import jaccard_score
+from sklearn.preprocessing import MultiLabelBinarizer
+
+from vlm_recipes.eval.metrics.typed_answers import TYPES, is_right, jaccard, label, normalize
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "true", "right"),
+    [
+        ("yes_no", "Yes.", "yes", True),
+        ("yes_no", "no, there is none", "no", True),
+        ("yes_no", "yes and no", "yes", False),
+        ("yes_no", "there is no text", "no", False),
+        ("yes_no", "yesterday", "yes", False),
+        ("yes_no", "", "no", False),
+        ("color", "red; pink", "pink;red", True),
+        ("color", "Pink and red", "red; pink", True),
+        ("color", "grey", "gray", True),
+        ("color", "pink", "pink; red", False),
+        ("color", "pink red", "pink; red", False),
+        ("size_numeric", ">20", ">20mm", True),
+        ("size_numeric", "5 - 10 MM.", "5-10mm", True),
+        ("size_numeric", "0.5-1 cm", "5-10mm", True),
+        ("size_numeric", "less than 5 mm", "<5mm", True),
+        ("size_numeric", "<5mm", "5-10mm", False),
+        ("size_numeric", "5mm", "5-10mm", False),
+        ("size_numeric", "5mm", "<5mm", False),
+        ("size_numeric", "none", "none", True),
+        ("size_numeric", "<5mm; 5-10mm", "5-10mm;<5mm", True),
+        ("size_numeric", "20.9 mm", "20 mm", True),
+        ("size_numeric", "21.1 mm", "20 mm", False),
+        ("count_numeric", "There are 2 polyps", "2", True),
+        ("count_numeric", "2.0", "2", True),
+        ("count_numeric", "2.5", "2", False),
+        ("count_numeric", "21", "20", True),
+        ("count_numeric", "22", "20", False),
+        ("count_numeric", "1", "0", False),
+        ("count_numeric", "none", "none", True),
+        ("count_numeric", "9" * 500, "1", False),
+        ("mcq", "lower-rigth; center", "center; lower-right", True),
+        ("mcq", "Polyp Snare", "polyp snare", True),
+        ("mcq", "polyp; polyp", "polyp", True),
+        ("mcq", "", "none", False),
+        ("open_ended", "The polyp!", "polyp", True),
+        ("open_ended", "", "a", False),
+    ],
+)
+def test_right_and_wrong_answers_of_each_type(kind, said, true, right):
+    assert is_right(said, true, kind) is right
+
+
+@pytest.mark.parametrize("true", range(0, 60, 3))
+def test_a_count_may_be_off_by_the_tolerance_of_the_formula(true):
+    for said in range(60):
+        assert is_right(str(said), str(true), "count_numeric") == (
+            abs(true - said) <= max(0, 0.05 * max(1, abs(true)))
+        )
+
+
+@given(st.sampled_from(TYPES), st.text(max_size=30))
+def test_whatever_stands_in_an_answer_it_is_right_beside_itself(kind, answer):
+    assert is_right(answer, answer, kind) and isinstance(label(answer, kind), str)
+    assert normalize(answer, kind) == normalize(f"  {answer}\n", kind)
+
+
+@given(*[st.sets(st.sampled_from(["red", "pink", "white", "flesh"]), min_size=1)] * 2, st.randoms())
+def test_partial_credit_is_scikit_learn_s_jaccard_index_whatever_the_order(said, true, random):
+    columns = MultiLabelBinarizer(classes=["red", "pink", "white", "flesh"]).fit_transform([true, said])
+    shuffled = ["; ".join(random.sample(sorted(colours), len(colours))) for colours in (said, true)]
+    expected = jaccard_score(columns[:1], columns[1:], average="samples")
+    assert jaccard(*shuffled, "color") == pytest.approx(expected)
+    assert is_right(*shuffled, "color") == (expected == 1)
+
+
+def test_types_without_lists_have_no_partial_credit():
+    assert [kind for kind in TYPES if jaccard("1", "1", kind) is None] == ["yes_no", "count_numeric", "open_ended"]
+
+
+def test_an_unknown_type_is_an_error():
+    with pytest.raises(ValueError, match="'essay' is none of yes_no"):
+        normalize("a", "essay")

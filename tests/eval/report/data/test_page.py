@@ -1,0 +1,342 @@
+"""The data page's numbers are those of pandas, torchvision and numpy; what rows say is shown and not obeyed."""
+
+import base64
+import io
+import re
+import time
+from itertools import product
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from datasets import Dataset, Image
+from PIL import Image as PILImage
+from torchvision.ops import box_area
+
+from tests.eval.report.test_report import HOSTILE, Page, chromium, report
+from vlm_recipes.eval.metrics.masks import encode
+from vlm_recipes.eval.report.data.figures import (
+    areas_figure,
+    aspects_figure,
+    draw_data_figures,
+    places_figure,
+    questions_figure,
+    sizes_figure,
+    tokens_figure,
+)
+from vlm_recipes.eval.report.data.findings import findings
+from vlm_recipes.eval.report.data.page import Example, write_data_page
+from vlm_recipes.eval.report.data.summary import GRID, box_cover, summarize_part
+from vlm_recipes.eval.report.data.tables import Bar, TypeRow, answer_table, overview, type_table
+
+TRAIN = [
+    {"image_id": "a", "image_size": [640, 480], "question": "polyp?", "answer": "yes", "question_type": "yes_no"},
+    {"image_id": "a", "image_size": [640, 480], "question": "colour?", "answer": "red", "question_type": "color"},
+    {"image_id": "a", "image_size": [640, 480], "question": "text?", "answer": "yes", "question_type": "yes_no"},
+    {"image_id": "b", "image_size": [100, 400], "question": "polyp?", "answer": "no", "question_type": "yes_no"},
+    {"image_id": "c", "image_size": [300, 300], "question": "colour?", "answer": "red", "question_type": "color"},
+    {"image_id": "c", "image_size": [300, 300], "question": "text?", "answer": "no", "question_type": "yes_no"},
+]
+TEST = [
+    {"image_id": "c", "image_size": [300, 300], "question": "polyp?", "answer": "no", "question_type": "yes_no"},
+    {"image_id": "d", "image_size": [320, 200], "question": "colour?", "answer": "green", "question_type": "color"},
+    {"image_id": "d", "image_size": [320, 200], "question": "polyp?", "answer": "no", "question_type": "yes_no"},
+]
+PARTS = {"train": TRAIN, "test": TEST}
+
+
+def page(tmp_path, **inputs) -> Page:
+    return Page(write_data_page(tmp_path, **{"title": "A run", "parts": PARTS} | inputs))
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory) -> Page:
+    return page(tmp_path_factory.mktemp("run"))
+
+
+def cells(page: Page, name: str) -> list:
+    [row] = [row[1:] for row in page.rows if row[0] == name]
+    return [cell for cell in row if cell != ""]
+
+
+def title(panel) -> str:
+    """A panel's title, which the page's own style puts at the left."""
+    return panel.get_title(loc="left") or panel.get_title()
+
+
+def boxes_part(boxes: list, size=(200, 100), name: str = "train"):
+    return summarize_part(name, [{"image_size": list(size), "boxes": boxes}])
+
+
+def mask_rows(*masks: np.ndarray) -> list[dict]:
+    return [{"image_size": list(mask.shape[::-1]), "masks": [encode(mask)]} for mask in masks]
+
+
+def test_the_first_table_says_what_pandas_says_of_the_rows(shown):
+    frames = [pandas.DataFrame(rows) for rows in (TRAIN, TEST)]
+    assert cells(shown, "rows") == [len(frame) for frame in frames] == [6, 3]
+    assert cells(shown, "images") == [frame["image_id"].nunique() for frame in frames] == [3, 2]
+    per_image = [frame["image_id"].value_counts() for frame in frames]
+    assert cells(shown, "questions per image, median") == [counts.median() for counts in per_image] == [2, 1.5]
+    assert cells(shown, "questions per image, most") == [counts.max() for counts in per_image]
+    assert cells(shown, "images also in train") == ["–", 1]
+    assert cells(shown, "different answers") == [frame["answer"].nunique() for frame in frames] == [3, 2]
+    assert cells(shown, "rows with an answer not in train") == ["–", 1]
+    assert cells(shown, "smallest image, pixels") == ["100×400", "320×200"]
+    assert cells(shown, "median width and height") == ["300×400", "310×250"]
+    assert cells(shown, "largest image, pixels") == ["640×480", "300×300"]
+    assert not [row for row in shown.rows if "box" in row[0] or "mask" in row[0]]
+
+
+def test_a_dataset_s_rows_count_as_those_of_a_list_do():
+    [listed, read] = [summarize_part("train", kind(TRAIN)) for kind in (list, Dataset.from_list)]
+    assert listed.questions == read.questions and listed.sizes.tolist() == read.sizes.tolist()
+    assert listed.answers_of == read.answers_of and listed.types == read.types
+
+
+def test_answers_and_types_are_counted_as_pandas_counts_them(shown):
+    train, test = pandas.DataFrame(TRAIN), pandas.DataFrame(TEST)
+    for answer in ("yes", "red", "no", "green"):
+        assert shown.numbers(answer) == [[sum(frame["answer"] == answer) for frame in (train, test)]]
+    assert shown.numbers("yes_no") == [[4, 2, 2]] and shown.numbers("color") == [[2, 1, 2]]
+    both = pandas.concat([train, test]).groupby("question_type")["answer"].value_counts(normalize=True)
+    assert "red 66.7%" in shown.text and round(both["color"]["red"], 3) == 0.667
+    assert "no 66.7%" in shown.text and round(both["yes_no"]["no"], 3) == 0.667
+    lengths = re.findall(r"--share:([\d.]+)%", shown.source.split("Most frequent answers")[1])
+    assert lengths[:2] == ["50.00", "100.00"]  # "no" is 2 of 6 and 2 of 3
+    ranked = [row[0] for row in shown.rows[-4:]]
+    assert ranked[0] == "no" and set(ranked) == {"yes", "red", "no", "green"}
+
+
+def test_an_answer_that_only_one_part_has_is_among_the_most_frequent():
+    train = summarize_part("train", [{"answer": f"answer {i % 30}"} for i in range(300)])
+    table = answer_table([train, summarize_part("test", [{"answer": "never in training"}])])
+    assert len(table) == 15 and table[0][0] == "never in training"
+    assert [(bar.n, bar.share) for bar in table[0][1]] == [(0, 0), (1, 1)]
+
+
+def test_answers_of_rows_with_boxes_or_masks_are_not_counted(shown):
+    rows = [{"image_size": [10, 10], "boxes": [[0, 0, 5, 5]], "answer": "<|box_start|>(0,0),(500,500)<|box_end|>"}]
+    assert answer_table([summarize_part("train", rows)]) == []
+    rows = [row | {"answer": "It is [SEG].", "kind": "long"} for row in mask_rows(np.eye(4, dtype=bool))]
+    part = summarize_part("train", rows)
+    assert answer_table([part]) == [] and type_table([part]) == [TypeRow("long", [Bar(1, 1, 1)], None, None, None)]
+
+
+def test_areas_of_boxes_are_torchvision_s_as_shares_of_their_images():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(50, 2, 2, generator=generator).sort(dim=1).values.reshape(50, 4) * 90
+    rows = [{"image_size": [200, 90 + i], "boxes": corners[2 * i : 2 * i + 2].tolist()} for i in range(25)]
+    part = summarize_part("train", rows)
+    expected = box_area(corners) / torch.tensor([200.0 * (90 + i // 2) for i in range(50)])
+    np.testing.assert_allclose(part.areas, expected, rtol=1e-5)
+    assert dict(overview([part]))["median box, share of its image"] == [pytest.approx(np.median(expected), rel=1e-5)]
+
+
+def test_the_heat_map_counts_the_boxes_that_touch_each_cell():
+    rng = np.random.default_rng(0)
+    boxes = np.sort(rng.uniform(-0.1, 1.1, (40, 2, 2)), axis=1).reshape(40, 4)
+    boxes[0] = 0.25, 0.5, 0.75, 1.0  # ends between two cells
+    expected = np.zeros((GRID, GRID))
+    for (row, column), (x1, y1, x2, y2) in product(np.ndindex(GRID, GRID), boxes):
+        across = x1 < (column + 1) / GRID and x2 > column / GRID
+        expected[row, column] += across and y1 < (row + 1) / GRID and y2 > row / GRID
+    np.testing.assert_allclose(box_cover(boxes), expected / 40)
+    assert box_cover(boxes[:1])[GRID // 2 :, GRID // 4 : 3 * GRID // 4].all() and box_cover(boxes[:1]).sum() == 1024
+
+
+def test_masks_are_measured_by_their_pixels_and_placed_in_their_image():
+    right, low = np.zeros((128, 256), dtype=bool), np.zeros((64, 64), dtype=bool)
+    right[:, 128:], low[48:] = True, True
+    part = summarize_part("train", mask_rows(right, low))
+    assert part.masks.tolist() == [right.mean(), low.mean()] == [0.5, 0.25]
+    assert part.place[0, 0] == 0 and part.place[-1, 0] == part.place[0, -1] == 0.5 and part.place[-1, -1] == 1
+    assert part.place.mean() == (0.5 + 0.25) / 2
+
+
+def test_of_many_masks_some_are_placed_and_the_figure_says_how_many():
+    mask = np.ones((8, 8), dtype=bool)
+    part = summarize_part("train", mask_rows(mask) * 1300)
+    assert part.placed == 434 and len(part.masks) == 1300  # every third
+    [panel, _] = places_figure([part]).axes
+    assert title(panel) == "train\nn = 434 of 1,300"
+
+
+def test_every_panel_says_n_and_shows_each_part_s_shares():
+    parts = [summarize_part(name, rows) for name, rows in PARTS.items()]
+    for figure, n in (
+        (sizes_figure(parts), "images"),
+        (aspects_figure(parts), "images"),
+        (questions_figure(parts), "images"),
+    ):
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert labels == [f"train, n = 3 {n}", f"test, n = 2 {n}"]
+    [panel] = sizes_figure(parts).axes
+    assert {tuple(point) for point in panel.collections[0].get_offsets()} == {(640, 480), (100, 400), (300, 300)}
+    [panel] = questions_figure(parts).axes
+    counts, edges, _ = panel.patches[0].get_data()
+    assert dict(zip(edges + 0.5, counts, strict=False)) == pytest.approx({1: 1 / 3, 2: 1 / 3, 3: 1 / 3})
+    assert panel.patches[1].get_data()[0].tolist() == [0.5, 0.5, 0]
+    [panel] = aspects_figure(parts).axes
+    for patch, rows in zip(panel.patches, (TRAIN, TEST), strict=True):
+        counts, edges, _ = patch.get_data()
+        ratios = [np.log2(width / height) for width, height in {tuple(row["image_size"]) for row in rows}]
+        assert counts.tolist() == (np.histogram(ratios, edges)[0] / len(ratios)).tolist() and counts.sum() == 1
+
+
+def test_small_boxes_get_a_logarithmic_axis_and_large_ones_the_axis_from_zero_to_one():
+    small, large = boxes_part([[0, 0, 10, 10]] * 3), boxes_part([[0, 0, 150, 80], [0, 0, 190, 90]])
+    assert areas_figure([small]).axes[0].get_xscale() == "log"
+    [panel] = areas_figure([large]).axes
+    assert panel.get_xscale() == "linear" and panel.patches[0].get_data()[1][[0, -1]].tolist() == [0, 1]
+
+
+def test_token_lengths_stand_beside_their_budget_with_the_share_above_it():
+    lengths = [100] * 15 + [300] * 4 + [401]
+    [panel] = tokens_figure(lengths, 300).axes
+    labels = [text.get_text() for text in panel.figure.legends[0].get_texts()]
+    assert labels == ["median 100", "budget 300: 1 (5.0%) are longer"]
+    assert [line.get_xdata()[0] for line in panel.lines] == [100, 300]
+    assert sum(bar.get_height() for bar in panel.patches) == 20 and "n = 20" in title(panel)
+    assert tokens_figure(lengths, 100_000).axes[0].get_xlim()[1] < 500  # the bars keep their room
+    part = summarize_part("train", [{}])
+    assert findings([part], lengths, 300) == ["1 of 20 (5.0%) measured rows are longer than 300 tokens."]
+    assert findings([part], lengths, 401) == findings([part], lengths) == []
+
+
+def test_what_is_odd_is_said_in_a_sentence_each():
+    full, empty = np.ones((4, 4), dtype=bool), np.zeros((4, 4), dtype=bool)
+    assert findings([summarize_part("train", mask_rows(full, full, empty))]) == [
+        "1 of 3 (33.3%) masks of train are empty.",
+        "2 of 3 (66.7%) masks of train cover all of their image.",
+    ]
+    assert findings([boxes_part([[0, 0, 200, 100], [-50, 0, 10, 10], [10, 10, 10, 30], [30, 20, 10, 40]])]) == [
+        "1 of 4 (25.0%) boxes of train leave their image.",
+        "2 of 4 (50.0%) boxes of train have no area.",
+    ]
+    parts = [summarize_part(name, rows) for name, rows in PARTS.items()]
+    again = summarize_part("again", [*TRAIN[:1], {**TRAIN[0], "answer": "no"}])
+    assert findings([*parts, again]) == [
+        "1 of 2 (50.0%) images of test are also in train.",
+        "1 of 1 (100.0%) images of again are also in train.",
+        "2 of 3 (66.7%) rows of test have the answer “no”.",
+        "1 of 3 (33.3%) rows of test have an answer that train never gives.",
+        "again has several answers to the same question about the same image, 1 time.",
+    ]
+
+
+def test_where_nothing_is_odd_nothing_is_said_but_what_was_looked_for(tmp_path):
+    shown = page(tmp_path, parts={"train": TRAIN, "test": [TEST[2], {**TEST[1], "answer": "red"}]})
+    assert "None of what is looked for" in shown.text and "<li>" not in shown.source
+
+
+def test_free_text_answers_may_be_new():
+    train, test = ([{"answer": f"{name} says {i}"} for i in range(9)] for name in ("train", "test"))
+    assert findings([summarize_part("train", train), summarize_part("test", test)]) == []
+
+
+ODD_ROWS = {
+    "nothing": [],
+    "an id": [{"id": "alone"}],
+    "none": [{"image_id": None, "image_size": None, "boxes": None, "masks": None, "answer": None, "kind": None}],
+    "no picture": [{"image_size": [0, 0], "boxes": [[0, 0, 1, 1]], "question": "?"}, {"image_size": [9, 7]}],
+    "no number": [{"image_size": [9, 7], "boxes": []}, {"image_size": [9, 7], "boxes": [[float("nan"), 0, 1, 1]]}],
+    "a box": [{"image_size": [9, 7], "boxes": [[0, 0, 1, 1]]}],
+    "slivers": [{"image_size": [1, 100_000], "masks": []}, {"image_size": [10_000, 1], "kind": "exist"}],
+}
+
+
+@pytest.mark.parametrize("names", [["nothing"], ["a box"], [*ODD_ROWS]])
+@pytest.mark.filterwarnings("error")
+def test_rows_may_lack_anything(tmp_path, names):
+    parts = {name: ODD_ROWS[name] for name in names} | {"again": Dataset.from_list(ODD_ROWS[names[-1]])}
+    shown = page(tmp_path, parts=parts, examples=[Example("x", None)])
+    assert cells(shown, "rows") == [len(rows) for rows in parts.values()]
+
+
+def test_without_parts_there_is_no_page(tmp_path):
+    with pytest.raises(ValueError, match="at least one part"):
+        page(tmp_path, parts={})
+
+
+def test_no_image_is_decoded():
+    columns = {"image": [{"bytes": b"no image", "path": None}], "image_size": [[40, 30]]}
+    rows = Dataset.from_dict(columns).cast_column("image", Image())
+    with pytest.raises(OSError):
+        rows[0]
+    assert summarize_part("train", rows).sizes.tolist() == [[40, 30]]
+
+
+def test_fifty_thousand_rows_take_a_few_seconds(tmp_path):
+    rng, n = np.random.default_rng(0), 50_000
+    columns = {
+        "id": [str(i) for i in range(n)],
+        "image_id": [f"image {i // 5}" for i in range(n)],
+        "image_size": rng.integers(200, 2000, (n, 2)).tolist(),
+        "boxes": (rng.uniform(0, 100, (n, 3, 2)).repeat(2, axis=2) + [0, 0, 50, 60]).tolist(),
+        "question_type": [f"type {i % 9}" for i in range(n)],
+        "question": [f"question {i % 70}" for i in range(n)],
+        "answer": [f"answer {i % 900}" for i in range(n)],
+    }
+    rows = Dataset.from_dict(columns)
+    start = time.process_time()
+    large = page(tmp_path, parts={"train": rows}, token_lengths=range(n))
+    assert time.process_time() - start < 10
+    assert cells(large, "boxes") == [3 * n]
+
+
+def test_hostile_text_anywhere_is_escaped_and_hidden_characters_are_spelled_out(tmp_path):
+    evil = HOSTILE + "\u202e\u2067\x00\ud800"
+    rows = [{"image_id": evil, "image_size": [9, 9], "question": evil, "answer": evil, "kind": evil}] * 2
+    example = Example(evil, PILImage.new("RGB", (5, 5)), evil, evil)
+    parts = {evil: rows, "two": [*rows, {**rows[0], "answer": f"{evil}!"}]}
+    shown = page(tmp_path, title=evil, parts=parts, examples=[example])
+    assert "script" not in {tag for tag, _ in shown.tags}
+    assert not [name for _, attributes in shown.tags for name in attributes if name.startswith("on")]
+    assert "{{ 7 * 7 }}\\u202e\\u2067\\u0000\\ud800" in shown.text and shown.text.count("<script>") >= 15
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\ud800\x00]", shown.source)
+
+
+def test_the_page_needs_nothing_but_itself_and_links_to_the_report(tmp_path):
+    shown = page(tmp_path, examples=[Example("a", PILImage.new("RGB", (500, 400), "navy"), "what?", "that")])
+    assert [address for address in shown.addresses if not address.startswith("data:")] == []
+    policies = [meta["content"] for _, meta in shown.tags if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    assert not [meta for _, meta in shown.tags if meta.get("http-equiv") == "refresh"]
+    assert [path.name for path in tmp_path.iterdir()] == ["data.html"]
+
+
+def test_the_report_links_to_the_page_where_there_is_one(tmp_path):
+    assert "data.html" not in report(tmp_path).addresses
+    page(tmp_path)
+    assert "data.html" in report(tmp_path).addresses
+
+
+def test_twelve_examples_are_shown_small_ones_pixel_by_pixel(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    examples = [Example(f"row {i}", PILImage.fromarray(pixels), "", "it is") for i in range(15)]
+    shown = page(tmp_path, examples=[*examples[:11], Example("big", PILImage.new("RGB", (2000, 900))), *examples])
+    assert "12 of 27, after resizing" in shown.text and shown.text.count("96×64") == 11
+    pictures = [attributes["src"] for tag, attributes in shown.tags if tag == "img"][:12]
+    decoded = [PILImage.open(io.BytesIO(base64.b64decode(source.split(",")[1]))) for source in pictures]
+    assert np.array_equal(np.asarray(decoded[0]), pixels) and decoded[11].size == (480, 216)
+    assert "2000×900" in shown.text  # as the model sees it, however small it is shown
+
+
+def test_figures_are_drawn_only_of_what_there_is():
+    def names(rows: list, **tokens) -> set:
+        return set(draw_data_figures([summarize_part("train", rows)], **tokens))
+
+    assert names([]) == set() and names([{}]) == {"questions"}
+    assert names(mask_rows(np.eye(4, dtype=bool)), token_lengths=[3]) == {
+        *("sizes", "aspects", "areas", "places", "questions", "tokens")
+    }
+
+
+def test_chromium_renders_the_page_and_runs_none_of_its_text(tmp_path):
+    rows = [{**row, "answer": HOSTILE, "kind": HOSTILE} for row in TRAIN]
+    example = Example(HOSTILE, PILImage.new("RGB", (40, 40), "navy"), HOSTILE, HOSTILE)
+    path = write_data_page(tmp_path / "run", title="A run", parts={HOSTILE: rows}, examples=[example])
+    dom = chromium(path, tmp_path / "profile", "--dump-dom")
+    assert "<title>A run: the data</title>" in dom and dom.count("&lt;script&gt;") >= 4 and "<script" not in dom

@@ -1,0 +1,448 @@
+"""The recipes as a whole, on small checkpoints: they learn, add up, agree across processes and fail in one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image, ImageDraw
+from transformers import AutoProcessor
+
+from demo.checkpoints.blip2 import write_blip2
+from demo.checkpoints.qwen2_vl import write_qwen2_vl
+from recipes import kvasir_vqa, nutrition_tables, vqa_rad
+from tests.support.paths import ROOT, SHARED_DATA
+from tests.support.running import QUIET, fails
+from vlm_recipes.callbacks.preflight.callback import PreflightDone
+from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
+from vlm_recipes.rows.pictures import check_image
+
+REAL = SHARED_DATA
+RECIPES = [nutrition_tables, kvasir_vqa, vqa_rad]
+HEADLINES = {nutrition_tables: "iou_mean", kvasir_vqa: "accuracy", vqa_rad: "token_f1"}
+COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> Path:
+    """Eight pictures with one bright table each, on whole thousandths, as training and as test part."""
+    folder = tmp_path_factory.mktemp("tables")
+    for split in ("train", "val"):
+        (folder / split).mkdir()
+        lines = []
+        for i, colour in enumerate(COLOURS):
+            box = [0.1 + 0.05 * i, 0.4 - 0.03 * i, 0.5 + 0.05 * i, 0.9 - 0.04 * i]
+            image = Image.new("RGB", (112, 112), "black")
+            y_min, x_min, y_max, x_max = (112 * side for side in box)
+            ImageDraw.Draw(image).rectangle([x_min, y_min, x_max, y_max], fill=colour)
+            image.save(folder / split / f"{i}.png")
+            objects = {"bbox": [[round(side, 3) for side in box]], "category_id": [0], "category_name": ["table"]}
+            row = {"file_name": f"{i}.png", "image_id": f"{split}{i}", "width": 112, "height": 112, "objects": objects}
+            lines.append(json.dumps(row))
+        (folder / split / "metadata.jsonl").write_text("\n".join(lines))
+    configs = "configs:\n- config_name: default\n  data_files:\n" + "".join(
+        f"  - split: {split}\n    path: {split}/*\n" for split in ("train", "val")
+    )
+    (folder / "README.md").write_text(f"---\n{configs}---\n")
+    spoken = [part["text"] for message in nutrition_tables.prompt() for part in message["content"] if "text" in part]
+    write_qwen2_vl(folder / "model", spoken * 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> Path:
+    """Eight pictures with one question each in VQA-RAD's original format, as training and as test part."""
+    folder = tmp_path_factory.mktemp("scans")
+    (folder / "images").mkdir()
+    rows = []
+    for i, colour in enumerate(COLOURS):
+        Image.new("RGB", (64, 48), colour).save(folder / "images" / f"{i}.png")
+        for phrase in ("freeform", "test_freeform"):
+            rows.append(
+                {
+                    "qid": len(rows),
+                    "image_name": f"{i}.png",
+                    "question": "What is shown?",
+                    "answer": f"{colour} tissue" if i % 2 else colour,
+                    "answer_type": "OPEN" if i % 2 else "CLOSED ",
+                    "question_type": "COLOR",
+                    "phrase_type": phrase,
+                }
+            )
+    (folder / "rows.json").write_text(json.dumps(rows))
+    texts = [text for row in rows for text in (vqa_rad.prompt(row["question"]), row["answer"])]
+    write_blip2(folder / "model", texts, width=64, queries=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def polyps(tmp_path_factory) -> Path:
+    """Eight colours on four pictures each, in the Hub's schema; every picture asks one of four questions."""
+    folder = tmp_path_factory.mktemp("polyps")
+    (folder / "images").mkdir()
+    lines, texts = [], []
+    for i, colour in enumerate(COLOURS):
+        asked = [
+            ("Is there text?", ["yes", "no"][i % 2]),
+            ("How many polyps are in the image?", str(i)),
+            ("What is the size of the polyp?", ["<5mm", "5-10mm", ">20mm"][i % 3]),
+            ("What color is the abnormality? If more than one separate with ;", ["pink", "pink; red"][i % 2]),
+        ]
+        for copy in range(4):
+            name, (question, answer) = f"images/{colour}{copy}.png", asked[i % 4]
+            Image.new("RGB", (112, 112), colour).save(folder / name)
+            row = {"file_name": name, "source": "drawn", "img_id": f"{colour}{copy}"}
+            lines.append(json.dumps({**row, "question": question, "answer": answer}))
+            texts += [answer, question]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    data_files = "  - split: raw\n    path:\n    - metadata.jsonl\n    - images/*\n"
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{data_files}---\n")
+    write_qwen2_vl(folder / "model", texts, phrases=[kvasir_vqa.SYSTEM])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def datasets(tables, polyps, scans) -> dict:
+    return {nutrition_tables: tables, kvasir_vqa: polyps, vqa_rad: scans}
+
+
+def run(recipe, dataset: Path, output: Path, data: dict | None = None, model: dict | None = None, **training) -> dict:
+    """Run a recipe in this process; return its results, its log and its predictions."""
+    settings = {**QUIET, "output_dir": str(output), **training}
+    plain = {"tune": "all"} if recipe is nutrition_tables else {"use_peft": False}
+    plain |= {"load_in_8bit": False} if recipe is vqa_rad else {}
+    data = {"validation_fraction": 0.15 if recipe is kvasir_vqa else 0, **(data or {})}
+    if recipe is not vqa_rad:
+        settings["gradient_checkpointing"] = False
+        data = {"min_pixels": 112 * 112, "max_pixels": 112 * 112, "max_new_tokens": 48, **data}
+    recipe.main(
+        recipe.Data(dataset_name=str(dataset), **data),
+        recipe.Training(**settings),
+        recipe.Model(**{"model_name_or_path": str(dataset / "model"), "dtype": "float32", **plain, **(model or {})}),
+    )
+    state = output / "trainer_state.json"
+    return {
+        "results": json.loads((output / "results.json").read_text()),
+        "predictions": [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()],
+        "log": json.loads(state.read_text())["log_history"] if state.exists() else [],
+    }
+
+
+@pytest.fixture(scope="module")
+def overfitted(datasets, tmp_path_factory) -> dict:
+    """The recipes after they have learnt their eight rows by heart."""
+    return {
+        recipe: run(
+            recipe,
+            datasets[recipe],
+            tmp_path_factory.mktemp("overfitted") / "run",
+            max_steps=steps,
+            per_device_train_batch_size=8,
+            gradient_accumulation_steps=1,
+            learning_rate=rate,
+            warmup_steps=10,
+        )
+        | {"output": tmp_path_factory.getbasetemp() / f"overfitted{i}" / "run"}
+        for i, (recipe, steps, rate) in enumerate(
+            [(nutrition_tables, 160, 3e-3), (kvasir_vqa, 100, 3e-3), (vqa_rad, 120, 3e-3)]
+        )
+    }
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_eight_rows_are_learnt_by_heart(recipe, overfitted):
+    learnt = overfitted[recipe]
+    assert [log["loss"] for log in learnt["log"] if "loss" in log][-1] < 0.05
+    assert learnt["results"]["test"][HEADLINES[recipe]] == pytest.approx(1.0)
+    assert all(row["prediction"] == row["reference"] for row in learnt["predictions"])
+    assert learnt["results"]["test"]["n"] == (5 if recipe is kvasir_vqa else 8)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_the_preflight_alone_finds_nothing_wrong_and_takes_no_step(recipe, datasets, tmp_path):
+    with pytest.raises(PreflightDone):
+        run(recipe, datasets[recipe], tmp_path, data={"validation_fraction": 0.3}, max_steps=0)
+    lines = {line["name"]: line for line in json.loads((tmp_path / "preflight.json").read_text())}
+    assert lines.pop("images kept apart")["status"] == "warn"  # the same drawings in both parts
+    if recipe is vqa_rad:  # eight rows: an answer held out is not known
+        assert lines.pop("answers known from training")["status"] == "warn"
+    assert {line["status"] for line in lines.values()} == {"pass"}, lines
+    assert {"baselines on test", "labels", "longest batch", "frozen parts", "gradients"} <= set(lines)
+    assert ("coordinates" in lines) == (recipe is nutrition_tables)
+    assert {file.name for file in tmp_path.iterdir()} - {"question_types.json"} == {
+        "preflight.json",
+        "rejected.jsonl",
+        "data.html",
+    }
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(recipe, datasets, tmp_path):
+    seen = []
+    for size, accumulation in [(8, 1), (4, 2), (2, 4), (1, 8)]:
+        log = run(
+            recipe,
+            datasets[recipe],
+            tmp_path / f"{size}x{accumulation}",
+            do_predict=False,
+            max_steps=1,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+        )["log"]
+        seen.append([log[0]["loss"], log[0]["grad_norm"]])
+    torch.testing.assert_close(torch.tensor(seen), torch.tensor(seen[:1] * 4), rtol=1e-4, atol=0)
+
+
+# The first recipe's two processes are those of test_many_processes.py, which train, too; LISA's and SurgViVQA's are
+# tested with them, and are not slow.
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES[1:], ids=lambda recipe: recipe.__name__)
+def test_two_processes_evaluate_to_the_same_numbers_as_one(recipe, datasets, overfitted, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]
+    command += ["--mixed_precision", "no", "--num_processes", "2", "--main_process_port", "0"]
+    command += [f"recipes/{recipe.__name__.split('.')[-1]}.py", "--use_cpu", "true", "--do_train", "false"]
+    command += [
+        "--validation_fraction",
+        "0.15" if recipe is kvasir_vqa else "0.3",
+        "--per_device_eval_batch_size",
+        "2",
+        "--dataloader_num_workers",
+        "0",
+        "--output_dir",
+        str(tmp_path),
+    ]
+    command += ["--dataset_name", str(datasets[recipe]), "--model_name_or_path", str(overfitted[recipe]["output"])]
+    command += ["--load_in_8bit", "false"] if recipe is vqa_rad else []
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert json.loads((tmp_path / "run.json").read_text())["processes"] == 2
+    assert results["test"] == pytest.approx(overfitted[recipe]["results"]["test"])
+    assert results["validation"]["n"] == (5 if recipe is kvasir_vqa else 2)
+    predictions = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    learnt = [row for row in overfitted[recipe]["predictions"] if row["split"] == "test"]
+    assert [row for row in predictions if row["split"] == "test"] == learnt
+
+
+@pytest.mark.parametrize("tune", ["language", "vision", "joint"])
+def test_only_what_tune_names_is_trained(tune, tables, tmp_path):
+    learning = dict(max_steps=12, per_device_train_batch_size=8, gradient_accumulation_steps=1, learning_rate=3e-3)
+    model = {"tune": tune, "lora_r": 8, "lora_dropout": 0.0}
+    log = run(nutrition_tables, tables, tmp_path, model=model, warmup_steps=0, do_predict=False, **learning)["log"]
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert losses[-1] < losses[0]
+    groups = {key for entry in log for key in entry if key.startswith("grad_norm/")} - {"grad_norm/clipped_share"}
+    expected = {"vision": {"vision", "projector"}}.get(tune, {"lora_a", "lora_b"})
+    assert groups == {f"grad_norm/{group}" for group in expected}
+    if tune == "vision":
+        assert (tmp_path / "model.safetensors").is_file()
+    else:
+        adapted = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
+        assert ("visual" in adapted) == (tune == "joint")
+
+
+def test_an_adapter_is_evaluated_again_to_the_same_answers(tables, tmp_path):
+    model = {"tune": "joint", "lora_r": 8}
+    first = run(nutrition_tables, tables, tmp_path / "a", model=model, max_steps=3, learning_rate=1e-2)
+    again = run(
+        nutrition_tables,
+        tables,
+        tmp_path / "b",
+        model={**model, "model_name_or_path": str(tmp_path / "a")},
+        do_train=False,
+    )
+    assert again["predictions"] == first["predictions"]
+    assert again["results"] == first["results"]
+
+
+def test_ask_draws_the_box_that_evaluation_found(tables, overfitted, capsys, tmp_path):
+    from vlm_recipes.training.ask import main as ask
+
+    output = tmp_path / "run"
+    shutil.copytree(overfitted[nutrition_tables]["output"], output)
+    ask([str(output), str(tables / "val" / "0.png")])
+    assert overfitted[nutrition_tables]["predictions"][0]["prediction"] in capsys.readouterr().out
+    assert Image.open(output / "answers" / "0.png").size == (112, 112)
+
+
+def test_ask_answers_every_picture_of_a_folder(scans, overfitted, capsys):
+    from vlm_recipes.training.ask import main as ask
+
+    ask([str(overfitted[vqa_rad]["output"]), str(scans / "images"), "What is shown?"])
+    out = capsys.readouterr().out
+    assert f"{scans / 'images' / '1.png'}: lime tissue" in out and out.count(".png:") == 8
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_what_cannot_work_ends_in_one_clear_line(recipe, datasets, tmp_path, monkeypatch):
+    dataset, recipe = datasets[recipe], recipe.__name__.split(".")[-1]
+    common = ["--output_dir", str(tmp_path / "out"), "--use_cpu", "true", "--load_in_8bit", "false"]
+    good_data, good_model = ["--dataset_name", str(dataset)], ["--model_name_or_path", str(dataset / "model")]
+
+    line = fails(recipe, *common, *good_data, "--model_name_or_path", "no/such/model", monkeypatch=monkeypatch)
+    assert "no/such/model" in line and "model" in line
+
+    line = fails(recipe, *common, *good_model, "--dataset_name", "no/such/dataset", monkeypatch=monkeypatch)
+    assert "no/such/dataset" in line
+
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "train.csv").write_text("a,b\n1,2\n")
+    (plain / "test.csv").write_text("a,b\n1,2\n")
+    splits = ["--dataset_train_split", "train", "--dataset_test_split", "test"]
+    line = fails(recipe, *common, *good_model, "--dataset_name", str(plain), *splits, monkeypatch=monkeypatch)
+    assert "no column" in line and "'a'" in line
+
+    (tmp_path / "typo.yaml").write_text("learning_rat: 1.0\n")
+    line = fails(recipe, *good_data, *good_model, "--config", str(tmp_path / "typo.yaml"), monkeypatch=monkeypatch)
+    assert "learning_rat" in line
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_a_dataset_without_a_usable_row_is_refused(recipe, datasets, tmp_path, monkeypatch):
+    source, name = datasets[recipe], recipe.__name__.split(".")[-1]
+    broken = tmp_path / "broken"
+    shutil.copytree(source, broken, ignore=shutil.ignore_patterns("model"))
+    for image in broken.rglob("*.png"):
+        image.write_bytes(b"")
+    arguments = ["--dataset_name", str(broken), "--model_name_or_path", str(source / "model"), "--use_cpu", "true"]
+    arguments += ["--output_dir", str(tmp_path / "out"), "--load_in_8bit", "false"]
+    line = fails(name, *arguments, monkeypatch=monkeypatch)
+    assert line.startswith(f"error: none of the {22 if recipe is kvasir_vqa else 8} rows of 'train' can be used")
+    refused = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert len(refused) == (32 if recipe is kvasir_vqa else 16)
+
+
+@pytest.mark.skipif(not (REAL / "nutrition_tables").is_dir(), reason="the real samples are not on this machine")
+def test_the_real_photograph_gives_the_golden_row(tables):
+    row = json.loads((REAL / "nutrition_tables" / "metadata.jsonl").read_text().splitlines()[0])
+    path = REAL / "nutrition_tables" / row["file_name"]
+    row["image_size"] = check_image({"path": str(path), "bytes": None})
+    assert row["image_size"] == [row["width"], row["height"]] == [2592, 1944]
+    chat = nutrition_tables.to_chat(row, Qwen2VLBoxes())
+    golden = "<|box_start|>(14,57),(991,603)<|box_end|>"
+    assert chat["answer"] == f"<|object_ref_start|>nutrition-table<|object_ref_end|>{golden}"
+    processor = AutoProcessor.from_pretrained(tables / "model")
+    nutrition_tables.set_pixel_budget(processor, 256 * 28 * 28, 1280 * 28 * 28)
+    batch = nutrition_tables.ChatCollator(processor)([{**chat, "images": [str(path)]}])
+    trained = batch["labels"][0][batch["labels"][0] != -100]
+    assert processor.tokenizer.decode(trained) == chat["answer"] + "<|im_end|>"
+    assert 256 <= int(batch["image_grid_thw"].prod()) // 4 <= 1280
+
+
+@pytest.mark.skipif(not (REAL / "vqa_rad").is_dir(), reason="the real samples are not on this machine")
+def test_the_real_vqa_rad_is_read_with_its_quirks():
+    splits = vqa_rad.read(vqa_rad.Data(dataset_name=str(REAL / "vqa_rad")))
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 1797, "test": 451}
+    rows = [vqa_rad.to_row({**row, "image_size": [1, 1]}, exemplar=False) for row in splits["test"]]
+    closed = [row for row in rows if row["closed"]]
+    assert len(closed) == 272 and sum(row["answer"].lower() in ("yes", "no") for row in closed) == 251
+    assert sum(row["answer"].lower() == "yes" for row in rows) == 118
+    in_train = set(splits["train"]["image_name"])
+    assert len({row["image_id"] for row in rows} & in_train) == 202 and len({row["image_id"] for row in rows}) == 203
+
+
+@pytest.mark.skipif(not (REAL / "vqa_rad").is_dir(), reason="the real samples are not on this machine")
+def test_vqa_rad_trains_on_the_real_questions_and_ends_beside_the_majority(tmp_path):
+    rows = json.loads(next((REAL / "vqa_rad").glob("*.json")).read_text())
+    texts = [text for row in rows for text in (vqa_rad.prompt(str(row["question"])), str(row["answer"]))]
+    write_blip2(tmp_path / "model", texts, image_size=32, width=32, layers=1, queries=4)
+    learning = {"max_steps": 6, "per_device_train_batch_size": 32, "per_device_eval_batch_size": 100}
+    model = {"model_name_or_path": str(tmp_path / "model")}
+    ended = run(vqa_rad, REAL / "vqa_rad", tmp_path / "run", model=model, learning_rate=1e-2, **learning)
+    losses = [entry["loss"] for entry in ended["log"] if "loss" in entry]
+    assert losses[-1] < losses[0]
+    test = ended["results"]["test"]
+    assert test["n"] == 451 and test["closed_accuracy_n"] == 272
+    assert test["baseline_exact_match"] == pytest.approx(133 / 451)  # "no", the training majority
+
+
+def test_a_split_by_image_asks_about_no_image_of_training_and_the_exemplar_is_shown(scans, tmp_path):
+    data = {"image_disjoint": True, "test_fraction": 0.25, "exemplar": True}
+    ended = run(vqa_rad, scans, tmp_path, data=data, max_steps=1, per_device_train_batch_size=4)
+    # Each picture has one question of the official training part (even qid) and one of the test part (odd).
+    asked = sorted(int(row["id"]) for row in ended["predictions"])
+    assert len(asked) == 4 and all(
+        even % 2 == 0 and odd == even + 1 for even, odd in zip(asked[::2], asked[1::2], strict=True)
+    )
+    shown = vqa_rad.prompt("Why?", exemplar=True, domain="open")
+    assert shown.endswith("A: No.\nGiven <img>. Q: Why? (open domain)\nA:") and shown.startswith("Instructions: ")
+
+
+def test_kvasir_vqa_is_split_by_image_into_the_published_sizes(monkeypatch):
+    """Of 6,500 images 4,550, 975 and 975, whatever the number of questions about each."""
+    images = [f"image{i}" for i in range(6500) for _ in range(1 + i % 3)]
+    texts = ["?"] * len(images)
+    rows = Dataset.from_dict({"image": texts, "question": texts, "answer": texts, "img_id": images})
+    monkeypatch.setattr(kvasir_vqa, "load_split", lambda *arguments: rows)
+    parts = kvasir_vqa.read(kvasir_vqa.Data())
+    of_part = {name: set(part["img_id"]) for name, part in parts.items()}
+    assert {name: len(ids) for name, ids in of_part.items()} == {"train": 4550, "validation": 975, "test": 975}
+    assert len(set.union(*of_part.values())) == 6500 and sum(map(len, parts.values())) == len(images)
+    assert of_part == {name: set(part["img_id"]) for name, part in kvasir_vqa.read(kvasir_vqa.Data()).items()}
+    assert of_part != {n: set(p["img_id"]) for n, p in kvasir_vqa.read(kvasir_vqa.Data(split_seed=1)).items()}
+
+
+def test_kvasir_vqa_s_prompt_says_type_and_valid_answers_unless_told_not_to(overfitted, polyps):
+    question = "What color is the abnormality? If more than one separate with ;"
+    types = kvasir_vqa.QuestionTypes.load(overfitted[kvasir_vqa]["output"] / "question_types.json")
+    row = {"question": question, "answer": " red; pink", "img_id": "a", "id": "a#7", "image_size": [9, 9]}
+    typed, untyped = (kvasir_vqa.to_chat(row, types, typed_prompt=typed) for typed in (True, False))
+    assert [message["role"] for message in typed["messages"]] == ["system", "user", "assistant"]
+    asked = typed["messages"][1]["content"][1]["text"]
+    assert asked == f"Question type: color\nQuestion: {question}\nValid answers: pink, red"
+    assert untyped["messages"][1]["content"][1]["text"] == f"Question: {question}"
+    assert typed["messages"][2] == untyped["messages"][2] and typed["answer"] == "red; pink" and typed["id"] == "a#7"
+    with pytest.raises(kvasir_vqa.BadRow, match="placeholder"):
+        kvasir_vqa.to_chat(row | {"question": "none", "answer": "nan"}, types, typed_prompt=True)
+
+
+def test_kvasir_vqa_stands_free_beside_constrained_and_a_type_without_rows_is_n_0(overfitted):
+    learnt = overfitted[kvasir_vqa]
+    test = learnt["results"]["test"]
+    assert test["free_accuracy"] == test["accuracy"] == 1 and test["constrained_gain"] == 0
+    assert test["accuracy_open_ended_n"] == 0 and "accuracy_open_ended" not in test
+    assert sum(test[f"accuracy_{kind}_n"] for kind in ("yes_no", "color", "size_numeric", "count_numeric")) == 5
+    assert test["baseline_accuracy"] < 1
+    assert {"free_prediction", "free_score", "question_type"} <= set(learnt["predictions"][0])
+
+
+def test_an_untrained_kvasir_vqa_says_nothing_but_what_is_allowed(polyps, tmp_path):
+    ended = run(kvasir_vqa, polyps, tmp_path, data={"test_fraction": 0.5, "max_new_tokens": 3}, do_train=False)
+    types = kvasir_vqa.QuestionTypes.load(tmp_path / "question_types.json")
+    free = 0
+    for row in ended["predictions"]:
+        kind = types[row["question"]]
+        if kind.name != "open_ended":
+            allowed = set(kind.choices) | ({str(i) for i in range(1000)} if kind.units else set())
+            assert set(row["prediction"].split("; ")) <= allowed
+            free += not set(row["free_prediction"].split("; ")) <= allowed
+    assert free > 0
+    gains = [row["score"] - row["free_score"] for row in ended["predictions"] if row["split"] == "test"]
+    assert ended["results"]["test"]["constrained_gain"] == pytest.approx(sum(gains) / len(gains))
+
+
+def test_ask_types_a_question_as_the_run_did(polyps, overfitted, capsys):
+    from vlm_recipes.training.ask import main as ask
+
+    ask([str(overfitted[kvasir_vqa]["output"]), str(polyps / "images" / "blue0.png"), "Is there text?"])
+    assert capsys.readouterr().out.splitlines()[-1].endswith(("blue0.png: yes", "blue0.png: no"))
+
+
+def test_an_answer_that_constrained_decoding_cannot_give_ends_the_run_before_it_trains(polyps, tmp_path, monkeypatch):
+    hostile = tmp_path / "hostile"
+    shutil.copytree(polyps, hostile, ignore=shutil.ignore_patterns("model"))
+    file = hostile / "metadata.jsonl"
+    file.write_text(file.read_text().replace("pink; red", "pink\u037e red", 4))  # which NFC makes a semicolon
+    arguments = ["--dataset_name", str(hostile), "--model_name_or_path", str(polyps / "model"), "--use_cpu", "true"]
+    line = fails("kvasir_vqa", *arguments, "--output_dir", str(tmp_path / "out"), monkeypatch=monkeypatch)
+    assert line == "error: the answers 'pink' and 'pink\u037e red' have the same tokens in a list"
+    assert not (tmp_path / "out" / "trainer_state.json").exists()
+    line = fails("kvasir_vqa", *arguments, "--test_fraction", "0.9", monkeypatch=monkeypatch)
+    assert line == "error: validation_fraction and test_fraction leave no image to train on: their sum must be below 1"

@@ -1,0 +1,140 @@
+"""What may be wrong with a row's picture or text, in whatever format; see `tests.support.faults`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from struct import pack
+from zlib import crc32
+
+import numpy as np
+from PIL import Image
+
+from tests.support import tiny
+from tests.support.fault_formats import SIZE, Row, encoded, picture
+
+Change = Callable[[Row], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`refused` is what the reason says; without it, the row is used as if nothing were wrong, but for its word
+    "lesion", which reads `word` then, and its picture, which is shown with `size` and a blue pixel at `blue`."""
+
+    change: Change
+    refused: str = ""
+    word: str = "lesion"
+    size: tuple[int, int] = SIZE
+    blue: tuple[int, int] = (32, 4)
+
+
+def shows(content: bytes | Path | None) -> Change:
+    return lambda row: setattr(row, "picture", content)
+
+
+def says(**values) -> Change:
+    return lambda row: row.data.update(values)
+
+
+def reads(line: bytes) -> Change:
+    return lambda row: setattr(row, "line", line)
+
+
+def links_to(content: bytes) -> Change:
+    """A link to a file of the same content that is in no dataset's folder."""
+
+    def change(row: Row) -> None:
+        row.elsewhere = tiny.folder() / f"outside_{row.number}"
+        row.elsewhere.write_bytes(content)
+
+    return change
+
+
+def lacks(key: str) -> Change:
+    return lambda row: row.data.pop(key) and None
+
+
+def word(text: str) -> Change:
+    def replaced(value):
+        if isinstance(value, list):
+            return [replaced(item) for item in value]
+        return value.replace("lesion", text) if isinstance(value, str) else value
+
+    return lambda row: row.data.update({key: replaced(value) for key, value in row.data.items()})
+
+
+@cache
+def outside() -> Path:
+    """A good picture that is in no dataset's folder."""
+    path = tiny.folder() / "outside.jpg"
+    path.write_bytes(encoded(picture()))
+    return path
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = b"IHDR" + pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + pack(">I", 13) + header + pack(">I", crc32(header)) + pack(">I", 9) + b"IDAT"
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(picture(), exif=exif)
+
+
+def animated(format: str) -> bytes:
+    return encoded(picture(), format, save_all=True, append_images=[Image.new("RGB", SIZE, "red")] * 2)
+
+
+def with_palette() -> bytes:
+    image = picture().quantize(64)
+    return encoded(image, "PNG", transparency=bytes([0] * 64))
+
+
+WHOLE = encoded(picture())
+DEEP = np.linspace(0, 65535, SIZE[0] * SIZE[1]).reshape(SIZE[::-1])
+HEIC = pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + pack(">I", 8) + b"mdat"
+PICTURES = {
+    **{
+        f"JPEG cut after {n} tenths": Fault(shows(WHOLE[: len(WHOLE) * n // 10]), "image cannot be read")
+        for n in range(1, 10)
+    },
+    "zero bytes": Fault(shows(b""), "image cannot be read: not an image"),
+    "no picture": Fault(shows(None), "image"),
+    "a text named .jpg": Fault(shows(b"<html>404 not found</html>"), "image cannot be read: not an image"),
+    "a HEIC named .jpg": Fault(shows(HEIC), "image cannot be read: not an image"),
+    "the header of a PNG of 50,000 by 50,000": Fault(
+        shows(png_header(50_000, 50_000)), "2500000000 pixels) exceeds limit"
+    ),
+    "the header of a PNG of 10,000 by 10,000": Fault(
+        shows(png_header(10_000, 10_000)), "10000×10000 pixels is larger"
+    ),
+    "16 bits of grey": Fault(
+        shows(encoded(Image.fromarray(DEEP.astype(np.uint16)), "PNG")), "image of mode I;16, deeper than 8 bits"
+    ),
+    "32 bits of grey": Fault(
+        shows(encoded(Image.fromarray(DEEP.astype(np.float32)), "TIFF")), "image of mode F, deeper than 8 bits"
+    ),
+    "a sliver": Fault(shows(encoded(Image.new("RGB", (1005, 5)), "PNG")), "1005×5 pixels is more than 200 times"),
+    "a picture outside of the folder": Fault(
+        lambda row: setattr(row, "picture", outside()), "no image, or one outside the dataset's folder"
+    ),
+    "CMYK": Fault(shows(encoded(picture().convert("CMYK")))),
+    "a palette with transparency": Fault(shows(with_palette())),
+    "a picture with transparency": Fault(shows(encoded(picture().convert("RGBA"), "PNG"))),
+    "an animated GIF": Fault(shows(animated("GIF"))),
+    "an animated WebP": Fault(shows(animated("WEBP"))),
+    "an animated PNG": Fault(shows(animated("PNG"))),
+    "turned upside down by EXIF": Fault(shows(turned(3)), blue=(32, 44)),
+}
+TURNED = Fault(shows(turned(6)), size=SIZE[::-1], blue=(44, 32))
+TEXTS = {
+    name: Fault(word(text), word=text)
+    for name, text in {
+        "control characters": "le\0si\x1b[2Jo\x07n\x7f",
+        "right-to-left marks": "\u202enoisel\u2066\u200f",
+        "HTML": "<script>alert(1)</script>&lt;img src=x onerror=alert(1)>",
+        "special tokens of other models": "<image></s>[SEG][SEP]<pad><extra_id_0>",
+        "what only Python takes for a new line": "les\u2028i\x85on",
+    }.items()
+}

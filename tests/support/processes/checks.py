@@ -1,0 +1,154 @@
+"""What has to hold in several processes too. Each check's result goes to FOLDER/<check>.<rank>.json.
+
+torchrun --nproc_per_node 2 tests/support/processes/checks.py FOLDER grad_norms answers …
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForImageTextToText, AutoProcessor, Seq2SeqTrainingArguments, Trainer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from trl import ModelConfig
+
+from tests.support import tiny
+from tests.support.processes.toy import N_ROWS, Toy, toy_rows
+from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
+from vlm_recipes.collators import ChatCollator, SegmentationCollator, Seq2SeqCollator
+from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.generation.generate import generate
+from vlm_recipes.models.lisa.loading import load_lisa
+from vlm_recipes.training.launch import leave_processes
+from vlm_recipes.training.trainers import LisaTrainer, TokenMeanTrainer
+
+ROW_COUNTS = (0, 1, 2, 5, 7)
+
+
+def arguments(folder: Path, **settings) -> Seq2SeqTrainingArguments:
+    """Settings under which the processes see all rows together at every optimizer step."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
+        settings["ddp_backend"] = "gloo"  # with use_cpu accelerate would take DDP
+    else:
+        settings["use_cpu"] = True
+    processes = int(os.environ["WORLD_SIZE"])
+    defaults = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
+    defaults |= {"lr_scheduler_type": "constant", "learning_rate": 0.1, "optim": "sgd", "max_grad_norm": 1e-3}
+    defaults |= {"per_device_train_batch_size": N_ROWS // 2 // processes, "gradient_accumulation_steps": 2}
+    return Seq2SeqTrainingArguments(folder, **(defaults | settings))
+
+
+def grad_norms(folder: Path) -> dict:
+    args = arguments(folder, max_steps=3)
+    trainer = Trainer(Toy(), args, train_dataset=toy_rows())
+    trainer.add_callback(GradNormCallback(trainer))
+    trainer.train()
+    return {"kind": trainer.accelerator.distributed_type.value, "log": trainer.state.log_history}
+
+
+def sharded_grad_norms(folder: Path) -> dict:
+    """FSDP2's gradients, which accelerate has only on GPUs: PyTorch shards, and the callback looks."""
+    trainer = Trainer(Toy(), arguments(folder), train_dataset=toy_rows())
+    model = fully_shard(trainer.model, mesh=init_device_mesh("cpu", (PartialState().num_processes,)))
+    callback = GradNormCallback(trainer)
+    callback.on_train_begin(trainer.args, trainer.state, trainer.control, model)
+    mine = toy_rows()[PartialState().process_index :: PartialState().num_processes]
+    model(torch.stack([row["x"] for row in mine]), torch.stack([row["y"] for row in mine]))["loss"].backward()
+    callback._measure()
+    return {group: square.sqrt().item() for group, square in callback._squares.items()}
+
+
+def answers(folder: Path) -> dict:
+    """Answers of the trained Qwen2-VL; under DeepSpeed as its Trainer divided it among the processes."""
+    rows = tiny.chat_rows()
+    checkpoint = folder / "qwen2_vl_trained"
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(checkpoint),
+        AutoProcessor.from_pretrained(checkpoint),
+    )
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
+        args = arguments(folder, max_steps=1, learning_rate=0.0, remove_unused_columns=False)
+        trainer = Trainer(model, args, data_collator=ChatCollator(processor), train_dataset=rows)
+        trainer.train()
+        model = trainer.model
+    calls, answer = [], model.generate
+    model.generate = lambda **batch: calls.append(len(batch["input_ids"])) or answer(**batch)
+    result = {"divided": is_deepspeed_zero3_enabled()}
+    for count in ROW_COUNTS:
+        calls.clear()
+        collator = ChatCollator(processor, prompt_only=True)
+        texts = generate(model, rows[:count], collator, max_new_tokens=30, batch_size=2)
+        result[str(count)] = {"texts": texts, "calls": [*calls]}
+    return result
+
+
+def token_mean(folder: Path) -> dict:
+    """BLIP-2 at one optimizer step over all rows, evaluated by a callback before and after it."""
+    PartialState().wait_for_everyone()
+    checkpoint = folder / "blip2_trained"
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(checkpoint),
+        AutoProcessor.from_pretrained(checkpoint),
+    )
+    args = arguments(folder, max_steps=1, learning_rate=0.0, remove_unused_columns=False, eval_strategy="steps")
+    trainer = TokenMeanTrainer(
+        model,
+        args,
+        data_collator=Seq2SeqCollator(processor),
+        train_dataset=tiny.eight_questions(),
+        eval_dataset=tiny.question_rows(),
+        processing_class=processor,
+    )
+    evaluation = Evaluation(
+        collator=Seq2SeqCollator(processor, prompt_only=True),
+        metric=tiny.exact_match,
+        headline="exact",
+        max_new_tokens=30,
+        reference=lambda row: row["answer"],
+        batch_size=2,
+    )
+    trainer.add_callback(GenerationEvalCallback(trainer, tiny.question_rows(), evaluation))
+    trainer.train()
+    return {"log": trainer.state.log_history}
+
+
+def mask_losses(folder: Path) -> dict:
+    """LISA at one optimizer step over rows of which one process sees none with a mask, and the other three masks."""
+    torch.manual_seed(0)
+    network, processor = load_lisa(ModelConfig(str(folder / "llava"), dtype="float32"), str(folder / "sam"), True)
+    args = arguments(
+        folder, max_steps=1, learning_rate=0.0, remove_unused_columns=False, gradient_accumulation_steps=1
+    )
+    rows = [tiny.mask_rows()[i] for i in (1, 1, 2, 3)]
+    collator = SegmentationCollator(processor)
+    trainer = LisaTrainer(network, args, data_collator=collator, train_dataset=rows, processing_class=processor)
+    trainer._get_train_sampler = lambda *_: range(len(rows))  # so that the processes' shares are known
+    trainer.train()
+    return {"log": trainer.state.log_history}
+
+
+def image_losses(folder: Path) -> dict:
+    """Qwen2-VL at one optimizer step over an image's row and a text-only one, each in a process of its own."""
+    checkpoint = folder / "qwen2_vl_trained"
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    rows = tiny.chat_rows()[2:4]
+    settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 1, "max_steps": 1}
+    settings |= {"learning_rate": 0.0, "remove_unused_columns": False, "ddp_find_unused_parameters": False}
+    collator = ChatCollator(AutoProcessor.from_pretrained(checkpoint))
+    trainer = Trainer(model, arguments(folder, **settings), data_collator=collator, train_dataset=rows)
+    trainer._get_train_sampler = lambda *_: range(len(rows))  # so that the processes' shares are known
+    trainer.train()
+    return {"log": trainer.state.log_history}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    here = Path(sys.argv[1])
+    for name in sys.argv[2:]:
+        result = globals()[name](here)
+        (here / f"{name}.{os.environ['RANK']}.json").write_text(json.dumps(result))
+    leave_processes()

@@ -1,0 +1,167 @@
+"""Each recipe on a few drawn rows and a tiny checkpoint, in this process or launched as a user does."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl import TrlParser
+
+from recipes import vqa_rad
+from tests.support.paths import ROOT
+from tests.support.small_worlds import (
+    write_kvasir_vqa,
+    write_nutrition_tables,
+    write_reasonseg,
+    write_ssg_vqa,
+    write_vqa_rad,
+)
+from tests.support.tiny import learn
+from vlm_recipes.collators import Seq2SeqCollator
+
+
+def learned_radiology(folder: Path) -> None:
+    """The model has learnt a little, for untrained it is silent."""
+    write_vqa_rad(folder, images=12)
+    rows = json.loads(next((folder / "data").glob("*.json")).read_text())
+    rows = [row | {"prompt": vqa_rad.prompt(row["question"].strip())} for row in rows[:16]]
+    shown = [row | {"image": str(folder / "data" / "images" / row["image_name"])} for row in rows]
+    untrained = (folder / "model").rename(folder / "untrained")
+    learn(untrained, Seq2SeqCollator, shown, steps=40, learning_rate=5e-3).rename(folder / "model")
+
+
+def odd_scenes(folder: Path) -> None:
+    """One training picture has nothing to be drawn, and another nothing but what does not count."""
+    write_reasonseg(folder, train=3, val=1, test=1)
+    for number, shapes in enumerate([[], [{"label": "ignore", "points": [[0, 0], [9, 0], [9, 9]]}]]):
+        path = folder / "data" / "train" / f"0000{number}_0.json"
+        path.write_text(json.dumps({**json.loads(path.read_bytes().decode("cp1252")), "shapes": shapes}))
+
+
+WORLDS: dict[str, Callable[[Path], object]] = {
+    "nutrition_tables": lambda folder: write_nutrition_tables(folder, train=14, val=3),
+    "kvasir_vqa": lambda folder: write_kvasir_vqa(folder, images=7),
+    "vqa_rad": learned_radiology,
+    "reasonseg": odd_scenes,
+    "ssg_vqa": lambda folder: write_ssg_vqa(folder, train=3, val=1, test=1),
+}
+
+SINGLE, SINGLE_GPU = "cpu", "a100_40gb"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+SETTINGS = {
+    "per_device_train_batch_size": 2,
+    "max_steps": 5,
+    "learning_rate": 0.01,
+    "warmup_steps": 0,
+    "logging_steps": 1,
+    "eval_strategy": "steps",
+    "eval_steps": 4,
+    "save_strategy": "steps",
+    "save_steps": 4,
+    "per_device_eval_batch_size": 2,
+    "dataloader_num_workers": 0,
+    "dataloader_pin_memory": "false",
+    "disable_tqdm": "true",
+    "lora_dropout": 0,
+}
+OWN_SETTINGS = {
+    "nutrition_tables": {
+        "validation_fraction": 0.1,
+        "min_pixels": 12544,
+        "max_pixels": 18816,
+        "max_new_tokens": 20,
+    },
+    "kvasir_vqa": {
+        "questions_per_row": 3,
+        "per_device_train_batch_size": 12,
+        "min_pixels": 12544,
+        "max_pixels": 12544,
+        "max_new_tokens": 12,
+    },
+    "vqa_rad": {
+        "questions_per_row": 2,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 0.002,
+        "load_in_8bit": "false",
+        "max_new_tokens": 8,
+    },
+    "reasonseg": {"sam_name_or_path": "{world}/model/sam", "per_device_train_batch_size": 4, "max_new_tokens": 8},
+    "ssg_vqa": {"videos": "{world}/data/videos.yaml", "per_device_train_batch_size": 16, "max_new_tokens": 4},
+}
+
+
+@dataclass
+class Run:
+    """What a run left: its log by step, its results by split, and its predictions by split and id."""
+
+    folder: Path
+
+    @property
+    def log(self) -> list[dict[str, float]]:
+        return json.loads((self.folder / "trainer_state.json").read_text())["log_history"]
+
+    @property
+    def results(self) -> dict[str, dict[str, float]]:
+        return json.loads((self.folder / "results.json").read_text())
+
+    @property
+    def predictions(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "predictions.jsonl").read_text().splitlines()]
+
+    @property
+    def processes(self) -> int:
+        return json.loads((self.folder / "run.json").read_text())["processes"]
+
+
+def arguments(recipe: str, config: str, world: Path, output: Path) -> list[str]:
+    """A recipe's own; a single process takes at each step as many batches as there would be processes."""
+    settings = {**SETTINGS, **OWN_SETTINGS[recipe], "output_dir": output}
+    settings |= {"dataset_name": world / "data", "model_name_or_path": world / "model"}
+    settings |= {"gradient_accumulation_steps": 2 if config in (SINGLE, SINGLE_GPU) else 1}
+    if "zero" in config:
+        settings |= {"ddp_backend": "gloo"}  # with use_cpu accelerate would take DDP
+    elif config not in ("fsdp2", SINGLE_GPU):
+        settings |= {"use_cpu": "true"}
+    return [part for key, value in settings.items() for part in (f"--{key}", str(value).format(world=world))]
+
+
+def alone(recipe: str, world: Path, output: Path) -> Run:
+    """A recipe in this process."""
+    module = importlib.import_module(f"recipes.{recipe}")
+    parser = TrlParser((module.Data, module.Training, module.Model))
+    module.main(*parser.parse_args_and_config(arguments(recipe, SINGLE, world, output)))
+    return Run(output)
+
+
+def launch(recipe: str, config: str, world: Path, output: Path, *launchers: list[str], script: tuple = ()) -> Run:
+    """A recipe as users launch it, once with each of the `launchers`' options, which run at the same time.
+
+    Args:
+        script: a file, and its first arguments, that runs the recipe.
+    """
+    started = []
+    output.mkdir()
+    try:
+        for number, options in enumerate(launchers or [["--main_process_port", "0"]]):
+            command = [sys.executable, "-m", "accelerate.commands.launch"]
+            command += ["--config_file", f"accelerate_configs/{config}.yaml", "--mixed_precision", "no", *options]
+            command += [*script, f"recipes/{recipe}.py", *arguments(recipe, config, world, output)]
+            with (output / f"launcher-{number}.log").open("w") as log:
+                started.append(
+                    subprocess.Popen(
+                        command, env=ENVIRONMENT, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+                    )
+                )
+        codes = [launcher.wait(timeout=300) for launcher in started]
+    finally:
+        for launcher in started:
+            if launcher.poll() is None:
+                os.killpg(launcher.pid, signal.SIGKILL)  # the launcher alone would leave its processes behind
+    assert not any(codes), "\n".join(log.read_text()[-4000:] for log in sorted(output.glob("launcher-*.log")))
+    return Run(output)

@@ -1,0 +1,120 @@
+"""Rows about shared images and TRL's SFTTrainer for them, also in two processes.
+
+torchrun --nproc_per_node 2 tests/support/processes/shared_image.py FOLDER, which holds the checkpoint `model`
+"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from trl import SFTConfig, SFTTrainer
+
+from demo.checkpoints.llava import write_llava
+from demo.checkpoints.qwen2_vl import write_qwen2_vl
+from vlm_recipes.callbacks import SharedImageCallback
+from vlm_recipes.collators import ChatCollator, SharedImageCollator
+from vlm_recipes.rows.grouping import group_by_image
+from vlm_recipes.training.launch import leave_processes
+
+TEXTS = ["You are a helpful assistant.", "What is shown?", "USER: ASSISTANT: a bowl of muesli\n\n", "yes no"] * 5
+SETTINGS = {"max_steps": 1, "learning_rate": 0.0, "logging_steps": 1, "gradient_checkpointing": False, "seed": 0}
+SETTINGS |= {"max_length": None, "remove_unused_columns": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+SETTINGS |= {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "bf16": False, "optim": "sgd"}
+
+
+def picture(size: tuple[int, int] = (60, 60), seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def talk(*turns: str, system: str = "") -> list[dict]:
+    """The user speaks first, then each in turn; images are not mentioned, so they come before the first words."""
+    messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+    for i, said in enumerate(turns):
+        messages.append({"role": ("user", "assistant")[i % 2], "content": [{"type": "text", "text": said}]})
+    return messages
+
+
+def rows_about(image_id: str | None, images: list, *talks: list[dict]) -> list[dict]:
+    common = {"image_id": image_id, "images": images, "image_size": [60, 60]}
+    return [{"id": f"{image_id} {i}", **common, "messages": one, "note": i} for i, one in enumerate(talks)]
+
+
+def as_group(rows: list[dict]) -> dict:
+    """By hand what `group_by_image` does."""
+    return {"id": rows[0]["id"], "images": rows[0]["images"], "queries": [{"messages": r["messages"]} for r in rows]}
+
+
+def twelve_questions() -> list[dict]:
+    """Three about each of four images of different sizes, with answers of one to many tokens."""
+    rows = []
+    for i, size in enumerate([(56, 56), (84, 56), (56, 140), (168, 84)]):
+        said = (
+            talk(f"{i} is it?", "yes"),
+            talk("What is shown?", "a bowl of muesli " * (i + 1)),
+            talk("So", "2", "b", "no"),
+        )
+        rows += rows_about(f"image {i}", [picture(size, i)], *said)
+    return rows
+
+
+def sharp(folder: Path, family: str) -> Path:
+    """A random model of two layers whose attention looks at some tokens and not at others."""
+    if family == "llava":
+        write_llava(folder, TEXTS, hidden_size=64, image_size=56, initializer_range=0.1)
+    else:
+        write_qwen2_vl(folder, TEXTS, family=family, hidden_size=64, min_pixels=4 * 784, max_pixels=36 * 784)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    for name, weight in model.named_parameters():
+        if re.search(r"language_model.*[qk]_proj.weight", name):
+            weight.data *= 6
+    model.save_pretrained(folder)
+    return folder
+
+
+def new_trainer(model, processor, folder, rows: list[dict], shared: bool, images: int = 1, **settings) -> SFTTrainer:
+    """A Trainer that sees all rows by image (`shared`) or each by itself, of so many images at once."""
+    more = {key: settings.pop(key) for key in ("peft_config", "callbacks", "data_collator") if key in settings}
+    args = SFTConfig(folder, per_device_train_batch_size=images if shared else 3 * images, **(SETTINGS | settings))
+    dataset = Dataset.from_list(rows)
+    grouped = group_by_image(dataset)
+    places = {row["id"]: place for place, row in enumerate(rows)}
+    order = [places[query["id"]] for queries in grouped["queries"] for query in queries]
+    trainer = SFTTrainer(
+        model,
+        args,
+        train_dataset=grouped if shared else dataset.select(order),
+        processing_class=processor,
+        **({"data_collator": (SharedImageCollator if shared else ChatCollator)(processor)} | more),
+    )
+    if shared:
+        trainer.add_callback(SharedImageCallback(trainer))
+    return trainer
+
+
+def main(folder: Path) -> dict:
+    """Each of two processes sees two of the four images, or half of the questions, one after the other."""
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED")  # with use_cpu accelerate would take DDP instead
+    settings = {"ddp_backend": "gloo"} if deepspeed else {"use_cpu": True}
+    processor, result = AutoProcessor.from_pretrained(folder / "model"), {}
+    for name, shared in (("shared", True), ("separate", False)):
+        model = AutoModelForImageTextToText.from_pretrained(folder / "model")
+        more = {"gradient_accumulation_steps": 2, **settings}
+        trainer = new_trainer(model, processor, folder, twelve_questions(), shared, **more)
+        trainer.train()
+        result[name] = trainer.state.log_history
+    return result | {"kind": trainer.accelerator.distributed_type.value}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    here = Path(sys.argv[1])
+    (here / f"trained.{os.environ['RANK']}.json").write_text(json.dumps(main(here)))
+    leave_processes()

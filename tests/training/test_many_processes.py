@@ -1,0 +1,122 @@
+"""Each recipe in two processes, with the launch configs that users use, trains and answers as in one.
+
+The slow ones took 9 min 16 s on two cores shared with others.
+"""
+
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from safetensors.torch import load_file
+from torch.utils.data import BatchSampler
+
+from tests.support.paths import ROOT
+from tests.support.processes.recipes import SINGLE, SINGLE_GPU, WORLDS, Run, alone, launch
+from vlm_recipes.callbacks.each_row_once import WholeRounds
+
+CONFIGS = ["ddp", "zero2", "zero3"]
+FAST = [("nutrition_tables", "ddp")]
+SLOW = [(recipe, config) for recipe in WORLDS for config in CONFIGS if (recipe, config) not in FAST]
+TRAINED = re.compile("loss.*|grad_norm.*|learning_rate|eval_loss")
+# TRL's own are means over rounds of all processes' batches, which are other means for one process.
+OF_TRL = "entropy|mean_token_accuracy|num_tokens"
+ANSWERED = re.compile(f"eval_(?!loss|{OF_TRL}|runtime|.*_per_second).*")
+several_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: on a CPU, FSDP becomes DDP")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Callable[[str], Path]:
+    folders = {}
+
+    def build(recipe: str) -> Path:
+        if recipe not in folders:
+            folders[recipe] = tmp_path_factory.mktemp(recipe)
+            WORLDS[recipe](folders[recipe])
+        return folders[recipe]
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def single(world) -> Callable[[str], Run]:
+    """A recipe in one process, run once."""
+    runs = {}
+
+    def run(recipe: str) -> Run:
+        if recipe not in runs:
+            runs[recipe] = alone(recipe, world(recipe), world(recipe) / SINGLE)
+        return runs[recipe]
+
+    return run
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: weight for file in sorted(folder.glob("*.safetensors")) for name, weight in load_file(file).items()}
+
+
+def agree(several: Run, one: Run) -> None:
+    """Losses and norms to 1e-4, every other number of an evaluation and every answer exactly."""
+    assert (several.processes, one.processes) == (2, 1)
+    losses = [entry["loss"] for entry in one.log if "loss" in entry]
+    assert len(losses) == 5 and losses[4] < losses[0] and one.log[-1]["epoch"] > 1  # an epoch ends among them
+    for entry, expected in zip(several.log, one.log, strict=True):
+        for name, value in expected.items():
+            if TRAINED.fullmatch(name):
+                assert entry[name] == pytest.approx(value, rel=1e-4, abs=1e-6), (name, entry["step"])
+            elif ANSWERED.fullmatch(name):
+                assert entry[name] == value, (name, entry["step"])
+    assert several.results == one.results
+    assert several.predictions == one.predictions
+    assert len({str(row["prediction"]) for row in one.predictions}) > 1
+    saved, expected = weights(several.folder), weights(one.folder)
+    assert {name: weight.shape for name, weight in saved.items()} == {name: w.shape for name, w in expected.items()}
+    # All together: Adam makes steps of the rounding in a gradient that is zero, such as that of a key's bias.
+    apart = torch.nn.utils.get_total_norm([saved[name] - expected[name] for name in expected])
+    assert apart < 1e-3 * torch.nn.utils.get_total_norm(expected.values())
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_processes_take_as_many_turns_each_and_share_the_batches_of_one_process(size, processes):
+    for rows in range(1, 20):
+        batches = BatchSampler(range(rows), size, drop_last=False)
+        rounds = WholeRounds(batches, processes)
+        shares = [BatchSamplerShard(rounds, processes, i, even_batches=False) for i in range(processes)]
+        turns = list(zip(*shares, strict=True))
+        assert {len(share) for share in shares} == {len(turns)}
+        taking_part = [batch for i, batch in enumerate(turns[-1]) if not rounds.is_over(i)]
+        assert [*(batch for turn in turns[:-1] for batch in turn), *taking_part] == list(batches)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config"), [*FAST, *(pytest.param(*one, marks=pytest.mark.slow, id="-".join(one)) for one in SLOW)]
+)
+def test_two_processes_train_and_answer_as_one_does(recipe, config, world, single):
+    agree(launch(recipe, config, world(recipe), world(recipe) / config), single(recipe))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["multinode_ddp", "multinode_zero3"])
+def test_two_machines_train_and_answer_as_one_process_does(config, world, single):
+    """Two launchers, which meet at an address of this machine, 127.0.0.2, that is not the default."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.2", 0))
+        port = free.getsockname()[1]
+    meeting = ["--num_machines", "2", "--main_process_ip", "127.0.0.2", "--main_process_port", str(port)]
+    launchers = [[*meeting, "--machine_rank", str(rank)] for rank in (1, 0)]
+    folder = world("nutrition_tables")
+    agree(launch("nutrition_tables", config, folder, folder / config, *launchers), single("nutrition_tables"))
+
+
+@several_gpus
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["nutrition_tables", "kvasir_vqa", "vqa_rad"])
+def test_fsdp2_trains_and_answers_as_one_process_does(recipe, world, tmp_path):
+    script = (str(ROOT / "tests/support/processes/kind.py"), str(tmp_path / "kind"))
+    several = launch(recipe, "fsdp2", world(recipe), tmp_path / "fsdp2", script=script)
+    assert (tmp_path / "kind").read_text() == "FSDP"
+    agree(several, launch(recipe, SINGLE_GPU, world(recipe), tmp_path / "one"))

@@ -1,0 +1,1 @@
+"""One run: launch, settings, record, trainers, asking what it left."""

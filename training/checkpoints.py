@@ -1,0 +1,117 @@
+"""Which checkpoint a run goes on from: the newest one that was written to its end."""
+
+import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError, safe_open
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "latest")
+WEIGHTS += ("pytorch_model_fsdp*",)  # FSDP's; `latest` is DeepSpeed's and names the folder with all its states
+NEEDED = {
+    "no weights": WEIGHTS,
+    "no optimizer": ("optimizer.pt", "optimizer.bin", "optimizer_*", "latest"),
+    "no scheduler.pt": ("scheduler.pt", "latest"),
+    "no rng_state": ("rng_state*.pth",),
+}
+
+
+class ResumeError(ValueError):
+    """There is no going on from the checkpoint that was named; the message says why."""
+
+
+def fault_of(checkpoint: Path) -> str | None:
+    """What keeps a run from going on from this folder; None for a checkpoint that was written to its end."""
+    try:
+        state = checkpoint / TRAINER_STATE_NAME  # the last file that the Trainer writes
+        if not state.is_file():
+            return f"no {TRAINER_STATE_NAME}"
+        TrainerState.load_from_json(str(state))
+        for fault, patterns in NEEDED.items():
+            if not any(file for pattern in patterns for file in checkpoint.glob(pattern)):
+                return fault
+        for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
+            if fault := _fault_of_file(file):
+                return f"{file.relative_to(checkpoint)}: {fault}"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _fault_of_file(file: Path) -> str | None:
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, "pt"):  # reads the header and compares it with the file's length
+                return None
+        except SafetensorError as error:
+            return str(error)
+    if file.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(file):
+        return "cut off"  # PyTorch's files are zip archives, whose directory is written last
+    if file.name.endswith(".safetensors.index.json"):
+        shards = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
+        missing = sorted(shard for shard in shards if not (file.parent / shard).is_file())
+        return f"{missing[0]} is missing" if missing else None
+    if file.name == "latest" and not any((file.parent / file.read_text().strip()).glob("*_states.pt")):
+        return f"there are no states in {file.read_text().strip()!r}"
+    return None
+
+
+def newest_whole(output_dir: str | Path) -> tuple[Path | None, dict[Path, str]]:
+    """The whole checkpoint with the most steps, and the broken ones with more steps than that, with their faults."""
+    numbered = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(output_dir).glob("checkpoint-*")}
+    steps = {path: int(match[1]) for path, match in numbered.items() if match and path.is_dir()}
+    broken = {}
+    for path in sorted(steps, key=steps.__getitem__, reverse=True):
+        if (fault := fault_of(path)) is None:
+            return path, broken
+        broken[path] = fault
+    return None, broken
+
+
+def checkpoint_to_resume(output_dir: str | Path, wanted: str | bool | None) -> str | None:
+    """The checkpoint to pass to `Trainer.train`: the same on all processes; None to start from the beginning.
+
+    True or "true" means the newest whole one in `output_dir`, if there is any. Broken ones that are newer are named,
+    and renamed to `broken-checkpoint-…`, for the Trainer would count them among those that it keeps.
+
+    Args:
+        wanted: `args.resume_from_checkpoint`: a folder, or yes or no.
+
+    Raises `ResumeError` for a folder that is broken or not there.
+    """
+    text = str(wanted).lower()
+    if text in ("none", "false", ""):
+        return None
+    found: list[str | None] = [None, None]  # the folder, what is wrong with it
+    state = PartialState()
+    if state.is_main_process:
+        found = _newest(Path(output_dir)) if text == "true" else _named(Path(str(wanted)))
+    broadcast_object_list(found)
+    if found[1]:
+        raise ResumeError(found[1])
+    return found[0]
+
+
+def _newest(output_dir: Path) -> list[str | None]:
+    whole, broken = newest_whole(output_dir)
+    for path, fault in broken.items():
+        aside = path.with_name(f"broken-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        print(f"ignoring {path}, which is broken ({fault}): renamed to {aside.name}")
+    print(f"going on from {whole}" if whole else f"no whole checkpoint in {output_dir}: starting from the beginning")
+    return [whole and str(whole), None]
+
+
+def _named(checkpoint: Path) -> list[str | None]:
+    if not checkpoint.is_dir():
+        return [None, f"cannot go on from {checkpoint}: there is no such folder"]
+    fault = fault_of(checkpoint)
+    advice = "name another one, or say --resume_from_checkpoint true for the newest whole one"
+    return [str(checkpoint), fault and f"cannot go on from {checkpoint}, which is broken ({fault}): {advice}"]

@@ -1,0 +1,58 @@
+"""A recipe's arguments in, one line out where something cannot work."""
+
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from trl import TrlParser
+
+from ..callbacks.interrupt import Interrupted
+from ..callbacks.preflight.callback import PreflightDone, PreflightError
+from .checkpoints import ResumeError
+from .full_disk import FullDiskError
+
+
+class RecipeParser(TrlParser):
+    """TRL's parser, whose `--config` also takes the `run.json` that a run left: the same run again."""
+
+    def set_defaults_with_config(self, **config) -> list[str]:
+        if "arguments" in config:
+            config = {key: value for part in config["arguments"].values() for key, value in part.items()}
+            del config["resume_from_checkpoint"]  # from the beginning
+            config = {key: value for key, value in config.items() if value is not None and not key.endswith("_token")}
+        return super().set_defaults_with_config(**config)
+
+
+def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tuple[type[Exception], ...]) -> None:
+    """Call `main` with the dataclasses `arguments`: their defaults, then `--config` (a YAML file, or the `run.json`
+    of a run), then the command line.
+
+    Args:
+        refusals: errors whose message tells the reader what to do; they end the run without a traceback.
+    """
+    try:
+        parsed = RecipeParser(arguments).parse_args_and_config()
+    except (ValueError, OSError) as error:  # a misspelt key, no such file
+        sys.exit(f"error: {error}")
+    try:
+        main(*parsed)
+    except PreflightDone:
+        pass
+    except (*refusals, PreflightError, ResumeError, FullDiskError) as error:
+        sys.exit(f"error: {error}")
+    except Interrupted:
+        leave_processes()
+        raise
+    leave_processes()
+
+
+def leave_processes() -> None:
+    """End the process group of a run that succeeded or was interrupted, and let its threads finish.
+
+    A gloo thread holds the last tensors a moment longer than the collective that it ran for; a process that ends in
+    that moment aborts after all is done (PyTorch issue 190489).
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        time.sleep(0.5)

@@ -1,0 +1,190 @@
+"""What a run leaves in its output folder: run.json, results.json, predictions.jsonl and the report."""
+
+import json
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from PIL import Image
+from transformers import PreTrainedModel, TrainingArguments
+from transformers.image_utils import load_image
+
+from ..callbacks.preflight.blank_images import check_looking
+from ..callbacks.preflight.memory import peak_memory
+from ..eval.evaluation import Evaluation, text_of
+from ..eval.generation.generate import without_images
+from ..eval.metrics.confusion import Confusion, confusion
+from ..eval.report.check import Check, save_checks
+from ..eval.report.gallery import GalleryItem, best_and_worst
+from ..eval.report.page import replace_file
+from ..eval.report.report import write_report
+from ..eval.report.tables import Published
+from ..rows.conventions import Row
+
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
+
+
+def describe_run(recipe: str, data: Any, training: TrainingArguments, model: Any, fingerprints: dict) -> dict:
+    """Return what one needs to know to repeat a run: recipe, arguments, versions, git commit, dataset, device.
+
+    Args:
+        recipe: the recipe's `__file__`.
+        fingerprints: split -> the fingerprint of its rows.
+    """
+    device = PartialState().device
+    return {
+        "recipe": Path(recipe).stem,
+        "arguments": {"data": asdict(data), "training": training.to_dict(), "model": asdict(model)},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "git_commit": git_commit(Path(recipe).parent),
+        "dataset_fingerprint": fingerprints,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} {platform.machine()}",
+        "processes": PartialState().num_processes,
+    }
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit checked out at `folder`, with `-dirty` when files differ from it; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@dataclass
+class RunRecord:
+    """Keeps a run's output folder up to date; only the main process writes.
+
+    Args:
+        run: from `describe_run`.
+        evaluation: what the run is evaluated by.
+        rejected: the rows refused at load, `{split, id, reason}`.
+        checks: what was looked at before training, and after it.
+    """
+
+    output_dir: str
+    title: str
+    evaluation: Evaluation
+    run: dict[str, Any]
+    published: Published | None = None
+    rejected: list[Row] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+
+    def write(
+        self,
+        log_history: list[dict[str, float]],
+        results: dict[str, dict[str, float]],
+        predictions: dict[str, list[Row]],
+        rows: dict[str, Any],
+        finished: bool = False,
+    ) -> Path | None:
+        """Write everything; `results`, `predictions` and `rows` are by split. Returns the report's path."""
+        if not PartialState().is_main_process:
+            return None
+        folder = Path(self.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        speed = [log["train_samples_per_second"] for log in log_history if "train_samples_per_second" in log]
+        run = {**self.run, "peak_memory_gib": round(peak_memory(), 2), "finished": finished}
+        run |= {"samples_per_second": speed[-1]} if speed else {}
+        _write(folder / "run.json", json.dumps(run, indent=2, ensure_ascii=False, default=str))
+        _write(folder / "results.json", json.dumps(results, indent=2))
+        save_checks(folder, self.checks)
+        lines = [{"split": split, **row} for split, answered in predictions.items() for row in answered]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        _write(folder / "predictions.jsonl", text)
+        split = next(reversed(predictions), "")  # whose answers the report shows
+        answered, of_split = predictions.get(split, []), rows.get(split, [])
+        plain = without_images(of_split) if answered and self.evaluation.group else []
+        return write_report(
+            folder,
+            title=self.title,
+            headline=self.evaluation.headline,
+            log_history=log_history,
+            results=results,
+            gallery=self._gallery(answered, of_split, plain),
+            published=self.published,
+            run=run,
+            rejected=self.rejected,
+            also=self.evaluation.also,
+            groups=self.evaluation.groups,
+            confusions=self._confusions(answered, plain),
+            answered_split=split,
+            checks=self.checks,
+        )
+
+    def conclude(self, model: PreTrainedModel, rows: dict[str, Any], log_history: list[dict[str, float]]) -> None:
+        """Evaluate `rows` (split -> rows) on every process, write everything for good and say where it is.
+
+        The last split is asked again with blank images.
+        """
+        answered = {split: self.evaluation(model, part, compare=True) for split, part in rows.items()}
+        results = {split: metrics for split, (metrics, _) in answered.items()}
+        predictions = {split: predicted for split, (_, predicted) in answered.items()}
+        if rows:
+            split = next(reversed(rows))
+            self.checks.append(check_looking(self.evaluation, model, rows[split], predictions[split]))
+        report = self.write(log_history, results, predictions, rows, finished=True)
+        if report is not None:
+            for split, metrics in results.items():
+                print(f"{split}: {self._line(metrics, self.evaluation.headline)}")
+                for group in self.evaluation.groups:
+                    print(f"  {group}: {self._line(metrics, f'{self.evaluation.headline}_{group}')}")
+            print(*self.checks[-1:])
+            print(f"report: {report}")
+
+    @staticmethod
+    def _line(metrics: dict[str, float], name: str) -> str:
+        parts = [f"n = {metrics.get(f'{name}_n', metrics['n']):.0f}"]
+        if name in metrics:
+            parts.insert(0, f"{name} {metrics[name]:.3f}")
+        if f"{name}_low" in metrics:
+            parts.append(f"95% interval {metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}")
+        for known in ("baseline", "free"):
+            if f"{known}_{name}" in metrics:
+                parts.append(f"{known} {metrics[f'{known}_{name}']:.3f}")
+        return ", ".join(parts)
+
+    def _gallery(self, predictions: list[Row], rows: Any, plain: list[Row]) -> list[GalleryItem]:
+        """One item per answered row; only those that the report shows get their image decoded and drawn on."""
+        items = [GalleryItem(row["id"], None, "", text_of(row["reference"]), "", row["score"]) for row in predictions]
+        for item, row in zip(items, plain, strict=False):  # plain rows only where they have groups
+            item.group, item.image_id = self.evaluation.group(row), str(row.get("image_id", ""))
+        shown = {id(item) for part in best_and_worst(items) for item in part}
+        for i, (item, predicted) in enumerate(zip(items, predictions, strict=True)):
+            if id(item) in shown:
+                row = rows[i]
+                item.question, item.prediction = self.evaluation.question(row), text_of(predicted["prediction"])
+                item.image, draw = _picture(row), self.evaluation.draw
+                if draw and item.image is not None:
+                    item.image = draw(item.image, row, predicted["prediction"])
+        return items
+
+    def _confusions(self, predictions: list[Row], plain: list[Row]) -> dict[str, Confusion]:
+        """One table per group whose answers have classes; an answer without one is none of the true classes."""
+        group, label = self.evaluation.group, self.evaluation.label
+        classes = {name: ([], []) for name in self.evaluation.groups}
+        for row, predicted in zip(plain, predictions, strict=True) if plain and label else ():
+            true, said = (label(row, predicted[key]) for key in ("reference", "prediction"))
+            if true is not None:
+                references, answers = classes.setdefault(group(row), ([], []))
+                references.append(true)
+                answers.append("" if said is None else said)
+        return {name: confusion(*pairs) for name, pairs in classes.items() if pairs[0]}
+
+
+def _picture(row: Row) -> Image.Image | None:
+    """A row's first image, from `image` or `images`, upright; None for a row without."""
+    images = [row["image"]] if row.get("image") is not None else row.get("images") or []
+    return load_image(images[0]) if images else None
+
+
+def _write(path: Path, text: str) -> None:
+    replace_file(path, text.encode(errors="backslashreplace"))  # a lone surrogate becomes JSON's own escape

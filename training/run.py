@@ -1,0 +1,75 @@
+"""One training under the usual watch."""
+
+from collections.abc import Mapping
+
+from datasets import Dataset
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+from ..callbacks.each_row_once import see_each_row_once
+from ..callbacks.frozen_parts import FrozenPartsCallback
+from ..callbacks.generation_eval import GenerationEvalCallback
+from ..callbacks.grad_norm import GradNormCallback
+from ..callbacks.interrupt import InterruptCallback
+from ..callbacks.label_audit import LabelAuditCallback
+from ..callbacks.preflight.callback import PreflightCallback
+from ..callbacks.preflight.model import Expected
+from ..callbacks.resume import ResumeCallback
+from ..callbacks.shared_image import SharedImageCallback
+from .checkpoints import checkpoint_to_resume
+from .full_disk import full_disk_in_one_line
+from .record import RunRecord
+from .report_callback import ReportCallback
+
+
+def train_watched(
+    trainer: Trainer,
+    record: RunRecord,
+    parts: Mapping[str, Dataset],
+    expected: Expected,
+    limit: int | None = None,
+    *more: TrainerCallback,
+) -> tuple[PreTrainedModel, list[dict]]:
+    """Look at all that can be known before, then train with gradients measured and answers scored; save.
+
+    Args:
+        parts: "train", "validation" and "test" rows, a question each; `limit` of "validation" are scored on the way.
+        expected: what the recipe states about its training.
+        more: callbacks that come last, so that they see the score.
+
+    Returns the trained model (the best one, if the arguments say so) and the log. Goes on from
+    `resume_from_checkpoint`, a folder or true for the newest whole one. With `max_steps` 0 nothing is trained: raises
+    `PreflightDone` after the preflight of a run of the recipe's own length.
+
+    Raises `PreflightError`, `ResumeError` and `FullDiskError`; `Interrupted` after SIGTERM or Ctrl-C, with a
+    checkpoint saved.
+    """
+    checkpoint = checkpoint_to_resume(trainer.args.output_dir, trainer.args.resume_from_checkpoint)
+    only_looking = trainer.args.max_steps == 0
+    if only_looking:
+        trainer.args.max_steps = type(trainer.args).max_steps
+    watch = GenerationEvalCallback(trainer, parts["validation"], record.evaluation, limit)
+    preflight = PreflightCallback(
+        trainer, parts, record.evaluation, expected, record.rejected, record.title, only_looking
+    )
+    record.checks = preflight.checks
+    watching = (
+        FrozenPartsCallback(trainer),
+        LabelAuditCallback(),
+        GradNormCallback(trainer),
+        SharedImageCallback(trainer),
+        preflight,
+    )
+    interrupt = InterruptCallback(trainer)
+    for callback in (*watching, watch, ReportCallback(record, watch), *more, interrupt, ResumeCallback(trainer)):
+        trainer.add_callback(callback)
+    see_each_row_once(trainer)
+    try:
+        with full_disk_in_one_line(trainer):
+            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.save_model()
+            trainer.save_state()
+    finally:
+        interrupt.stop_listening()
+    if interrupt.heard:
+        interrupt.leave(f"interrupted when trained to the end, saved {trainer.args.output_dir}: --do_train false")
+    return trainer.model, trainer.state.log_history
