@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoProcessor
-from trl.chat_template_utils import get_training_chat_template
+from trl import get_training_chat_template
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from demo.checkpoints.qwen2_vl import write_qwen2_vl

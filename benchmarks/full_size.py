@@ -1,7 +1,12 @@
 """Qwen2-VL at the sizes of the real checkpoints, with random weights, and what a GPU could do."""
 
 import torch
-from transformers import PreTrainedTokenizerBase, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    PreTrainedTokenizerBase,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
 
 SIZES = {  # width of the language model and of its middle, heads, of keys and values, vocabulary, tied embeddings
     "Qwen2-VL-2B": (1536, 8960, 12, 2, 151936, True),
@@ -25,4 +30,4 @@ def full_size(name: str, tokenizer: PreTrainedTokenizerBase) -> Qwen2VLConfig:
 
 def random_weights(config: Qwen2VLConfig, device: str, dtype: torch.dtype) -> Qwen2VLForConditionalGeneration:
     with torch.device(device):
-        return Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype)
+        return AutoModelForImageTextToText.from_config(config, dtype=dtype)

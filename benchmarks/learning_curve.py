@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.pretraining import learn_to_describe
 from demo.__main__ import ROOT
-from demo.worlds.build import build_kvasir_vqa
+from demo.worlds.build import build
 
 SEEDS, QUARTERS = (1, 2, 3), 4
 VARIANTS = {"each question by itself": 1, "an image's questions together": 20}
@@ -62,7 +62,7 @@ def main() -> None:
     folder = ROOT / "outputs" / "learning_curve"
     dataset, untrained, described = folder / "dataset", folder / "untrained", folder / "described"
     if not (untrained / "config.json").is_file():
-        build_kvasir_vqa(dataset, untrained)
+        build("kvasir_vqa", dataset, untrained)
     if what != "scratch" and not (described / "model.safetensors").is_file():  # written last
         shutil.rmtree(described, ignore_errors=True)
         learn_to_describe(untrained, described)

@@ -13,7 +13,15 @@ import torch
 from accelerate import init_empty_weights
 from peft import get_peft_model
 from torch import nn
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SamConfig, SamModel
+from transformers import (
+    BitsAndBytesConfig,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    SamConfig,
+    SamModel,
+)
 from trl import get_peft_config
 
 from recipes import reasonseg
@@ -21,6 +29,7 @@ from vlm_recipes.models.lisa.config import LisaConfig
 from vlm_recipes.models.lisa.loading import NOT_QUANTISED
 from vlm_recipes.models.lisa.model import LisaForConditionalGeneration
 from vlm_recipes.models.precision import trainable_in_float32
+from vlm_recipes.models.upstream import mark_quantised
 
 SAMPLES, ACCUMULATED, WARM_UP = 40, 20, 5
 ANSWER, QUESTION = 12, 60  # tokens
@@ -72,7 +81,7 @@ def build(llava_config: LlavaConfig, sam_config: SamConfig, device: str, dtype: 
     config = LisaConfig(llava=llava_config, sam=sam_config, seg_token_id=llava_config.text_config.vocab_size - 1)
     network = LisaForConditionalGeneration(config, llava, sam)
     network.to(device)
-    network.is_loaded_in_4bit = True
+    mark_quantised(network, BitsAndBytesConfig(load_in_4bit=True))
     network.gradient_checkpointing_enable()
     network = get_peft_model(network, get_peft_config(reasonseg.Model(use_peft=True, dtype="float32")))
     trainable_in_float32(network)

@@ -1,10 +1,9 @@
-"""Training on all questions about an image, four ways: `python -m benchmarks.training_speed [--full_size]`.
+"""Training on all questions about an image, three ways: `python -m benchmarks.training_speed [--full_size]`.
 
 The same questions (`benchmarks.questions`), about as many in each step, for `SFTTrainer` with the collator it makes
-itself and `assistant_only_loss`; with `ChatCollator`; with `SharedImageCollator` and `pack_to` on rows that share
-nothing; and with it on `group_by_image`, each image read once. The Trainer is TRL's own as it is, with gradient
-checkpointing, its default, and new for each measurement. The four take turns, an epoch each after a step to warm up;
-what counts is the median of the rounds' ratios.
+itself and `assistant_only_loss`; with `ChatCollator`; and with `SharedImageCollator` on `group_by_image`, each image
+read once. The Trainer is TRL's own as it is, with gradient checkpointing, its default, and new for each measurement.
+The three take turns, an epoch each after a step to warm up; what counts is the median of the rounds' ratios.
 
 The demo's Qwen2-VL trains as a whole, in float32 on the CPU. Each way has a process of its own, and its memory is the
 most that the process ever held (Linux's VmHWM), less what it held after its imports: model, optimizer, batches,
@@ -33,8 +32,7 @@ import torch
 from datasets import Dataset, disable_progress_bars, load_from_disk
 from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCallback, Qwen2VLConfig
 from transformers.utils import logging
-from trl import SFTConfig, SFTTrainer, get_peft_config
-from trl.chat_template_utils import get_training_chat_template
+from trl import SFTConfig, SFTTrainer, get_peft_config, get_training_chat_template
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from benchmarks.full_size import PEAKS, SIZES, full_size, random_weights
@@ -45,8 +43,8 @@ from vlm_recipes.collators import ChatCollator, SharedImageCollator
 from vlm_recipes.models.precision import trainable_in_float32
 from vlm_recipes.rows.grouping import group_by_image
 
-WAYS = STOCK, CHAT, PACKED, SHARED = "TRL's collator", "ChatCollator", "packed", "shared images"
-PER_STEP, PACK_TO, ROUNDS, WARM_UP = 16, 2048, 3, 1
+WAYS = STOCK, CHAT, SHARED = "TRL's collator", "ChatCollator", "shared images"
+PER_STEP, ROUNDS, WARM_UP = 16, 3, 1
 IMAGES, WORKERS = 5, 0
 FULL_IMAGES, FULL_WORKERS = 16, 4  # as the recipe: one process alone would keep a GPU waiting for pictures
 
@@ -62,8 +60,6 @@ def way(name: str, processor: Any, questions: Dataset) -> tuple[Any, Dataset, in
     if name == SHARED:
         grouped = group_by_image(questions, PER_STEP)
         return SharedImageCollator(processor), grouped, max(1, round(PER_STEP * len(grouped) / len(questions)))
-    if name == PACKED:
-        return SharedImageCollator(processor, pack_to=PACK_TO), questions.remove_columns("image_id"), PER_STEP
     return ChatCollator(processor) if name == CHAT else None, questions, PER_STEP
 
 

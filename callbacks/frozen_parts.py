@@ -1,10 +1,15 @@
 """Keep no graph of what does not train."""
 
-from transformers import Trainer, TrainerCallback
+from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 class FrozenPartsCallback(TrainerCallback):
-    """Spare a frozen vision tower its backward pass under LoRA with checkpointing.
+    """No backward pass through a frozen vision tower, under LoRA with checkpointing.
 
     As checkpointing is switched on, transformers asks the output of every embedding for a gradient, that of a frozen
     vision tower's patches, too, so that the tower is computed again and back for nothing. Only re-entrant
@@ -14,13 +19,13 @@ class FrozenPartsCallback(TrainerCallback):
         trainer: the Trainer this is added to.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: "Trainer"):
         self.trainer = trainer
-        self._spare()  # of what TRL has asked for: who asks twice can take back once
+        self._ask_for_no_gradient()  # of what TRL has asked for: who asks twice can take back once
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._spare()
+        self._ask_for_no_gradient()
 
-    def _spare(self) -> None:
+    def _ask_for_no_gradient(self) -> None:
         if not (self.trainer.args.activation_checkpointing_kwargs or {}).get("use_reentrant"):
             self.trainer.model.disable_input_require_grads()

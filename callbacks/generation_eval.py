@@ -6,11 +6,10 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback
 
-from ..eval.boxes import answer_box_metrics
+from ..eval.boxes import box_evaluation
 from ..eval.evaluation import Evaluation
 from ..eval.masks import mask_evaluation
-from ..eval.metrics.baselines import ConstantMask
-from ..eval.metrics.type_accuracy import TypedMajority
+from ..eval.metrics.baselines import ConstantMask, TypedMajority
 from ..eval.typed import typed_evaluation
 
 
@@ -59,7 +58,7 @@ class IoUCallback(GenerationEvalCallback):
         rows: chat rows with `boxes` (`[x1, y1, x2, y2]` in pixels as displayed) and `image_size` (`[width, height]`).
         collator: a `ChatCollator` with `prompt_only=True`.
         codec: reads boxes out of the model's text, see `vlm_recipes.eval.metrics.box_codecs.box_codec`.
-        settings: further arguments of `vlm_recipes.eval.evaluation.Evaluation`.
+        settings: further arguments of `vlm_recipes.eval.boxes.box_evaluation`, such as `baseline`.
     """
 
     def __init__(
@@ -72,15 +71,7 @@ class IoUCallback(GenerationEvalCallback):
         max_new_tokens: int = 128,
         **settings,
     ):
-        evaluation = Evaluation(
-            collator=collator,
-            metric=answer_box_metrics(codec),
-            headline="iou_mean",
-            max_new_tokens=max_new_tokens,
-            reference=lambda row: codec.encode(row["boxes"], row["image_size"], [""] * len(row["boxes"])),
-            **settings,
-        )
-        super().__init__(trainer, rows, evaluation, limit)
+        super().__init__(trainer, rows, box_evaluation(collator, codec, max_new_tokens, **settings), limit)
 
 
 class TypeAccuracyCallback(GenerationEvalCallback):
@@ -92,7 +83,7 @@ class TypeAccuracyCallback(GenerationEvalCallback):
         rows: chat rows with `question`, `answer`, `image_id` and the columns of an
             `vlm_recipes.eval.metrics.question_types.QuestionType`.
         collator: a `ChatCollator` with `prompt_only=True`.
-        majority: for the baselines, `vlm_recipes.eval.metrics.type_accuracy.typed_majority` of the training rows.
+        majority: for the baselines, `vlm_recipes.eval.metrics.baselines.typed_majority` of the training rows.
         settings: further arguments of `vlm_recipes.eval.typed.typed_evaluation`, such as `constrain=False`.
     """
 

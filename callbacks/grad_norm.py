@@ -3,12 +3,16 @@
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -30,32 +34,44 @@ class GradNormCallback(TrainerCallback):
 
     Also `grad_norm/clipped_share` (of the logged steps so far, 0–1) and `tensors_without_gradient` (trainable
     ones that got none; DeepSpeed gives those zeros, so there they are the ones whose gradient is all zero). Warns, by
-    name, of a group whose gradient stays zero. Looks at gradients only on steps that log (with
+    name, of a group whose gradient stays zero. Reads gradients only on steps that log (with
     `logging_strategy="epoch"` on every step, for any may be an epoch's last); right under gradient accumulation,
     mixed precision, DDP, FSDP2 and DeepSpeed ZeRO.
 
     The Trainer calls back after clipping. All groups are scaled by one factor (clipping's; under DeepSpeed the loss
     scale), so the logged total before clipping, divided by the total seen, brings every group back. DeepSpeed steps
-    and forgets the gradients before the Trainer calls back; there they are read as its optimizer steps.
+    and forgets the gradients before the Trainer calls back; there its optimizer's `step` is wrapped until the training
+    ends. (Where an error may end it and the optimizer lives on, call `close`.)
 
     Args:
         trainer: the Trainer this is added to; its `log` reaches the trackers.
         groups: name -> regular expression searched in parameter names, the first match counts. Default: `GROUPS`.
     """
 
-    def __init__(self, trainer: Trainer, groups: Mapping[str, str] | None = None):
+    def __init__(self, trainer: "Trainer", groups: Mapping[str, str] | None = None):
         self.trainer = trainer
         self.patterns = groups or GROUPS
         self._squares: dict[str, torch.Tensor] | None = None
         self._without_gradient = 0
+        self._wrapped: tuple[Any, Callable] | None = None  # DeepSpeed's optimizer and its own `step`
 
     def on_train_begin(self, args, state, control, model, **kwargs):
         groups = parameters_by_group(model, self.patterns)
         self.parameters = {group: list(parameters.values()) for group, parameters in groups.items()}
         self._count_on(state)
         self.is_deepspeed = self.trainer.is_deepspeed_enabled
+        self.close()
         if self.is_deepspeed:
             self._measure_before(self.trainer.model_wrapped.optimizer, args, state)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.close()
+
+    def close(self) -> None:
+        """Give DeepSpeed's optimizer its own `step` back."""
+        if self._wrapped:
+            optimizer, step = self._wrapped
+            optimizer.step, self._wrapped = step, None
 
     def _count_on(self, state) -> None:
         """Count on from the log of the run that is resumed; from 0 where it is empty."""
@@ -73,7 +89,7 @@ class GradNormCallback(TrainerCallback):
                 self._measure()
             return step(*positional, **named)
 
-        optimizer.step = measured_step
+        optimizer.step, self._wrapped = measured_step, (optimizer, step)
 
     def _will_log(self, args, state) -> bool:
         step = state.global_step + 1

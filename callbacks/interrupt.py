@@ -4,8 +4,13 @@ import os
 import signal
 import sys
 import threading
+from functools import cache
+from typing import TYPE_CHECKING
 
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -29,48 +34,49 @@ class InterruptCallback(TrainerCallback):
         trainer: the Trainer this is added to. Add it before `ResumeCallback` and after the others.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: "Trainer"):
         self.trainer = trainer
-        self.heard: int | None = None  # the first signal that came
+        self.received: int | None = None  # the first signal that came
         self.agreed = False  # all processes stop after this step
-        self.before: dict[int, object] = {}
+        self.handlers: dict[int, object] = {}  # whose the signals were
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.heard, self.agreed = None, False
+        self.received, self.agreed = None, False
         self.listen()
 
     def listen(self) -> None:
         """Take the signals from whoever has them; only a main thread may, in others this does nothing."""
-        if threading.current_thread() is threading.main_thread() and not self.before:
+        if threading.current_thread() is threading.main_thread() and not self.handlers:
             self.process = os.getpid()
-            self.before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+            self.handlers = {number: signal.signal(number, self._receive) for number in SIGNALS}
             _listening.add(self)
+            _isolate_children()
 
-    def stop_listening(self) -> None:
+    def close(self) -> None:
         """Give the signals back."""
-        for number, handler in self.before.items():
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
-        self.before = {}
+        self.handlers = {}
         _listening.discard(self)
 
-    def _hear(self, number: int, frame) -> None:
+    def _receive(self, number: int, frame) -> None:
         if os.getpid() != self.process:
             return  # a child in the moment after it was forked
-        if number == signal.SIGINT == self.heard:
+        if number == signal.SIGINT == self.received:
             _say("stopped at once: a checkpoint that was being written is broken")
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        elif self.heard is None:
-            self.heard = number
+        elif self.received is None:
+            self.received = number
             if self.trainer.is_local_process_zero():
                 once_more = "; Ctrl-C once more stops at once" if number == signal.SIGINT else ""
                 _say(f"{signal.Signals(number).name}: finishing this step, then saving a checkpoint{once_more}")
 
     def on_step_end(self, args, state, control, **kwargs):
         accelerator = self.trainer.accelerator
-        if self.heard and accelerator.num_processes > 1:
+        if self.received and accelerator.num_processes > 1:
             accelerator.set_trigger()
-        stop = accelerator.check_trigger() if accelerator.num_processes > 1 else self.heard is not None
+        stop = accelerator.check_trigger() if accelerator.num_processes > 1 else self.received is not None
         self.agreed = self.agreed or stop
         control.should_save = control.should_save or self.agreed
 
@@ -79,18 +85,18 @@ class InterruptCallback(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         if self.agreed:
             self.trainer.accelerator.wait_for_everyone()  # a launcher kills the others when the first one ends
-            self.stop_listening()
+            self.close()
             folder = f"{args.output_dir}/checkpoint-{state.global_step}"
             self.leave(f"interrupted after step {state.global_step}, saved {folder}: --resume_from_checkpoint true")
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.stop_listening()
+        self.close()
 
     def leave(self, line: str) -> None:
         """Say why, and raise `Interrupted`."""
         if self.trainer.is_world_process_zero():
             _say(line)
-        raise Interrupted(128 + (self.heard or signal.SIGTERM))
+        raise Interrupted(128 + (self.received or signal.SIGTERM))
 
 
 def _say(line: str) -> None:
@@ -99,6 +105,12 @@ def _say(line: str) -> None:
 
 
 _listening: set[InterruptCallback] = set()
+
+
+@cache
+def _isolate_children() -> None:
+    """Registered once a process, for that cannot be undone; it does nothing while nobody listens."""
+    os.register_at_fork(after_in_child=_obey_parent_only)
 
 
 def _obey_parent_only() -> None:
@@ -112,6 +124,3 @@ def _wait_for_parent(parent: int) -> None:
     while signal.sigwaitinfo(SIGNALS).si_pid != parent:
         pass
     os._exit(0)
-
-
-os.register_at_fork(after_in_child=_obey_parent_only)

@@ -2,50 +2,59 @@
 
 from collections.abc import Callable
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, ProcessorMixin, TrainerCallback
-from transformers.trainer_utils import RemoveColumnsCollator
+from transformers import TrainerCallback
 
 from ..rows.conventions import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 GREEN, DIM, RESET = "\033[32m", "\033[2m", "\033[0m"
 NONE = -1  # no token's id
 
 
+class LabelError(ValueError):
+    """A row would train the model on something else than its answers; the message names the row."""
+
+
 class LabelAuditCallback(TrainerCallback):
     """Print the first training rows with what is trained in green, then check their labels.
 
-    Raises `ValueError` naming the row when an answer is empty, when it does not end with an end-of-turn token, or
-    when an image token is among the labels: such a run trains without complaint and learns the wrong thing.
+    Raises `LabelError` naming the row when an answer is empty, when it does not end with an end-of-turn token, or
+    when an image token is among the labels: such a run trains without complaint and learns the wrong thing. So it does
+    of a row that the collator refuses.
 
     Args:
         rows: how many rows to show and check.
         end_tokens: tokens that end an answer; default: the tokenizer's end-of-sequence token.
+        check: false where a `PreflightCallback` checks these rows and more.
     """
 
-    def __init__(self, rows: int = 3, end_tokens: list[str] | None = None):
+    def __init__(self, rows: int = 3, end_tokens: list[str] | None = None, check: bool = True):
         self.rows = rows
         self.end_tokens = end_tokens
+        self.check = check
 
     def on_train_begin(self, args, state, control, train_dataloader, processing_class, **kwargs):
-        self.collator = collator_of(train_dataloader)
-        processor = getattr(self.collator, "processor", processing_class)  # a plain function has none
+        collator = collator_of(train_dataloader)
+        processor = getattr(collator, "processor", processing_class)  # a plain function has none
         tokenizer = processor.tokenizer
         ends = tokenizer.convert_tokens_to_ids(self.end_tokens or [tokenizer.eos_token])
         image_id = image_token_id(processor)
         questions = getattr(processor, "question_tokenizer", tokenizer)
         for i, row in enumerate(islice(train_dataloader.dataset, self.rows)):
-            batch = self.collator([row])
+            try:
+                batch = collator([row])
+            except ValueError as error:
+                raise LabelError(str(error)) from error
             if state.is_world_process_zero:
                 print(self._coloured(batch, tokenizer, questions, image_id, row.get("id", i)), flush=True)
-            if getattr(self.collator, "train_on", "assistant") == "assistant":
+            if self.check and getattr(collator, "train_on", "assistant") == "assistant":
                 check_labels(batch["labels"][0], tokenizer, ends, image_id, f"row {row.get('id', i)!r}")
-
-    def on_train_end(self, args, state, control, **kwargs):
-        if state.is_world_process_zero and getattr(self.collator, "truncated", None):
-            print(f"rows changed to fit into max_length: {dict(self.collator.truncated)}", flush=True)
 
     @staticmethod
     def _coloured(batch, tokenizer, questions, image_id: int, name) -> str:
@@ -67,30 +76,29 @@ class LabelAuditCallback(TrainerCallback):
 
 def collator_of(dataloader: DataLoader) -> Callable:
     """The collator that a Trainer was given, without what it wraps around it."""
-    collate = dataloader.collate_fn
-    return collate.data_collator if isinstance(collate, RemoveColumnsCollator) else collate
+    return getattr(dataloader.collate_fn, "data_collator", dataloader.collate_fn)
 
 
-def image_token_id(processor: ProcessorMixin) -> int:
+def image_token_id(processor: "ProcessorMixin") -> int:
     """The id of the image's token; -1, which is no token's, where the image is not among the tokens."""
     image_token = getattr(processor, "image_token", None)
     return NONE if image_token is None else processor.tokenizer.convert_tokens_to_ids(str(image_token))
 
 
 def check_labels(
-    labels: torch.Tensor, tokenizer: PreTrainedTokenizerBase, end_ids: list[int], image_id: int, name: str
+    labels: torch.Tensor, tokenizer: "PreTrainedTokenizerBase", end_ids: list[int], image_id: int, name: str
 ) -> None:
-    """Raise `ValueError` if one row's `labels` `[S]` hold an image token, or a span that is empty or does not end."""
+    """Raise `LabelError` if one row's `labels` `[S]` hold an image token, or a span that is empty or does not end."""
     trained = labels != IGNORE_INDEX
     if (labels == image_id).any():
-        raise ValueError(f"{name}: image tokens are among the labels; the model would be trained to print them")
+        raise LabelError(f"{name}: image tokens are among the labels; the model would be trained to print them")
     if not trained.any():
-        raise ValueError(f"{name}: no token would be trained; the row has no answer")
+        raise LabelError(f"{name}: no token would be trained; the row has no answer")
     edges = torch.diff(trained.int(), prepend=torch.zeros(1), append=torch.zeros(1))
     starts, stops = (edges == 1).nonzero().flatten().tolist(), (edges == -1).nonzero().flatten().tolist()
     for start, stop in zip(starts, stops, strict=True):
         answer = labels[start:stop].tolist()
         if not set(end_ids) & set(answer[-2:]):  # some templates train the newline after the token, too
-            raise ValueError(f"{name}: an answer ends without an end-of-turn token; the model would not learn to stop")
+            raise LabelError(f"{name}: an answer ends without an end-of-turn token; the model would not learn to stop")
         if not tokenizer.decode([token for token in answer if token not in end_ids]).strip():
-            raise ValueError(f"{name}: an answer is empty")
+            raise LabelError(f"{name}: an answer is empty")

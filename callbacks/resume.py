@@ -1,7 +1,12 @@
 """Go on from a checkpoint as if the run had never stopped: what is lost without care."""
 
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from typing import TYPE_CHECKING
+
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
 class ResumeCallback(TrainerCallback):
@@ -16,7 +21,7 @@ class ResumeCallback(TrainerCallback):
         trainer: the Trainer this is added to.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: "Trainer"):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -41,4 +46,8 @@ class ResumeCallback(TrainerCallback):
     on_epoch_end = on_step_end
 
     def on_train_end(self, args, state, control, **kwargs):
+        self.close()
+
+    def close(self) -> None:
+        """Let the Trainer take its batches again."""
         self.trainer.__dict__.pop("get_batch_samples", None)

@@ -1,42 +1,56 @@
 """A Trainer whose rows are images with many questions: the right attention, and numbers that count questions."""
 
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING
+
 import torch
-from datasets import Dataset
-from transformers import Trainer, TrainerCallback
+from torch.utils.hooks import RemovableHandle
+from transformers import TrainerCallback
+
+from ..models.upstream import attention_of
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 MASKED = ("sdpa", "eager")
 
 
-class SharedImageCallback(TrainerCallback):
-    """For a Trainer with rows from `collators.group_by_image`: add it, and `SharedImageCollator`'s batches are safe.
+class AttentionError(ValueError):
+    """Questions would see each other; the message says which attention to load the model with."""
 
-    - An attention that reads no mask of pairs, such as flash attention, ends the run with a `ValueError`.
+
+class SharedImageCallback(TrainerCallback):
+    """For a Trainer with rows from `group_by_image`: `SharedImageCollator`'s batches train safely.
+
+    - An attention that reads no mask of pairs, such as flash attention, ends the run with an `AttentionError`.
     - The mask reaches "sdpa" as booleans, which it takes in every number format.
     - Logged `num_tokens` are tokens, where `SFTTrainer` would count pairs that see each other, and from 0 again in a
       resumed run; logged `train_samples_per_second` are questions, where a Trainer counts rows. Both in the log's
       history, too, and for every tracker. (What `train()` returns is the Trainer's own: rows.)
 
+    The model has a hook for that, and this comes first of all callbacks, while it trains; `close` undoes both where an
+    error ended the training.
+
     Args:
         trainer: the Trainer this is added to.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: "Trainer"):
         self.trainer = trainer
         self.tokens = torch.zeros((), dtype=torch.long, device=trainer.args.device)
         self.has_counted, self.questions_per_row = False, 1.0
         self.counting = False  # from the first epoch on: what others pass through the model before is no training
-        trainer.model.register_forward_pre_hook(self._look, with_kwargs=True)
+        self._hook: RemovableHandle | None = None
+        self._place = 0  # among the callbacks
 
-    def _look(self, model, arguments, inputs):
+    def _before_forward(self, model, arguments, inputs):
         mask = inputs.get("attention_mask")
         if mask is not None and mask.ndim == 2 and model.training:
             self._count(mask != 0)
         if mask is None or mask.ndim != 4:
             return None
-        attention = model.config.get_text_config()._attn_implementation
+        attention = attention_of(model.config)
         if attention not in MASKED:
-            raise ValueError(
+            raise AttentionError(
                 f"attn_implementation={attention!r} reads no mask of pairs, so that questions would see each other: "
                 'load the model with "sdpa", or train on rows of one question each'
             )
@@ -51,17 +65,33 @@ class SharedImageCallback(TrainerCallback):
             self.tokens += is_token.sum()
 
     def on_train_begin(self, args, state, control, train_dataloader, **kwargs):
-        handler = self.trainer.callback_handler
-        handler.callbacks = [self, *(other for other in handler.callbacks if other is not self)]  # before all trackers
+        self.close()
+        self._hook = self.trainer.model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+        self._place = self._move_to(0)  # before all trackers
         counted = [log["num_tokens"] for log in state.log_history if "num_tokens" in log]  # by a run that is resumed
         self.tokens.fill_(counted[-1] if counted and state.is_world_process_zero else 0)
         self.questions_per_row = _questions_per_row(train_dataloader.dataset)
+
+    def _move_to(self, place: int) -> int:
+        """Move this among the callbacks; returns where it was."""
+        handler = self.trainer.callback_handler
+        before, others = handler.callbacks.index(self), [other for other in handler.callbacks if other is not self]
+        handler.callbacks = [*others[:place], self, *others[place:]]  # a new list: the old one is being gone through
+        return before
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.counting = True
 
     def on_train_end(self, args, state, control, **kwargs):
+        self.close()
+
+    def close(self) -> None:
+        """Leave the model, and go back among the callbacks to where this was added."""
         self.counting = False
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+            self._move_to(self._place)
 
     def on_log(self, args, state, control, logs, **kwargs):
         right = {}
@@ -75,6 +105,9 @@ class SharedImageCallback(TrainerCallback):
 
 def _questions_per_row(dataset) -> float:
     """How many questions the rows hold on average; nothing but their number is read."""
+    import pyarrow.compute as pc  # here, so that importing the callback loads neither
+    from datasets import Dataset
+
     if not isinstance(dataset, Dataset) or "queries" not in dataset.column_names:
         return 1.0
     queries = dataset.select_columns("queries").with_format("arrow")[:]["queries"]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from ..rows.conventions import IGNORE_INDEX
+from .padding import padded
 
-NONE = -1  # padding is in no tree
+NONE = -1  # padding is in no branch
 
 
 class Conversation(NamedTuple):
@@ -35,9 +35,6 @@ class PrefixTree:
     branches: torch.Tensor
     members: list[int]
     pixels: Mapping[str, torch.Tensor]
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
 
     def part(self, branch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The shared part (0) or a branch's own: `input_ids` and `position_ids`."""
@@ -124,40 +121,21 @@ def split(conversations: Sequence[Conversation], shared: int, max_length: int | 
     return parts
 
 
-def pack(trees: Sequence[PrefixTree], pack_to: int | None) -> list[list[PrefixTree]]:
-    """The trees in sequences of at most `pack_to` tokens, by first fit, the longest first; None: each by itself."""
-    if pack_to is None:
-        return [[tree] for tree in trees]
-    packs: list[list[PrefixTree]] = []
-    for tree in sorted(trees, key=len, reverse=True):
-        fitting = next((pack for pack in packs if sum(map(len, pack)) + len(tree) <= pack_to), None)
-        if fitting is None:
-            packs.append([tree])
-        else:
-            fitting.append(tree)
-    return packs
-
-
-def additive_mask(trees: torch.Tensor, branches: torch.Tensor) -> torch.Tensor:
+def additive_mask(branches: torch.Tensor) -> torch.Tensor:
     """The attention mask `[B, 1, S, S]` in float32: 0 where a token (third axis) sees one (last axis), else very low.
 
-    A token sees what comes before it in its tree's shared part and in its own branch. Padding sees the first token,
-    since it has to see something, and nobody sees it: the diagonal is 0 where there is no padding.
+    A token sees what comes before it in the shared part and in its own branch. Padding sees the first token, since it
+    has to see something, and nobody sees it: the diagonal is 0 where there is no padding.
 
     Args:
-        trees, branches: `[B, S]`, which tree and which of its branches a token belongs to; a tree of -1 is padding.
+        branches: `[B, S]`, which branch a token belongs to: 0 where it is shared, -1 for padding.
     """
-    before = torch.ones(2 * trees.shape[1:], dtype=torch.bool).tril()
+    before = torch.ones(2 * branches.shape[1:], dtype=torch.bool).tril()
     own = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])
-    padding = trees == NONE
-    seen = before & own & (trees[:, None, :] == trees[:, :, None]) & ~padding[:, :, None]
+    padding = branches == NONE
+    seen = before & own & ~padding[:, :, None]
     seen[:, :, 0] |= padding
     return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)[:, None]
-
-
-def padded(tensors: Sequence[torch.Tensor], value: int, side: str = "right") -> torch.Tensor:
-    """`[B, S]` of several `[S]`."""
-    return pad_sequence(list(tensors), batch_first=True, padding_value=value, padding_side=side)
 
 
 def padded_positions(positions: Sequence[torch.Tensor], side: str = "right") -> torch.Tensor:

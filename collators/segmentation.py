@@ -12,6 +12,7 @@ from ..rows.conventions import IGNORED_PIXEL, SEG_TOKEN
 from .chat import ChatCollator
 from .conversation import Messages, Segments, clean_messages
 from .images import by_image, named, open_image
+from .length import image_tokens
 
 
 @dataclass
@@ -50,8 +51,9 @@ class SegmentationCollator:
         images = [named(row, open_image, row["images"][0] if "images" in row else row["image"]) for row in shown]
         conversations = [named(query, self._segments, query["messages"]) for query in queries]
         pixels = self.processor.image_processor(images, return_tensors="pt")
-        tokens = self.chat.tokens_per_image(pixels, len(images))
-        batch = self.chat.text_batch(conversations, [tokens[i] for i in image_index])
+        tokens = image_tokens(self.processor, pixels, len(images))
+        sequences = self.chat.sequences(queries, conversations, [tokens[i] for i in image_index])
+        batch = self.chat.text_batch(sequences)
         batch["image_index"] = torch.tensor(image_index)
         batch.update(pixels)
         for_sam = self.processor.sam_image_processor(images, return_tensors="pt")

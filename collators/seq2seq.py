@@ -11,6 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 from ..rows.conventions import IGNORE_INDEX
 from .conversation import defuse
 from .images import by_image, open_image
+from .padding import padded
 
 
 @dataclass
@@ -22,9 +23,9 @@ class Seq2SeqCollator:
     token, with -100 as padding.
 
     With `share_images`, for a model that takes `image_index` (`vlm_recipes.models.blip2`), a row may also be an image
-    with `queries`, a list of rows without images (`collators.group_by_image`), and rows of a batch with the same
-    `image_id` share their image: it is opened once, `pixel_values` are `[I, 3, H, W]`, and `image_index` `[B]` says
-    which image a question is about.
+    with `queries`, a list of rows without images (`vlm_recipes.rows.grouping.group_by_image`), and rows of a batch
+    with the same `image_id` share their image: it is opened once, `pixel_values` are `[I, 3, H, W]`, and `image_index`
+    `[B]` says which image a question is about.
 
     Args:
         image_transform: applied to each decoded RGB image before the processor, in the data loader's workers.
@@ -66,4 +67,4 @@ class Seq2SeqCollator:
         eos = self.processor.tokenizer.eos_token_id
         answers = self.processor.tokenizer(text_target=[self._text(row["answer"]) for row in rows])["input_ids"]
         answers = [torch.tensor(ids if ids[-1] == eos else ids + [eos]) for ids in answers]
-        return torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=IGNORE_INDEX)
+        return padded(answers, IGNORE_INDEX)

@@ -1,32 +1,27 @@
 """Images with all their questions -> a batch in which each image is encoded and read once."""
 
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from PIL import Image
 from transformers import BatchFeature, LlavaProcessor, ProcessorMixin, Qwen2_5_VLProcessor, Qwen2VLProcessor
 
 from ..rows.conventions import IGNORE_INDEX
 from .chat import ChatCollator
 from .images import by_image, named, open_images
+from .length import image_tokens
+from .padding import padded
 from .prefix_tree import (
     NONE,
     Conversation,
     PrefixTree,
     additive_mask,
     grow,
-    pack,
-    padded,
     padded_positions,
     rope_positions,
     shared_length,
     split,
 )
-
-if TYPE_CHECKING:
-    pass
 
 KNOWN = (Qwen2VLProcessor, Qwen2_5_VLProcessor, LlavaProcessor)
 
@@ -35,15 +30,16 @@ KNOWN = (Qwen2VLProcessor, Qwen2_5_VLProcessor, LlavaProcessor)
 class SharedImageCollator:
     """Collate images with their conversations for Qwen2-VL, Qwen2.5-VL and LLaVA, so that each image is read once.
 
-    A row is an image with `queries`, as `group_by_image` makes it, or a chat row as `ChatCollator` takes it; rows of a
-    batch with the same `image_id` come together. What the conversations of an image have in common (system message,
-    images, first words) begins a sequence, and each goes on from there as a branch which sees no other: loss and
-    gradient are those of separate rows. Where an image comes only after words that differ, they are separate.
+    A row is an image with `queries`, as `vlm_recipes.rows.grouping.group_by_image` makes it, or a chat row as
+    `ChatCollator` takes it; rows of a batch with the same `image_id` come together. What the conversations of an image
+    have in common (system message, images, first words) begins a sequence, and each goes on from there as a branch
+    which sees no other: loss and gradient are those of separate rows. Where an image comes only after words that
+    differ, they are separate.
 
     Returns, for B sequences: `input_ids` and `labels` `[B, S]`, padded on the right; `position_ids` `[3, B, S]`
     (Qwen-VL) or `[B, S]`, at which every branch follows the shared part; `attention_mask` `[B, 1, S, S]` in float32,
     added to the scores, as the attentions called "sdpa" and "eager" read it; and what the image processor gives, in
-    the order of the images' tokens. `callbacks.SharedImageCallback` refuses an attention without masks (flash) and has
+    the order of the images' tokens. `SharedImageCallback` refuses an attention without masks (flash) and has
     the Trainer count questions and tokens, not images and pairs of tokens.
 
     With `prompt_only`, for `vlm_recipes.eval.generation.generate`: of the B questions `input_ids`, `attention_mask`
@@ -52,8 +48,7 @@ class SharedImageCollator:
 
     Args:
         max_length: longest sequence in tokens. More conversations go on in another sequence, with the image again;
-            one that is too long by itself is treated as by `ChatCollator`.
-        pack_to: fill sequences up to this many tokens with several images, or rows that share nothing; None: never.
+            one that is too long by itself is an error, as in `ChatCollator`.
         chat_template: instead of the processor's own.
 
     Raises `ValueError` for another model's processor, and as `ChatCollator` does.
@@ -61,7 +56,6 @@ class SharedImageCollator:
 
     processor: ProcessorMixin
     max_length: int | None = None
-    pack_to: int | None = None
     prompt_only: bool = False
     chat_template: str | None = None
     chat: ChatCollator = field(init=False, repr=False)
@@ -74,10 +68,9 @@ class SharedImageCollator:
             self.processor, max_length=self.max_length, prompt_only=self.prompt_only, chat_template=self.chat_template
         )
 
-    @property
-    def truncated(self) -> Counter:
-        """As `ChatCollator.truncated`, counting conversations."""
-        return self.chat.truncated
+    def fits(self, row: dict[str, Any]) -> bool:
+        """As `ChatCollator.fits`."""
+        return self.chat.fits(row)
 
     def answer_ids(self, answer: str) -> list[int]:
         """As `ChatCollator.answer_ids`."""
@@ -89,26 +82,19 @@ class SharedImageCollator:
         for number, (place, query) in enumerate(zip(image_index, queries, strict=True)):
             asked[place].append((number, query))
         trees = [tree for row, own in zip(shown, asked, strict=True) for tree in self._trees(row, own)]
-        if not trees:
-            names = ", ".join(repr(row.get("id", "without id")) for row in rows)
-            raise ValueError(f"no row of this batch fits into max_length={self.max_length}: row {names}")
         return self._prompts(trees) if self.prompt_only else self._batch(trees)
 
     def _trees(self, row: dict[str, Any], queries: list[tuple[int, dict]]) -> list[PrefixTree]:
         """The conversations about the images of `row`: one tree, or several where too long or too unlike."""
-        opened = named(row, open_images, row)
-        fitted = [(number, self.chat.fitted(query, opened)) for number, query in queries]
-        fitted = [(number, *one) for number, one in fitted if one is not None]
-        if not fitted:
-            return []
-        # Small enough for the longest conversation is small enough for all.
-        images = min((images for _, images, _ in fitted), key=_area)
+        images = named(row, open_images, row)
         pixels = self.processor.image_processor(images, return_tensors="pt") if images else {}
-        tokens = self.chat.tokens_per_image(pixels, len(images))
-        sequences = self.chat.sequences([segments for _, _, segments in fitted], tokens * len(fitted))
+        tokens = image_tokens(self.processor, pixels, len(images))
+        numbers, asked = zip(*queries, strict=True)
+        rendered = [named(query, self.chat.segments, query["messages"], len(images)) for query in asked]
+        sequences = self.chat.sequences(asked, rendered, tokens * len(asked))
         conversations = [
             Conversation(number, ids, labels, self._positions(ids, pixels))
-            for (number, _, _), (ids, labels) in zip(fitted, sequences, strict=True)
+            for number, (ids, labels) in zip(numbers, sequences, strict=True)
         ]
         if shared := shared_length(conversations, self.chat.image_token_id):
             return [grow(part, shared, pixels) for part in split(conversations, shared, self.max_length)]
@@ -121,19 +107,15 @@ class SharedImageCollator:
         return rope_positions(ids, self.chat.image_token_id, grid, self.processor.image_processor.merge_size)
 
     def _batch(self, trees: list[PrefixTree]) -> BatchFeature:
-        packs = pack(trees, self.pack_to)
-        numbers = [torch.arange(len(one)).repeat_interleave(torch.tensor([*map(len, one)])) for one in packs]
-        branches = [torch.cat([tree.branches for tree in one]) for one in packs]
-        positions = [torch.cat([tree.position_ids for tree in one], dim=1) for one in packs]
         batch = {
-            "input_ids": padded([torch.cat([tree.input_ids for tree in one]) for one in packs], self.padding),
-            "labels": padded([torch.cat([tree.labels for tree in one]) for one in packs], IGNORE_INDEX),
-            "position_ids": padded_positions(positions),
-            "attention_mask": additive_mask(padded(numbers, NONE), padded(branches, NONE)),
+            "input_ids": padded([tree.input_ids for tree in trees], self.padding),
+            "labels": padded([tree.labels for tree in trees], IGNORE_INDEX),
+            "position_ids": padded_positions([tree.position_ids for tree in trees]),
+            "attention_mask": additive_mask(padded([tree.branches for tree in trees], NONE)),
         }
         if not (batch["labels"] != IGNORE_INDEX).any():
             raise ValueError("no token of this batch would be trained: its rows have no answer")
-        return BatchFeature(batch | _images([tree for one in packs for tree in one]))
+        return BatchFeature(batch | _images(trees))
 
     def _prompts(self, trees: list[PrefixTree]) -> BatchFeature:
         of_tree = torch.arange(len(trees)).repeat_interleave(torch.tensor([len(tree.members) for tree in trees]))
@@ -159,7 +141,3 @@ def _images(trees: list[PrefixTree]) -> dict[str, torch.Tensor]:
     """What the image processor gave for each tree, one after another."""
     shown = [tree.pixels for tree in trees if tree.pixels]
     return {key: torch.cat([pixels[key] for pixels in shown]) for key in (shown[0] if shown else ())}
-
-
-def _area(images: list[Image.Image]) -> int:
-    return sum(image.width * image.height for image in images)

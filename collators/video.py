@@ -11,6 +11,7 @@ from ..rows.conventions import IGNORE_INDEX
 from ..rows.errors import BadRow
 from .conversation import defuse
 from .images import by_image, named, open_image
+from .padding import padded
 
 
 @dataclass
@@ -51,7 +52,7 @@ class VideoCollator:
         batch["pixel_values"] = torch.stack(videos)
         if not self.prompt_only:
             answers = [torch.tensor(named(query, self._answer, query)) for query in queries]
-            batch["labels"] = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=IGNORE_INDEX)
+            batch["labels"] = padded(answers, IGNORE_INDEX)
         return batch
 
     def answer_ids(self, answer: str) -> list[int]:

@@ -7,37 +7,23 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from demo.worlds.build import (
-    build_kvasir_vqa,
-    build_nutrition_tables,
-    build_reasonseg,
-    build_ssg_vqa,
-    build_vqa_rad,
-)
+from demo.worlds.build import DEMO, build
 
 ROOT = Path(__file__).resolve().parent.parent
-WORLDS: dict[str, Callable[[Path, Path], None]] = {
-    "nutrition_tables": build_nutrition_tables,
-    "kvasir_vqa": build_kvasir_vqa,
-    "vqa_rad": build_vqa_rad,
-    "reasonseg": build_reasonseg,
-    "ssg_vqa": build_ssg_vqa,
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", choices=WORLDS)
+    parser.add_argument("recipe", choices=DEMO)
     recipe = parser.parse_args(arguments).recipe
 
     output = ROOT / "outputs" / "demo" / recipe
     dataset, checkpoint = output / "dataset", output / "untrained"
     if not (checkpoint / "config.json").is_file():  # written last
         print(f"drawing the dataset and making the model in {output}", flush=True)
-        WORLDS[recipe](dataset, checkpoint)
+        build(recipe, dataset, checkpoint)
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", "accelerate_configs/cpu.yaml", f"recipes/{recipe}.py"]
     command += ["--dataset_name", dataset, "--model_name_or_path", checkpoint, "--output_dir", output]

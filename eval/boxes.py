@@ -1,34 +1,56 @@
-"""How rows with boxes are evaluated."""
+"""How rows with boxes are evaluated: boxes read from the answers, beside a constant box."""
 
-from collections.abc import Callable
+from typing import Any
 
-from .metrics.box_codecs import Box, BoxCodec
-from .metrics.boxes import box_metrics
+import numpy as np
+from PIL import Image
+
+from ..rows.conventions import Row
+from .drawing import draw_boxes
+from .evaluation import Evaluation
+from .metrics.box_codecs import BoxCodec
+from .metrics.boxes import Box, box_metrics
+
+COMPARED = ("iou_mean", "iou_median", "iou_max", "iou_min", "iou_first")
+COMPARED += ("giou_mean", "giou_median", "accuracy_50", "accuracy_70")
 
 
-def answer_box_metrics(codec: BoxCodec, baseline: Box | None = None) -> Callable[[list[str], list[dict]], dict]:
-    """Make the metric of an `Evaluation`: `box_metrics` on boxes read from answers.
+def box_evaluation(
+    collator: Any, codec: BoxCodec, max_new_tokens: int, baseline: Box | None = None, **settings
+) -> Evaluation:
+    """An `Evaluation` of rows with `boxes` (pixels), `image_size` (`[width, height]`) and, optionally, `image_id`.
 
-    The metric takes answers as text and rows with `boxes` (pixels), `image_size` (`[width, height]`, pixels) and,
-    optionally, `image_id`, by which the intervals group. With `baseline`, a box in shares of the sides (from
-    `constant_box`), it also gives `baseline_<metric>`: the score of answering that box for every image.
+    The metric is `box_metrics`, with intervals over images; with `baseline` also `baseline_<metric>`: that box given
+    for every image. The reference is written by the codec, without names of categories.
+
+    Args:
+        collator: a `ChatCollator` with `prompt_only=True`.
+        codec: reads boxes out of the model's text, see `vlm_recipes.eval.metrics.box_codecs.box_codec`.
+        baseline: in shares of the image's sides, from `constant_box` of the training rows.
+        settings: further arguments of `Evaluation`.
     """
 
-    def metric(answers: list[str], rows: list[dict]) -> dict[str, float]:
+    def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:
         references = [row["boxes"] for row in rows]
-        groups = [row["image_id"] for row in rows] if rows and "image_id" in rows[0] else None
+        images = [row["image_id"] for row in rows] if rows and "image_id" in rows[0] else None
         predicted = [codec.decode(answer, row["image_size"]) for answer, row in zip(answers, rows, strict=True)]
-        metrics = box_metrics(predicted, references, groups)
+        metrics = box_metrics(predicted, references, images)
         if baseline is not None and len(rows) > 1:
-            constant = [
-                [[share * side for share, side in zip(baseline, [*row["image_size"]] * 2, strict=True)]]
-                for row in rows
-            ]
-            scores = box_metrics(constant, references, groups)
-            compared = (name for name in scores if name.startswith(("iou_m", "giou_m", "accuracy", "iou_first")))
-            metrics |= {
-                f"baseline_{name}": scores[name] for name in compared if not name.endswith(("_low", "_high", "_n"))
-            }
+            constant = [[np.multiply(baseline, [*row["image_size"]] * 2).tolist()] for row in rows]
+            scores = box_metrics(constant, references, images)
+            metrics |= {f"baseline_{name}": scores[name] for name in COMPARED if name in scores}
         return metrics
 
-    return metric
+    def reference(row: Row) -> str:
+        return codec.encode(row["boxes"], row["image_size"], [""] * len(row["boxes"]))
+
+    def draw(image: Image.Image, row: Row, answer: str) -> Image.Image:
+        return draw_boxes(image, row["boxes"], codec.decode(answer, row["image_size"]))
+
+    return Evaluation(
+        collator=collator,
+        metric=metric,
+        headline="iou_mean",
+        max_new_tokens=max_new_tokens,
+        **{"reference": reference, "draw": draw, **settings},
+    )

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .evaluation import Evaluation, Row
+from ..rows.conventions import Row
+from .evaluation import Evaluation
 from .generation.generate import Ask
-from .metrics.classification import ClassMajority, classification_metrics
+from .metrics.baselines import Majority
+from .metrics.classification import classification_metrics
 
 
 def closed_set_evaluation(
@@ -13,7 +15,7 @@ def closed_set_evaluation(
     max_new_tokens: int,
     labels: Sequence[str],
     choose: Ask,
-    majority: ClassMajority | None = None,
+    majority: Majority | None = None,
     groups: tuple[str, ...] = (),
     **settings,
 ) -> Evaluation:
@@ -25,7 +27,7 @@ def closed_set_evaluation(
         collator: rows -> prompts.
         labels: the closed set.
         choose: how the model chooses one of them, such as `vlm_recipes.eval.generation.label_tree.choose_label`.
-        majority: for the baselines, from `class_majority` of the training rows.
+        majority: for the baselines, from `majority_answers` of the training rows.
         groups: the kinds and hops in the order in which the report shows them.
         settings: further arguments of `Evaluation`.
     """
@@ -42,25 +44,17 @@ def closed_set_evaluation(
         metric=metric,
         headline="accuracy",
         max_new_tokens=max_new_tokens,
-        label=lambda row, answer: answer if answer in labels else None,
+        keep=("image_id", "question", "kind"),
         groups=groups,
+        group=lambda row: row["kind"],
+        answer_class=lambda row, answer: answer if answer in labels else None,
         ask=choose,
         closed=True,
         also=("macro_f1",),
-        **_of_questions(settings),
+        **settings,
     )
 
 
 def types_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """Each row's kind and hops; once where both are the same."""
     return [tuple(dict.fromkeys((row["kind"], row["hops"]))) for row in rows]
-
-
-def _of_questions(settings: dict[str, Any]) -> dict[str, Any]:
-    defaults = {
-        "reference": lambda row: row["answer"],
-        "question": lambda row: row["question"],
-        "keep": ("image_id", "question", "kind"),
-        "group": lambda row: row["kind"],
-    }
-    return {**defaults, **settings}

@@ -30,9 +30,9 @@ class Evaluation:
         keep: columns that go into `predictions.jsonl`, too.
         groups: the names of `group`, in the order in which the report shows them.
         group: row -> the group whose numbers the metric also gives, as `<headline>_<group>`.
-        label: `(row, answer)` -> the class that the answer counts as, for the confusion table of the row's group; None
+        answer_class: `(row, answer)` -> the class that the answer counts as in the confusion table of its group; None
             where there are no classes.
-        constrain: row -> what its answer may be (`vlm_recipes.eval.constraints`), None where anything.
+        constrain: row -> what its answer may be (`vlm_recipes.eval.generation.constraints`), None where anything.
         ask: how a model answers with more than text, see `vlm_recipes.eval.generation.generate.generate`.
         closed: `ask` chooses from a closed set; freely, the model answers by its own `generate`.
         also: further metrics that stand beside the headline, over time and for free answers.
@@ -42,13 +42,13 @@ class Evaluation:
     metric: Callable[[list[Answer], list[Row]], dict[str, float]]
     headline: str
     max_new_tokens: int
-    reference: Callable[[Row], Answer]
-    question: Callable[[Row], str] = lambda row: ""
+    reference: Callable[[Row], Answer] = lambda row: row["answer"]
+    question: Callable[[Row], str] = lambda row: row.get("question", "")
     draw: Callable[[Image.Image, Row, Answer], Image.Image] | None = None
     keep: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     group: Callable[[Row], str] | None = None
-    label: Callable[[Row, str], str | None] | None = None
+    answer_class: Callable[[Row, str], str | None] | None = None
     constrain: Callable[[Row], Constraint | None] | None = None
     ask: Ask | None = None
     closed: bool = False

@@ -2,23 +2,23 @@
 
 from typing import Any
 
-from .closed_set import _of_questions
-from .evaluation import Evaluation, Row
-from .metrics.classification import ClassMajority
+from ..rows.conventions import Row
+from .evaluation import Evaluation
+from .metrics.baselines import Majority
 from .metrics.text import keyword_accuracy, text_metrics
 
 
 def keyword_evaluation(
     collator: Any,
     max_new_tokens: int,
-    majority: ClassMajority | None = None,
+    majority: Majority | None = None,
     groups: tuple[str, ...] = (),
     **settings,
 ) -> Evaluation:
     """An `Evaluation` of rows with `question`, `answer`, `short_answer`, `image_id` and `kind`: sentences.
 
     The metrics are `keyword_accuracy`, in all and by kind, and `text_metrics`; with `majority`, from
-    `class_majority` of the training rows, also the keyword accuracy of giving the most frequent answer of each kind.
+    `majority_answers` of the training rows, also the keyword accuracy of giving the most frequent answer of each kind.
     """
 
     def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:
@@ -46,7 +46,9 @@ def keyword_evaluation(
         metric=metric,
         headline="keyword_accuracy",
         max_new_tokens=max_new_tokens,
+        keep=("image_id", "question", "kind"),
         groups=groups,
+        group=lambda row: row["kind"],
         also=("token_f1",),
-        **_of_questions(settings),
+        **settings,
     )

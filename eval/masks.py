@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..rows.conventions import SEG_TOKEN
+from ..rows.conventions import SEG_TOKEN, Row
+from .drawing import draw_masks
 from .evaluation import Evaluation
-from .mask_drawing import draw_masks
 from .metrics.baselines import ConstantMask
 from .metrics.masks import RLE, Overlap, decode, encode, mask_overlaps, overlap_metrics
 from .metrics.statistics import summarize
@@ -45,7 +45,7 @@ def mask_evaluation(
     """
     constant_rle = None if constant is None else cache(constant.rle)
 
-    def metric(answers: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, float]:
+    def metric(answers: list[dict[str, Any]], rows: list[Row]) -> dict[str, float]:
         references, ignores, images = ([row[key] for row in rows] for key in ("masks", "ignore", "image_id"))
         overlaps = mask_overlaps([answer["masks"] for answer in answers], references, ignores)
         metrics = overlap_metrics(overlaps, images)
@@ -69,7 +69,6 @@ def mask_evaluation(
         headline="giou",
         max_new_tokens=max_new_tokens,
         reference=lambda row: {"text": row["answer"], "masks": row["masks"]},
-        question=lambda row: row["question"],
         keep=("image_id", "question", "kind"),
         groups=kinds,
         group=lambda row: row["kind"],
@@ -85,13 +84,13 @@ def answer_with_masks(
     return output.sequences, [{"masks": [encode(mask.cpu().numpy()) for mask in masks]} for masks in output.masks]
 
 
-def draw_answer(image: Image.Image, row: dict[str, Any], answer: dict[str, Any]) -> Image.Image:
+def draw_answer(image: Image.Image, row: Row, answer: dict[str, Any]) -> Image.Image:
     """The `draw` of rows with masks: the true ones, the answer's, and what is ignored."""
     true, predicted = ([decode(mask) for mask in masks] for masks in (row["masks"], answer["masks"]))
     return draw_masks(image, true, predicted, decode(row["ignore"]) if row["ignore"] else None)
 
 
-def _of_kinds(overlaps: Sequence[Overlap], rows: list[dict[str, Any]], kinds: Sequence[str]) -> dict[str, float]:
+def _of_kinds(overlaps: Sequence[Overlap], rows: list[Row], kinds: Sequence[str]) -> dict[str, float]:
     scores = {
         f"giou_{kind}": [
             overlap.iou if row["kind"] == kind else None for overlap, row in zip(overlaps, rows, strict=True)
@@ -102,7 +101,7 @@ def _of_kinds(overlaps: Sequence[Overlap], rows: list[dict[str, Any]], kinds: Se
     return summarize(scores, [row["image_id"] for row in rows]) | counts | {"n": len(rows)}
 
 
-def _of_first_queries(overlaps: Sequence[Overlap], rows: list[dict[str, Any]]) -> dict[str, float]:
+def _of_first_queries(overlaps: Sequence[Overlap], rows: list[Row]) -> dict[str, float]:
     first = [(overlap, row["image_id"]) for overlap, row in zip(overlaps, rows, strict=True) if row["first"]]
     if not first:
         return {}
@@ -116,7 +115,7 @@ def _of_first_queries(overlaps: Sequence[Overlap], rows: list[dict[str, Any]]) -
 
 
 def _baselines(
-    constant_rle: Callable[[tuple[int, int]], RLE], rows: list[dict[str, Any]], kinds: Sequence[str]
+    constant_rle: Callable[[tuple[int, int]], RLE], rows: list[Row], kinds: Sequence[str]
 ) -> dict[str, float]:
     references, ignores, images = ([row[key] for row in rows] for key in ("masks", "ignore", "image_id"))
     sizes = {

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..rows.conventions import Row
 from .evaluation import Evaluation
 from .generation.constraints import Constraint, numbers
+from .metrics.baselines import TypedMajority
 from .metrics.question_types import QuestionType
-from .metrics.type_accuracy import TypedMajority, type_accuracy
-from .metrics.typed_answers import TYPES, label
+from .metrics.type_accuracy import type_accuracy
+from .metrics.typed_answers import TYPES, canonical_text
 
 
 class Constraints:
@@ -39,27 +41,25 @@ def typed_evaluation(
     """
     constraints = Constraints(collator.answer_ids)
 
-    def metric(answers: list[str], rows: list[dict[str, Any]]) -> dict[str, float]:
+    def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:
         references, types, questions, images = (
             [row[key] for row in rows] for key in ("answer", "question_type", "question", "image_id")
         )
         return type_accuracy(answers, references, types, questions, images, majority if len(rows) > 1 else None)
 
-    def classed(row: dict[str, Any], answer: str) -> str | None:
+    def answer_class(row: Row, answer: str) -> str | None:
         kind = row["question_type"]
-        return None if kind == "open_ended" else label(answer, kind)
+        return None if kind == "open_ended" else canonical_text(answer, kind)
 
     return Evaluation(
         collator=collator,
         metric=metric,
         headline="accuracy",
         max_new_tokens=max_new_tokens,
-        reference=lambda row: row["answer"],
-        question=lambda row: row["question"],
         keep=("image_id", "question", "question_type"),
         groups=TYPES,
         group=lambda row: row["question_type"],
-        label=classed,
+        answer_class=answer_class,
         constrain=(lambda row: constraints(QuestionType.of(row))) if constrain else None,
         **settings,
     )

@@ -1,9 +1,10 @@
-"""BLIP-2 that looks at an image once for all its questions."""
+"""BLIP-2 that encodes an image once for all its questions."""
 
 import torch
 import transformers
 
-from .sharding import whole
+from .frozen import no_grad_if_frozen
+from .sharding import gathered
 
 
 class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
@@ -14,28 +15,26 @@ class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
 
     def forward(self, pixel_values=None, input_ids=None, image_index=None, **inputs):
         if image_index is not None:
-            inputs["mm_encoder_outputs"] = {"image": self._looked_at(pixel_values, image_index)}
+            inputs["mm_encoder_outputs"] = {"image": self._encode_images(pixel_values, image_index)}
             pixel_values = None
         return super().forward(pixel_values=pixel_values, input_ids=input_ids, **inputs)
 
     @torch.no_grad()
     def generate(self, pixel_values, input_ids=None, attention_mask=None, image_index=None, **settings):
         if image_index is None:
-            with whole(self.query_tokens):
+            with gathered(self.query_tokens):
                 return super().generate(pixel_values, input_ids, attention_mask, **settings)
         embeddings = self.get_input_embeddings()(input_ids)
-        with whole(self.query_tokens):
-            features = self._looked_at(pixel_values, image_index).pooler_output
+        with gathered(self.query_tokens):
+            features = self._encode_images(pixel_values, image_index).pooler_output
         features = features.to(embeddings.device, embeddings.dtype)
         embeddings = embeddings.masked_scatter(self.get_placeholder_mask(input_ids, embeddings), features)
         if not self.language_model.config.is_encoder_decoder:
             settings["input_ids"] = input_ids
         return self.language_model.generate(inputs_embeds=embeddings, attention_mask=attention_mask, **settings)
 
-    def _looked_at(self, pixel_values: torch.Tensor, image_index: torch.Tensor):
-        parts = (self.vision_model, self.qformer, self.language_projection)
-        weights = [self.query_tokens, *(weight for part in parts for weight in part.parameters())]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)):
+    def _encode_images(self, pixel_values: torch.Tensor, image_index: torch.Tensor):
+        with no_grad_if_frozen(self.query_tokens, self.vision_model, self.qformer, self.language_projection):
             outputs = self.get_image_features(pixel_values, return_dict=True)
         outputs.pooler_output = outputs.pooler_output[image_index]
         return outputs

@@ -1,5 +1,6 @@
 """A name or a folder -> model and processor, whether it holds a whole model or only an adapter."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -7,11 +8,20 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from trl import ModelConfig, get_quantization_config
 
 from .precision import trainable_in_float32
-from .sharding import to_answer, whole
+from .sharding import gathered, place_for_inference
+from .upstream import keep_weight_names
+
+FAULTS = (OSError, ValueError, RuntimeError, SafetensorError)
 
 
 class CheckpointError(ValueError):
@@ -51,20 +61,20 @@ def load_checkpoint(
             model_class,
             base,
             revision=model.model_revision,
-            dtype=getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype,
+            dtype=model.dtype,
             attn_implementation=model.attn_implementation,
             quantization_config=quantization,
             device_map={"": PartialState().device} if quantization is not None else None,
         )
         if adapter:
             network = PeftModel.from_pretrained(network, name)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except FAULTS as error:
         what = f"{name!r}, an adapter to {base!r}" if base != name else repr(name)
         raise CheckpointError(f"cannot load the model {what}: {reason(base, error)}") from error
     if adapter and to_train:
         network = network.merge_and_unload()
     if quantization is None and not to_train:
-        network = to_answer(network)
+        network = place_for_inference(network)
     return network, processor
 
 
@@ -83,9 +93,7 @@ def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
         )
     if Path(name).is_dir() and loaded["missing_keys"]:
         raise OSError(f"the weights lack {min(loaded['missing_keys'])!r}, which would start at random")
-    # A checkpoint would be written under the Hub's old weight names, which the Trainer does not translate when it
-    # resumes or loads the best model: it would go on with other weights (transformers issue 43701).
-    network._weight_conversions = []
+    keep_weight_names(network)
     return network
 
 
@@ -97,12 +105,32 @@ def with_adapter(network: PreTrainedModel, name: str, to_train: bool) -> PeftMod
     adapter.inference_mode = False
     network = get_peft_model(network, adapter)
     trainable_in_float32(network)
-    with whole(*network.parameters(), change=True):
+    with gathered(*network.parameters(), change=True):
         set_peft_model_state_dict(network, load_peft_weights(name, device="cpu"))
     return network if to_train else network.requires_grad_(False)
 
 
-def refuse_pieces(what: str) -> None:
+def load_composed(
+    name: str, config_class: type[PreTrainedConfig], base: Callable, to_train: bool
+) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
+    """`base(name, None)`, or the adapter in the folder `name` on `base(name of its base, its configuration)`.
+
+    Raises `CheckpointError` in one line when there is no such model.
+    """
+    try:
+        if not Path(name, "adapter_config.json").is_file():
+            return base(name, None)
+        if not Path(name, "config.json").is_file():  # or transformers would go on to that of the adapter's base
+            raise OSError("it holds no config.json that says what its adapter belongs to")
+        network, processor = base(
+            PeftConfig.from_pretrained(name).base_model_name_or_path, config_class.from_pretrained(name)
+        )
+        return with_adapter(network, name, to_train), processor
+    except FAULTS as error:
+        raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
+
+
+def refuse_fsdp(what: str) -> None:
     """Raise `CheckpointError` under FSDP, which gathers weights for a model's own `forward` and for no part's."""
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):
         raise CheckpointError(f"{what} does not run under FSDP: use ddp.yaml, zero2.yaml or zero3.yaml")

@@ -1,4 +1,4 @@
-"""Weights that ZeRO-3 has divided among the processes: whole where they are read or changed, and ready to answer."""
+"""Weights that ZeRO-3 has sharded over the processes: gathered where they are read or changed outside a forward."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,21 +8,21 @@ from transformers import PreTrainedModel
 from transformers.integrations.deepspeed import deepspeed_config, is_deepspeed_zero3_enabled
 
 
-def whole(*weights: nn.Parameter, change: bool = False) -> AbstractContextManager:
-    """A context in which `weights` are whole on every process; to `change` them is for the first one, for all.
+def gathered(*weights: nn.Parameter, change: bool = False) -> AbstractContextManager:
+    """A context in which each process has all of `weights`; to `change` them is for the first process, for all.
 
-    For what happens outside of a module's forward: inside, ZeRO-3 gathers and forgets the weights itself.
+    For what happens outside of a module's forward: inside, ZeRO-3 gathers and releases the weights itself.
     """
-    divided = [weight for weight in weights if hasattr(weight, "ds_id")]
-    if not divided:
+    sharded = [weight for weight in weights if hasattr(weight, "ds_id")]
+    if not sharded:
         return nullcontext()
     import deepspeed
 
-    return deepspeed.zero.GatheredParameters(divided, modifier_rank=0 if change else None)
+    return deepspeed.zero.GatheredParameters(sharded, modifier_rank=0 if change else None)
 
 
-def read_by(module: nn.Module, *weights: nn.Parameter) -> None:
-    """Have `weights` whole while `module` runs, which reads them without calling the modules that they belong to."""
+def gather_in_forward(module: nn.Module, *weights: nn.Parameter) -> None:
+    """Gather `weights` for each forward of `module`, which reads them without calling the modules they belong to."""
     for weight in weights:
         if hasattr(weight, "ds_id"):
             import deepspeed
@@ -30,8 +30,8 @@ def read_by(module: nn.Module, *weights: nn.Parameter) -> None:
             deepspeed.zero.register_external_parameter(module, weight)
 
 
-def to_answer(network: PreTrainedModel) -> PreTrainedModel:
-    """The network on this process's device; one that is divided, with each layer gathered when it is computed."""
+def place_for_inference(network: PreTrainedModel) -> PreTrainedModel:
+    """Move the network to this process's device; under ZeRO-3 it is sharded, each layer gathered for its forward."""
     if not is_deepspeed_zero3_enabled():
         return network.to(PartialState().device)
     import deepspeed

@@ -31,10 +31,11 @@ from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_co
 
 from vlm_recipes.callbacks.preflight.model import Expected
 from vlm_recipes.collators import ChatCollator, SharedImageCollator
+from vlm_recipes.collators.length import within_length
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.generation.constraints import AnswerSetError
+from vlm_recipes.eval.metrics.baselines import TypedMajority, typed_majority
 from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
-from vlm_recipes.eval.metrics.type_accuracy import TypedMajority, typed_majority
 from vlm_recipes.eval.report.tables import Published
 from vlm_recipes.eval.typed import typed_evaluation
 from vlm_recipes.models.checkpoints import CheckpointError, left_by_a_run, load_checkpoint
@@ -101,7 +102,7 @@ class Training(RunSettings, SFTConfig):
     save_strategy: str = "steps"
     save_steps: float = 0.2
     metric_for_best_model: str = "eval_accuracy"
-    max_length: int | None = None  # the pixel budget bounds a row, and nothing else may cut it
+    max_length: int | None = None  # the pixel budget bounds a row; a longer one is refused, never cut
     dataset_kwargs: dict = field(default_factory=lambda: {"skip_prepare_dataset": True})
 
 
@@ -211,10 +212,11 @@ def main(data: Data, training: Training, model: Model) -> None:
     raw = read(data)
     types = types_of(raw["train"])
     network, processor = load(data, model, training.do_train)
+    adapt = partial(to_chat, types=types, typed_prompt=data.typed_prompt)
     with training.main_process_first(desc="checking rows"):
         (train, validation, test), refused = usable_rows(
             raw,
-            partial(to_chat, types=types, typed_prompt=data.typed_prompt),
+            within_length(adapt, ChatCollator(processor, max_length=training.max_length)),
             training.output_dir,
             data.max_rejected,
             training.dataset_num_proc,
@@ -226,7 +228,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         training.output_dir,
         title="Kvasir-VQA",
         evaluation=evaluation(data, network, processor, majority).as_trained(training),
-        run=describe_run(__file__, data, training, model, {"train": train._fingerprint, "test": test._fingerprint}),
+        run=describe_run(__file__, data, training, model, {"train": train, "test": test}),
         published=PUBLISHED,
         rejected=refused,
     )

@@ -31,11 +31,12 @@ from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_co
 
 from vlm_recipes.callbacks.preflight.model import Expected
 from vlm_recipes.collators import ChatCollator
-from vlm_recipes.eval.boxes import answer_box_metrics
-from vlm_recipes.eval.drawing import draw_boxes
+from vlm_recipes.collators.length import within_length
+from vlm_recipes.eval.boxes import box_evaluation
 from vlm_recipes.eval.evaluation import Evaluation
-from vlm_recipes.eval.metrics.box_codecs import Box, BoxCodec, box_codec
-from vlm_recipes.eval.metrics.boxes import constant_box
+from vlm_recipes.eval.metrics.baselines import constant_box
+from vlm_recipes.eval.metrics.box_codecs import BoxCodec, box_codec
+from vlm_recipes.eval.metrics.boxes import Box
 from vlm_recipes.eval.report.tables import Published
 from vlm_recipes.models.checkpoints import CheckpointError, left_by_a_run, load_checkpoint
 from vlm_recipes.models.precision import launched_dtype, small_card, trainable_in_float32
@@ -95,7 +96,7 @@ class Training(RunSettings, SFTConfig):
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
     metric_for_best_model: str = "eval_iou_mean"
-    max_length: int | None = None  # the pixel budget bounds a row, and nothing else may cut it
+    max_length: int | None = None  # the pixel budget bounds a row; a longer one is refused, never cut
     dataset_kwargs: dict = field(default_factory=lambda: {"skip_prepare_dataset": True})
 
 
@@ -181,16 +182,9 @@ def codec_of(network, processor) -> BoxCodec:
 
 
 def evaluation(data: Data, network, processor, baseline: Box | None = None) -> Evaluation:
-    codec = codec_of(network, processor)
-    return Evaluation(
-        collator=ChatCollator(processor, prompt_only=True),
-        metric=answer_box_metrics(codec, baseline),
-        headline="iou_mean",
-        max_new_tokens=data.max_new_tokens,
-        reference=lambda row: row["answer"],
-        question=lambda row: QUESTION,
-        draw=lambda image, row, answer: draw_boxes(image, row["boxes"], codec.decode(answer, row["image_size"])),
-    )
+    collator, codec = ChatCollator(processor, prompt_only=True), codec_of(network, processor)
+    texts = {"reference": lambda row: row["answer"], "question": lambda row: QUESTION}
+    return box_evaluation(collator, codec, data.max_new_tokens, baseline, **texts)
 
 
 def expected(model: Model) -> Expected:
@@ -206,10 +200,11 @@ def main(data: Data, training: Training, model: Model) -> None:
         for split in (data.dataset_train_split, data.dataset_test_split)
     }
     network, processor = load(data, model, training.do_train)
+    chat_collator = ChatCollator(processor, max_length=training.max_length)
     with training.main_process_first(desc="checking rows"):
         (train, test), refused = usable_rows(
             raw,
-            partial(to_chat, codec=codec_of(network, processor)),
+            within_length(partial(to_chat, codec=codec_of(network, processor)), chat_collator),
             training.output_dir,
             data.max_rejected,
             training.dataset_num_proc,
@@ -221,7 +216,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         training.output_dir,
         title="Nutrition tables",
         evaluation=evaluation(data, network, processor, baseline).as_trained(training),
-        run=describe_run(__file__, data, training, model, {"train": train._fingerprint, "test": test._fingerprint}),
+        run=describe_run(__file__, data, training, model, {"train": train, "test": test}),
         published=PUBLISHED,
         rejected=refused,
     )
@@ -230,7 +225,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         trainer = SFTTrainer(
             network,
             training,
-            data_collator=ChatCollator(processor, max_length=training.max_length),
+            data_collator=chat_collator,
             train_dataset=train,
             eval_dataset=validation,
             processing_class=processor,

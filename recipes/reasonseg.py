@@ -44,6 +44,7 @@ from vlm_recipes.eval.report.tables import Published
 from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, load_lisa
 from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
+from vlm_recipes.rows.conventions import IGNORED_PIXEL
 from vlm_recipes.rows.errors import BadRow, DataError
 from vlm_recipes.rows.formats.reasonseg import load_annotated_folder, parse_annotation, picture_mask, polygon_mask
 from vlm_recipes.rows.grouping import group_by_image, one_per_query, with_questions_shuffled
@@ -175,7 +176,8 @@ def to_row(row: dict, seed: int) -> dict:
     image_id = hashlib.sha256(image["bytes"] or Path(image["path"]).read_bytes()).hexdigest()
     name = str(row.get("id") or row.get("image_id") or image_id[:12])
     is_sentence = annotation.get("is_sentence", True)
-    target, ignored = encode(mask == 1), encode(mask == 255) if (mask == 255).any() else None
+    ignored = mask == IGNORED_PIXEL
+    target, ignored = encode(mask == 1), encode(ignored) if ignored.any() else None
     queries = []
     for i, text in enumerate(texts):
         rng = random.Random(f"{seed} {name} {i}") if row["to_train"] else None
@@ -253,7 +255,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         training.output_dir,
         title="ReasonSeg",
         evaluation=evaluation(data, network, processor, constant, kinds).as_trained(training),
-        run=describe_run(__file__, data, training, model, {split: part._fingerprint for split, part in rows.items()}),
+        run=describe_run(__file__, data, training, model, rows),
         published=PUBLISHED,
         rejected=refused,
     )

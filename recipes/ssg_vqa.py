@@ -39,7 +39,7 @@ from vlm_recipes.eval.closed_set import closed_set_evaluation, types_of
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.generation.label_tree import LabelTree, choose_label
 from vlm_recipes.eval.keywords import keyword_evaluation
-from vlm_recipes.eval.metrics.classification import class_majority
+from vlm_recipes.eval.metrics.baselines import majority_answers
 from vlm_recipes.eval.report.tables import Published
 from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.precision import launched_dtype
@@ -244,7 +244,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     train, validation, test = (one_per_query(frames) for frames in usable)
     kinds = sorted({kind for part in (train, validation, test) for kind in part["kind"]})
     hops = sorted({hops for part in (train, validation, test) for hops in part["hops"]} - {*kinds, ""})
-    majority = class_majority(train["answer"], types_of(train.select_columns(["kind", "hops"])))
+    majority = majority_answers(train["answer"], types_of(train.select_columns(["kind", "hops"])))
     evaluated = evaluation(data, network, processor, majority, (*kinds, *hops)).as_trained(training)
     if data.dataset_format == "real_colon" and training.metric_for_best_model == Training.metric_for_best_model:
         training.metric_for_best_model = f"eval_{evaluated.headline}"
@@ -254,7 +254,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         training.output_dir,
         title="SSG-VQA" if data.dataset_format == "ssg_vqa" else "REAL-Colon-VQA",
         evaluation=evaluated,
-        run=describe_run(__file__, data, training, model, {split: part._fingerprint for split, part in parts.items()}),
+        run=describe_run(__file__, data, training, model, parts),
         published=PUBLISHED if data.dataset_format == "ssg_vqa" else None,
         rejected=refused,
     )

@@ -32,8 +32,9 @@ from trl import ModelConfig, ScriptArguments, get_peft_config
 from vlm_recipes.callbacks.preflight.model import Expected
 from vlm_recipes.collators import Seq2SeqCollator
 from vlm_recipes.eval.evaluation import Evaluation
-from vlm_recipes.eval.metrics.text import MajorityAnswers, majority_answers, text_metrics
+from vlm_recipes.eval.metrics.baselines import Majority
 from vlm_recipes.eval.report.tables import Published
+from vlm_recipes.eval.text import text_evaluation, text_majority
 from vlm_recipes.models.blip2 import Blip2ForConditionalGeneration
 from vlm_recipes.models.checkpoints import CheckpointError, load_checkpoint
 from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
@@ -170,19 +171,6 @@ def to_row(row: dict, exemplar: bool) -> dict:
     }
 
 
-def score(answers: list[str], rows: list[dict], majority: MajorityAnswers | None = None) -> dict[str, float]:
-    """Text metrics, beside those of always giving the majority training answer, and the one per question type."""
-    references, closed = [row["answer"] for row in rows], [row["closed"] for row in rows]
-    metrics = text_metrics(answers, references, closed, groups=[row["image_id"] for row in rows])
-    if majority is not None and len(rows) > 1:
-        constant = text_metrics([majority.overall] * len(rows), references, closed)
-        per_type = text_metrics(majority.predict([row["question_type"] for row in rows]), references, closed)
-        compared = [key for key in constant if not key.endswith(("_low", "_high", "_n")) and key != "n"]
-        metrics |= {f"baseline_{key}": constant[key] for key in compared}
-        metrics["exact_match_of_majority_per_type"] = per_type["exact_match"]
-    return metrics
-
-
 def load(data: Data, model: Model, training: bool = False):
     """Model and processor; without LoRA every part of the model trains."""
     network, processor = load_checkpoint(model, to_train=training, model_class=Blip2ForConditionalGeneration)
@@ -197,16 +185,8 @@ def collator(data: Data, processor, **settings) -> Seq2SeqCollator:
     return Seq2SeqCollator(processor, fit_image, share_images=data.questions_per_row > 1, **settings)
 
 
-def evaluation(data: Data, network, processor, majority: MajorityAnswers | None = None) -> Evaluation:
-    return Evaluation(
-        collator=collator(data, processor, prompt_only=True),
-        metric=partial(score, majority=majority),
-        headline="token_f1",
-        max_new_tokens=data.max_new_tokens,
-        reference=lambda row: row["answer"],
-        question=lambda row: row["question"],
-        keep=("question", "question_type", "closed"),
-    )
+def evaluation(data: Data, network, processor, majority: Majority | None = None) -> Evaluation:
+    return text_evaluation(collator(data, processor, prompt_only=True), data.max_new_tokens, majority)
 
 
 def expected(model: Model) -> Expected:
@@ -227,12 +207,12 @@ def main(data: Data, training: Training, model: Model) -> None:
         train, test = hold_out(concatenate_datasets([train, test]), data.test_fraction, "image_id", training.seed)
     train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
 
-    majority = majority_answers(train["answer"], train["question_type"])
+    majority = text_majority(train["answer"], train["question_type"])
     record = RunRecord(
         training.output_dir,
         title="VQA-RAD",
         evaluation=evaluation(data, network, processor, majority).as_trained(training),
-        run=describe_run(__file__, data, training, model, {"train": train._fingerprint, "test": test._fingerprint}),
+        run=describe_run(__file__, data, training, model, {"train": train, "test": test}),
         published=PUBLISHED,
         rejected=refused,
     )

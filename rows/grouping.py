@@ -2,62 +2,37 @@
 
 import random
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, concatenate_datasets
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 OF_THE_IMAGE = ("image_id", "image", "images", "image_size", "frames")
-CHARACTERS_PER_TOKEN = 4
 
 
-def group_by_image(
-    dataset: "Dataset", max_conversations: int | None = 20, max_tokens: int | None = None, seed: int = 0
-) -> "Dataset":
+def group_by_image(dataset: Dataset, max_conversations: int | None = 20, seed: int = 0) -> Dataset:
     """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
 
     Rows with the same `image_id` have to have the same images; one without stays by itself. More than
-    `max_conversations`, or more than about `max_tokens` of text (at four characters a token, without the image), go to
-    several rows; which conversations come together, and the order of rows, is drawn by `seed`. No image is decoded.
-    With one conversation a row there is nothing to group: the rows stay as they are. `SharedImageCollator`
-    reads such rows, and so do the collators of BLIP-2, LISA and SurgViVQA.
+    `max_conversations` go to several rows; which conversations come together, and the order of rows, is drawn by
+    `seed`. No image is decoded. With one conversation a row there is nothing to group: the rows stay as they are.
+    `SharedImageCollator` reads such rows, and so do the collators of BLIP-2, LISA and SurgViVQA.
     """
     if max_conversations == 1:
         return dataset
-    from datasets import Dataset, concatenate_datasets  # a collator alone should not bring it along
-
     places = defaultdict(list)
     for i, image_id in enumerate(dataset["image_id"]):
         places[("row", i) if image_id is None else image_id].append(i)
-    texts = dataset.remove_columns([name for name in OF_THE_IMAGE if name in dataset.column_names])
-    rng = random.Random(seed)
-    groups, queries = [], texts.to_list()
+    queries = dataset.remove_columns([name for name in OF_THE_IMAGE if name in dataset.column_names]).to_list()
+    rng, groups = random.Random(seed), []
     for members in places.values():
         rng.shuffle(members)
         parts = -(-len(members) // (max_conversations or len(members)))
-        at_most, room = -(-len(members) // parts), 0  # about as many in each row
-        for i in members:
-            length = _characters(queries[i])
-            if i == members[0] or len(groups[-1]) == at_most or length > room:
-                groups.append([])
-                room = CHARACTERS_PER_TOKEN * max_tokens if max_tokens else float("inf")
-            groups[-1].append(i)
-            room -= length
+        size = -(-len(members) // parts)  # about as many in each row
+        groups += [members[start : start + size] for start in range(0, len(members), size)]
     rng.shuffle(groups)
     images = dataset.select([members[0] for members in groups])
     images = images.select_columns([name for name in ("id", *OF_THE_IMAGE) if name in dataset.column_names])
     grouped = Dataset.from_dict({"queries": [[queries[i] for i in members] for members in groups]})
     return concatenate_datasets([images, grouped], axis=1)
-
-
-def _characters(query: dict[str, Any]) -> int:
-    """How much text a query is, in a chat row's form or in that of BLIP-2 and SurgViVQA."""
-    contents = [message["content"] for message in query.get("messages") or ()]
-    contents += [query.get("prompt") or "", query.get("answer") or ""] if not contents else []
-    parts = [[{"text": content}] if isinstance(content, str) else content for content in contents]
-    return sum(len(part.get("text") or "") for content in parts for part in content)
 
 
 def one_per_query(images: Dataset) -> Dataset:

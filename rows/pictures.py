@@ -20,11 +20,11 @@ HASHED = 128  # pixels a side from which a picture is hashed, at least
 
 
 def check_image(image: dict[str, Any] | None) -> list[int]:
-    """`look_at` an image for its size alone."""
-    return look_at(image)[0]
+    """`inspect_picture` for the size alone."""
+    return inspect_picture(image)[0]
 
 
-def look_at(image: dict[str, Any] | None) -> tuple[list[int], str]:
+def inspect_picture(image: dict[str, Any] | None) -> tuple[list[int], str]:
     """Decode `{"bytes", "path"}` once, at a low scale: `[width, height]` in pixels as displayed, and its hash.
 
     The hash is for `vlm_recipes.callbacks.preflight.near_duplicates`: 256 bits of a perceptual hash (imagehash's
@@ -34,26 +34,26 @@ def look_at(image: dict[str, Any] | None) -> tuple[list[int], str]:
     if not image or (image.get("bytes") is None and not image.get("path")):
         raise BadRow("no image, or one outside the dataset's folder")
     if image.get("bytes") is not None:
-        size, hashed = _look_at_bytes(image["bytes"], Image.MAX_IMAGE_PIXELS)
+        size, hashed = _inspect_bytes(image["bytes"], Image.MAX_IMAGE_PIXELS)
     elif not os.path.isfile(image["path"]):
         raise BadRow(f"image file is missing: {os.path.basename(image['path'])}")
     else:
         status = os.stat(image["path"])
-        size, hashed = _look_at_file(image["path"], status.st_size, status.st_mtime_ns, Image.MAX_IMAGE_PIXELS)
+        size, hashed = _inspect_file(image["path"], status.st_size, status.st_mtime_ns, Image.MAX_IMAGE_PIXELS)
     return list(size), hashed
 
 
 @lru_cache(maxsize=256)
-def _look_at_file(path: str, size: int, changed: int, limit: int | None) -> tuple[tuple[int, int], str]:
-    return _look(path, limit)
+def _inspect_file(path: str, size: int, changed: int, limit: int | None) -> tuple[tuple[int, int], str]:
+    return _inspect(path, limit)
 
 
 @lru_cache(maxsize=16)
-def _look_at_bytes(data: bytes, limit: int | None) -> tuple[tuple[int, int], str]:
-    return _look(io.BytesIO(data), limit)
+def _inspect_bytes(data: bytes, limit: int | None) -> tuple[tuple[int, int], str]:
+    return _inspect(io.BytesIO(data), limit)
 
 
-def _look(source: io.BytesIO | str, limit: int | None) -> tuple[tuple[int, int], str]:
+def _inspect(source: io.BytesIO | str, limit: int | None) -> tuple[tuple[int, int], str]:
     try:
         with Image.open(source) as picture:
             width, height = picture.size

@@ -10,7 +10,7 @@ from accelerate import PartialState
 
 from .conventions import Row
 from .errors import BadRow, DataError, one_line
-from .pictures import look_at
+from .pictures import inspect_picture
 
 # What an adapter or json may raise over a row: `None.strip()` and `int(inf)` are as much the row's fault as a BadRow.
 UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, SyntaxError, RecursionError)
@@ -28,7 +28,7 @@ def usable_rows(
     `adapt` gets the row with its `image` undecoded and `image_size`, `[width, height]` in pixels as displayed (EXIF
     rotation applied); it returns the new row with at least `id` and raises `BadRow` (or another of `UNUSABLE`) for
     one it cannot use. The image column is carried over untouched and decoded when a row is read; `image_hash` is what
-    `vlm_recipes.rows.pictures.look_at` found.
+    `vlm_recipes.rows.pictures.inspect_picture` found.
     Refused rows are `{split, id, reason}`, also written to `rejected.jsonl` in `output_dir`, one a line.
 
     Raises `DataError` if no row is usable, or if more than `max_rejected` of them (a share, 0–1) are not.
@@ -90,7 +90,7 @@ def _check(
 def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
     row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
     try:
-        size, image_hash = look_at(row["image"])
+        size, image_hash = inspect_picture(row["image"])
         adapted = {**adapt({**_decoded(row), "image_size": size}), "image_hash": image_hash}
         text, reason = _as_json({key: value for key, value in adapted.items() if key != "image"}), ""
     except BadRow as error:

@@ -1,13 +1,18 @@
 """Offline, a cache of datasets that ends with the run, and one tiny checkpoint of each family."""
 
+import gc
+import io
 import os
 import tempfile
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from PIL import Image
+
+from tests.support.session import once
 
 # The same examples on each run, so that a change is judged by itself; HYPOTHESIS_PROFILE=default draws new ones.
 settings.register_profile("same", derandomize=True)
@@ -17,12 +22,28 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 _datasets_cache = tempfile.TemporaryDirectory(prefix="datasets-cache-")
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", HF_DATASETS_CACHE=_datasets_cache.name)
 
+
+def pytest_collection_finish(session):
+    """Each Trainer collects garbage; to search all that is imported by now took longer than most tests' training."""
+    gc.freeze()
+
+
 TEXTS = [
     "You are a helpful assistant.",
     "What is shown in this picture? Answer with yes or no.",
     "Describe both pictures.\n\nWhere is the nutrition table?\n\n\n",  # "\n\n" becomes one token, as in Qwen's
     "USER: ASSISTANT: a bowl of muesli\n",
 ]
+
+
+@pytest.fixture
+def figures_are_blank(monkeypatch) -> None:
+    """Rendering a run's figures takes longer than all the rest of it; those of `tests/eval/report` are looked at."""
+    blank = io.BytesIO()
+    Image.new("RGB", (8, 8), "white").save(blank, "png")
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda self, file, **settings: file.write(blank.getvalue())
+    )
 
 
 @dataclass
@@ -45,37 +66,54 @@ class Checkpoint:
         return AutoModelForImageTextToText.from_pretrained(self.folder)
 
 
-def _qwen(folder: Path, family: str) -> Checkpoint:
+def _qwen(family: str) -> Checkpoint:
     from demo.checkpoints.qwen2_vl import write_qwen2_vl
 
-    pixels = {"min_pixels": 4 * 28 * 28, "max_pixels": 36 * 28 * 28}
-    write_qwen2_vl(folder, TEXTS, family=family, hidden_size=32, layers=1, **pixels)
-    return Checkpoint(folder)
+    sizes = {"hidden_size": 32, "layers": 1, "min_pixels": 4 * 28 * 28, "max_pixels": 36 * 28 * 28}
+    write = partial(write_qwen2_vl, texts=TEXTS, family=family, **sizes)
+    return Checkpoint(once(f"untrained_{family}", write))
 
 
 @pytest.fixture(scope="session")
-def qwen2_vl(tmp_path_factory) -> Checkpoint:
-    return _qwen(tmp_path_factory.mktemp("qwen2_vl"), "qwen2_vl")
+def qwen2_vl() -> Checkpoint:
+    return _qwen("qwen2_vl")
 
 
 @pytest.fixture(scope="session")
-def qwen2_5_vl(tmp_path_factory) -> Checkpoint:
-    return _qwen(tmp_path_factory.mktemp("qwen2_5_vl"), "qwen2_5_vl")
+def qwen2_5_vl() -> Checkpoint:
+    return _qwen("qwen2_5_vl")
 
 
 @pytest.fixture(scope="session")
-def llava(tmp_path_factory) -> Checkpoint:
+def llava() -> Checkpoint:
     from demo.checkpoints.llava import write_llava
 
-    folder = tmp_path_factory.mktemp("llava")
-    write_llava(folder, TEXTS)
-    return Checkpoint(folder)
+    return Checkpoint(once("untrained_llava", lambda folder: write_llava(folder, TEXTS)))
 
 
 @pytest.fixture(scope="session")
-def blip2(tmp_path_factory) -> Checkpoint:
+def blip2() -> Checkpoint:
     from demo.checkpoints.blip2 import write_blip2
 
-    folder = tmp_path_factory.mktemp("blip2")
-    write_blip2(folder, TEXTS, image_size=32, width=32, layers=1, queries=4)
-    return Checkpoint(folder)
+    sizes = {"image_size": 32, "width": 32, "layers": 1, "queries": 4}
+    return Checkpoint(once("untrained_blip2", lambda folder: write_blip2(folder, TEXTS, **sizes)))
+
+
+@pytest.fixture(scope="session")
+def drawn_vqa_rad(tmp_path_factory) -> Path:
+    """VQA-RAD's own JSON beside a drawn picture, alike to no other, under each of its 315 names."""
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    from tests.support.paths import VQA_RAD
+
+    folder = tmp_path_factory.mktemp("vqa_rad")
+    (folder / "images").mkdir()
+    (folder / VQA_RAD.name).write_bytes(VQA_RAD.read_bytes())
+    names = sorted({row["image_name"] for row in json.loads(VQA_RAD.read_text(encoding="utf-8"))})
+    for seed, name in enumerate(names):
+        blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize((64, 48), Image.Resampling.NEAREST).save(folder / "images" / name)
+    return folder

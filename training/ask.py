@@ -1,4 +1,4 @@
-"""Ask a model that a run left: `vlm-ask OUTPUT_DIR PICTURE_OR_FOLDER ["question"]`.
+"""Ask a model that a run left: `vlm-ask OUTPUT_DIR PICTURE_OR_FOLDER ["question"] [--recipe FILE]`.
 
 The answer goes to the terminal; where it holds boxes or masks, a copy of the picture with them drawn goes to
 `OUTPUT_DIR/answers/`. The prompt is the recipe's own function, the one that training and evaluation used.
@@ -18,19 +18,32 @@ from transformers.image_utils import load_image
 
 from ..eval.evaluation import text_of
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of the clone that this is installed from
 
 
-def load_recipe(name: str) -> ModuleType:
-    """Import `recipes/<name>.py` of this project; `run.json` can name a recipe, but no file elsewhere."""
-    path = RECIPES / f"{Path(name).name}.py"
-    if not path.is_file():
-        sys.exit(f"error: this run was made with the recipe {name!r}, and there is no {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def recipe_file(recorded: Any, named: Path | None) -> Path:
+    """The recipe to run: the file that was named, else the clone's own of the `recorded` name.
+
+    Raises `FileNotFoundError` where there is none: `run.json` may name a recipe of the clone, but no other code.
+    """
+    if named is not None and not named.is_file():
+        raise FileNotFoundError(f"there is no file {named}")
+    found = [named] if named is not None else [file for file in RECIPES.glob("*.py") if file.stem == recorded]
+    if not found:
+        raise FileNotFoundError(
+            f"this run's recipe is {recorded!r}, and {RECIPES} has none of that name: --recipe FILE"
+        )
+    return found[0]
+
+
+def load_recipe(file: Path) -> ModuleType:
+    """Import a recipe's file; modules beside it are found, as when it was launched."""
+    name = f"recipe_{file.stem}"  # of no module that something else imports
+    spec = importlib.util.spec_from_file_location(name, file)
+    sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    sys.path.append(str(file.resolve().parent))
+    spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 def restore(dataclass: type, values: dict[str, Any]) -> Any:
@@ -43,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("output_dir", type=Path, help="what the recipe was given as --output_dir")
     parser.add_argument("picture", type=Path, help="an image, or a folder of images")
     parser.add_argument("question", nargs="?", help="default: the question of the recipe, where it has one")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="default: the clone's own that made the run")
     args = parser.parse_args(arguments)
     record = args.output_dir / "run.json"
     if not record.is_file():
@@ -50,7 +64,11 @@ def main(arguments: list[str] | None = None) -> None:
     pictures = sorted(args.picture.iterdir()) if args.picture.is_dir() else [args.picture]
 
     run = json.loads(record.read_text(encoding="utf-8"))
-    recipe = load_recipe(run["recipe"])
+    try:
+        file = recipe_file(run["recipe"], args.recipe)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    recipe = load_recipe(file)
     data, model = restore(recipe.Data, run["arguments"]["data"]), restore(recipe.Model, run["arguments"]["model"])
     question = args.question or getattr(recipe, "QUESTION", None)
     if question is None:

@@ -1,14 +1,11 @@
 """Which checkpoint a run goes on from: the newest one that was written to its end."""
 
-import json
 import re
 import shutil
-import zipfile
 from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from safetensors import SafetensorError, safe_open
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -28,37 +25,31 @@ class ResumeError(ValueError):
 
 def fault_of(checkpoint: Path) -> str | None:
     """What keeps a run from going on from this folder; None for a checkpoint that was written to its end."""
+    state = checkpoint / TRAINER_STATE_NAME  # the last file that the first process writes
+    if not state.is_file():
+        return f"no {TRAINER_STATE_NAME}"
     try:
-        state = checkpoint / TRAINER_STATE_NAME  # the last file that the Trainer writes
-        if not state.is_file():
-            return f"no {TRAINER_STATE_NAME}"
         TrainerState.load_from_json(str(state))
-        for fault, patterns in NEEDED.items():
-            if not any(file for pattern in patterns for file in checkpoint.glob(pattern)):
-                return fault
-        for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
-            if fault := _fault_of_file(file):
-                return f"{file.relative_to(checkpoint)}: {fault}"
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
-    return None
+    for fault, patterns in NEEDED.items():
+        if not any(file for pattern in patterns for file in checkpoint.glob(pattern)):
+            return fault
+    return _fault_of_ranks(checkpoint)
 
 
-def _fault_of_file(file: Path) -> str | None:
-    if file.suffix == ".safetensors":
-        try:
-            with safe_open(file, "pt"):  # reads the header and compares it with the file's length
-                return None
-        except SafetensorError as error:
-            return str(error)
-    if file.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(file):
-        return "cut off"  # PyTorch's files are zip archives, whose directory is written last
-    if file.name.endswith(".safetensors.index.json"):
-        shards = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
-        missing = sorted(shard for shard in shards if not (file.parent / shard).is_file())
-        return f"{missing[0]} is missing" if missing else None
-    if file.name == "latest" and not any((file.parent / file.read_text().strip()).glob("*_states.pt")):
-        return f"there are no states in {file.read_text().strip()!r}"
+def _fault_of_ranks(checkpoint: Path) -> str | None:
+    """What one of the processes has not written; the others may still write when the first one is done."""
+    saved = {file.name for file in checkpoint.glob("rng_state*.pth")}
+    if saved != {"rng_state.pth"}:  # the one of a single process has no number
+        missing = {f"rng_state_{rank}.pth" for rank in range(max(2, len(saved)))} - saved
+        if missing:
+            return f"no {min(missing)}"
+    if (latest := checkpoint / "latest").is_file():
+        folder = latest.read_text().strip()
+        states = len(list((checkpoint / folder).glob("*optim_states.pt")))
+        if states < len(saved):
+            return f"{states} of {len(saved)} processes' states in {folder!r}"
     return None
 
 

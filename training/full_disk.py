@@ -11,10 +11,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from transformers import Trainer
 
-from .checkpoints import (
-    fault_of,
-    newest_whole,
-)
+from .checkpoints import fault_of, newest_whole
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What safetensors and PyTorch say where Python would raise an OSError with one of these numbers.

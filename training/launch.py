@@ -8,9 +8,13 @@ import torch
 from trl import TrlParser
 
 from ..callbacks.interrupt import Interrupted
+from ..callbacks.label_audit import LabelError
 from ..callbacks.preflight.callback import PreflightDone, PreflightError
+from ..callbacks.shared_image import AttentionError
 from .checkpoints import ResumeError
 from .full_disk import FullDiskError
+
+REFUSALS = (LabelError, AttentionError, PreflightError, ResumeError, FullDiskError)
 
 
 class RecipeParser(TrlParser):
@@ -29,7 +33,8 @@ def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tup
     of a run), then the command line.
 
     Args:
-        refusals: errors whose message tells the reader what to do; they end the run without a traceback.
+        refusals: errors whose message tells the reader what to do; they end the run without a traceback, as those of
+            the training itself do.
     """
     try:
         parsed = RecipeParser(arguments).parse_args_and_config()
@@ -39,7 +44,7 @@ def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tup
         main(*parsed)
     except PreflightDone:
         pass
-    except (*refusals, PreflightError, ResumeError, FullDiskError) as error:
+    except (*refusals, *REFUSALS) as error:
         sys.exit(f"error: {error}")
     except Interrupted:
         leave_processes()

@@ -10,31 +10,33 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.image_utils import load_image
 
-from ..callbacks.preflight.blank_images import check_looking
-from ..callbacks.preflight.memory import peak_memory
+from ..callbacks.preflight.blank_images import check_blank_images
+from ..callbacks.preflight.probe import peak_memory
 from ..eval.evaluation import Evaluation, text_of
 from ..eval.generation.generate import without_images
 from ..eval.metrics.confusion import Confusion, confusion
 from ..eval.report.check import Check, save_checks
-from ..eval.report.gallery import GalleryItem, best_and_worst
+from ..eval.report.gallery import GalleryItem, shelves
 from ..eval.report.page import replace_file
 from ..eval.report.report import write_report
 from ..eval.report.tables import Published
+from ..models.upstream import fingerprint
 from ..rows.conventions import Row
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
 
 
-def describe_run(recipe: str, data: Any, training: TrainingArguments, model: Any, fingerprints: dict) -> dict:
+def describe_run(recipe: str, data: Any, training: TrainingArguments, model: Any, parts: dict[str, Dataset]) -> dict:
     """Return what one needs to know to repeat a run: recipe, arguments, versions, git commit, dataset, device.
 
     Args:
         recipe: the recipe's `__file__`.
-        fingerprints: split -> the fingerprint of its rows.
+        parts: split -> the rows whose fingerprints are recorded.
     """
     device = PartialState().device
     return {
@@ -42,7 +44,7 @@ def describe_run(recipe: str, data: Any, training: TrainingArguments, model: Any
         "arguments": {"data": asdict(data), "training": training.to_dict(), "model": asdict(model)},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git_commit": git_commit(Path(recipe).parent),
-        "dataset_fingerprint": fingerprints,
+        "dataset_fingerprint": {split: fingerprint(rows) for split, rows in parts.items()},
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{device.type} {platform.machine()}",
@@ -67,7 +69,7 @@ class RunRecord:
         run: from `describe_run`.
         evaluation: what the run is evaluated by.
         rejected: the rows refused at load, `{split, id, reason}`.
-        checks: what was looked at before training, and after it.
+        checks: what was checked before training, and after it.
     """
 
     output_dir: str
@@ -130,7 +132,7 @@ class RunRecord:
         predictions = {split: predicted for split, (_, predicted) in answered.items()}
         if rows:
             split = next(reversed(rows))
-            self.checks.append(check_looking(self.evaluation, model, rows[split], predictions[split]))
+            self.checks.append(check_blank_images(self.evaluation, model, rows[split], predictions[split]))
         report = self.write(log_history, results, predictions, rows, finished=True)
         if report is not None:
             for split, metrics in results.items():
@@ -157,7 +159,7 @@ class RunRecord:
         items = [GalleryItem(row["id"], None, "", text_of(row["reference"]), "", row["score"]) for row in predictions]
         for item, row in zip(items, plain, strict=False):  # plain rows only where they have groups
             item.group, item.image_id = self.evaluation.group(row), str(row.get("image_id", ""))
-        shown = {id(item) for part in best_and_worst(items) for item in part}
+        shown = {id(item) for shelf in shelves(items) for item in shelf.items}
         for i, (item, predicted) in enumerate(zip(items, predictions, strict=True)):
             if id(item) in shown:
                 row = rows[i]
@@ -169,10 +171,10 @@ class RunRecord:
 
     def _confusions(self, predictions: list[Row], plain: list[Row]) -> dict[str, Confusion]:
         """One table per group whose answers have classes; an answer without one is none of the true classes."""
-        group, label = self.evaluation.group, self.evaluation.label
+        group, answer_class = self.evaluation.group, self.evaluation.answer_class
         classes = {name: ([], []) for name in self.evaluation.groups}
-        for row, predicted in zip(plain, predictions, strict=True) if plain and label else ():
-            true, said = (label(row, predicted[key]) for key in ("reference", "prediction"))
+        for row, predicted in zip(plain, predictions, strict=True) if plain and answer_class else ():
+            true, said = (answer_class(row, predicted[key]) for key in ("reference", "prediction"))
             if true is not None:
                 references, answers = classes.setdefault(group(row), ([], []))
                 references.append(true)

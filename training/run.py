@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from ..callbacks.each_row_once import see_each_row_once
 from ..callbacks.frozen_parts import FrozenPartsCallback
 from ..callbacks.generation_eval import GenerationEvalCallback
 from ..callbacks.grad_norm import GradNormCallback
@@ -29,7 +28,7 @@ def train_watched(
     limit: int | None = None,
     *more: TrainerCallback,
 ) -> tuple[PreTrainedModel, list[dict]]:
-    """Look at all that can be known before, then train with gradients measured and answers scored; save.
+    """Check all that can be known before, then train with gradients measured and answers scored; save.
 
     Args:
         parts: "train", "validation" and "test" rows, a question each; `limit` of "validation" are scored on the way.
@@ -40,36 +39,31 @@ def train_watched(
     `resume_from_checkpoint`, a folder or true for the newest whole one. With `max_steps` 0 nothing is trained: raises
     `PreflightDone` after the preflight of a run of the recipe's own length.
 
-    Raises `PreflightError`, `ResumeError` and `FullDiskError`; `Interrupted` after SIGTERM or Ctrl-C, with a
-    checkpoint saved.
+    Raises `LabelError`, `AttentionError`, `PreflightError`, `ResumeError` and `FullDiskError`; `Interrupted` after
+    SIGTERM or Ctrl-C, with a checkpoint saved.
     """
     checkpoint = checkpoint_to_resume(trainer.args.output_dir, trainer.args.resume_from_checkpoint)
-    only_looking = trainer.args.max_steps == 0
-    if only_looking:
+    only_checks = trainer.args.max_steps == 0
+    if only_checks:
         trainer.args.max_steps = type(trainer.args).max_steps
     watch = GenerationEvalCallback(trainer, parts["validation"], record.evaluation, limit)
     preflight = PreflightCallback(
-        trainer, parts, record.evaluation, expected, record.rejected, record.title, only_looking
+        trainer, parts, record.evaluation, expected, record.rejected, record.title, only_checks
     )
     record.checks = preflight.checks
-    watching = (
-        FrozenPartsCallback(trainer),
-        LabelAuditCallback(),
-        GradNormCallback(trainer),
-        SharedImageCallback(trainer),
-        preflight,
-    )
-    interrupt = InterruptCallback(trainer)
-    for callback in (*watching, watch, ReportCallback(record, watch), *more, interrupt, ResumeCallback(trainer)):
+    gradients, shared_image = GradNormCallback(trainer), SharedImageCallback(trainer)
+    interrupt, resume = InterruptCallback(trainer), ResumeCallback(trainer)
+    before = (FrozenPartsCallback(trainer), LabelAuditCallback(check=False), gradients, shared_image, preflight)
+    for callback in (*before, watch, ReportCallback(record, watch), *more, interrupt, resume):
         trainer.add_callback(callback)
-    see_each_row_once(trainer)
     try:
         with full_disk_in_one_line(trainer):
             trainer.train(resume_from_checkpoint=checkpoint)
             trainer.save_model()
             trainer.save_state()
-    finally:
-        interrupt.stop_listening()
-    if interrupt.heard:
+    finally:  # a training that ends by an error calls nobody back
+        for callback in (gradients, shared_image, interrupt, resume):
+            callback.close()
+    if interrupt.received:
         interrupt.leave(f"interrupted when trained to the end, saved {trainer.args.output_dir}: --do_train false")
     return trainer.model, trainer.state.log_history

@@ -15,9 +15,10 @@ class ComposedTrainer(Trainer):
             num_items_in_batch = None
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, state_dict)
-        self.accelerator.unwrap_model(self.model).config.save_pretrained(output_dir or self.args.output_dir)
+    def save_model(self, output_dir=None, **settings):
+        super().save_model(output_dir, **settings)
+        if self.args.should_save:
+            self.accelerator.unwrap_model(self.model).config.save_pretrained(output_dir or self.args.output_dir)
 
 
 class TokenMeanTrainer(Seq2SeqTrainer):

@@ -16,11 +16,11 @@ from ...eval.report.data.page import EXAMPLES_SHOWN, Example
 from ...eval.report.data.seen_images import seen_images
 from ..label_audit import check_labels, image_token_id
 
-LOOKED_AT, EXTREME = 64, 8  # rows, and those with the most questions or pixels
+INSPECTED, EXTREME = 64, 8  # rows, and those with the most questions or pixels
 
 
 @dataclass
-class LookedAt:
+class BatchInspection:
     """Rows that went through the collator one by one.
 
     Lengths are in tokens; `batch` is made of the longest rows, and `what` names it for people.
@@ -34,22 +34,22 @@ class LookedAt:
     what: str = ""
 
 
-def look_at_batches(
+def inspect_batches(
     rows: Any, collator: Callable[[list[dict]], Mapping[str, Any]], model: PreTrainedModel, processing_class, size: int
-) -> LookedAt:
+) -> BatchInspection:
     """Collate some of the training `rows`, check their labels and lengths, and make a batch of the `size` longest."""
     if isinstance(rows, IterableDataset | torch.utils.data.IterableDataset):
-        rows = list(islice(rows, LOOKED_AT))
+        rows = list(islice(rows, INSPECTED))
     processor = getattr(collator, "processor", processing_class)
-    spoken = getattr(collator, "train_on", "assistant") == "assistant"
+    only_answers = getattr(collator, "train_on", "assistant") == "assistant"
     lengths: dict[int, int] = {}
     examples = []
     try:
-        for i in promising(rows):
+        for i in rows_to_inspect(rows):
             row = rows[i]
             batch = collator([row])
             lengths[i] = batch["input_ids"].shape[-1]
-            if spoken:
+            if only_answers:
                 ends, name = [processor.tokenizer.eos_token_id], f"row {row.get('id', i)!r}"
                 check_labels(batch["labels"][0], processor.tokenizer, ends, image_token_id(processor), name)
             if len(examples) < EXAMPLES_SHOWN:
@@ -57,19 +57,19 @@ def look_at_batches(
         longest = sorted(lengths, key=lambda i: -lengths[i])[:size]
         batch = collator([rows[i] for i in longest])
     except ValueError as error:  # names its row
-        return LookedAt([Check("labels", "stop", str(error))])
+        return BatchInspection([Check("labels", "stop", str(error))])
     config = model.config.get_text_config()
     budget = getattr(collator, "max_length", None) or getattr(config, "max_position_embeddings", None)
     what = f"{len(longest)} rows of up to {lengths[longest[0]]:,} tokens, the longest of {len(lengths):,}"
-    trained = "answers that end, and on nothing else" if spoken else "more than their answers, as asked"
+    trained = "answers that end, and on nothing else" if only_answers else "more than their answers, as asked"
     labels = Check("labels", "pass", f"{len(lengths):,} rows train on {trained}")
     lengths = list(lengths.values())
-    return LookedAt([labels, check_lengths(lengths, budget)], lengths, budget, examples, batch, what)
+    return BatchInspection([labels, check_lengths(lengths, budget)], lengths, budget, examples, batch, what)
 
 
-def promising(rows: Any) -> list[int]:
-    """Numbers of rows to look at: some evenly spread, those with the most questions, those with the largest images."""
-    spread = range(0, len(rows), math.ceil(len(rows) / LOOKED_AT))
+def rows_to_inspect(rows: Any) -> list[int]:
+    """Numbers of rows: some evenly spread, those with the most questions, those with the largest images."""
+    spread = range(0, len(rows), math.ceil(len(rows) / INSPECTED))
     most: list[int] = []
     if isinstance(rows, Dataset):
         table = rows.select_columns([name for name in ("queries", "image_size") if name in rows.column_names])

@@ -40,7 +40,7 @@ def _grey(width: int, height: int) -> bytes:
     return file.getvalue()
 
 
-def check_looking(
+def check_blank_images(
     evaluation: Evaluation, model: PreTrainedModel, rows: Dataset | Sequence[Row], predictions: Sequence[Row]
 ) -> Check:
     """Answer up to 500 of the `rows` that have images, evenly spread, with blank ones; compare with the `predictions`.

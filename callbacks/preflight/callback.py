@@ -12,7 +12,7 @@ from ...eval.evaluation import Evaluation
 from ...eval.report.check import Check, save_checks
 from ...eval.report.data.page import write_data_page
 from ..label_audit import collator_of
-from .batches import LookedAt, look_at_batches
+from .batches import BatchInspection, inspect_batches
 from .model import Expected, check_trainable, check_two_steps
 from .probe import same_randomness
 from .rows import check_answers, check_baselines, check_coordinates, check_rows, check_shared_images
@@ -23,21 +23,21 @@ class PreflightError(ValueError):
 
 
 class PreflightDone(Exception):
-    """All was looked at, and no more was asked for."""
+    """All was inspected, and no more was asked for."""
 
 
 class PreflightCallback(TrainerCallback):
-    """Look at rows and model as training begins: print a line each, keep them, and stop what would be vain.
+    """Check rows and model as training begins: print a line each, keep them, and stop what would be vain.
 
     Of the rows: sizes, images shared by training and evaluation, the ceiling of known answers, baselines, coordinates,
     labels and token lengths. Of the model: what trains, first loss, seconds and memory of two steps on the longest
-    batch of those looked at, graphs that frozen parts keep, and gradients. It draws no random number and changes no
+    batch of those inspected, graphs that frozen parts keep, and gradients. It draws no random number and changes no
     weight. The lines go into `preflight.json`, pictures of the rows into `data.html`, both in the output folder.
     Raises `PreflightError` where a line stops.
 
     Args:
         trainer: the Trainer this is added to.
-        parts: split -> rows with `id` and `image_id`, the training part first; without it only batches are looked at.
+        parts: split -> rows with `id` and `image_id`, the training part first; without it only batches are inspected.
         evaluation: scores the baselines.
         expected: what is stated about the training.
         rejected: rows refused at load, `{split, id, reason}`.
@@ -67,13 +67,13 @@ class PreflightCallback(TrainerCallback):
         self._say(*broadcast_object_list(of_rows)[0])
         with same_randomness():
             rows, collator = train_dataloader.dataset, collator_of(train_dataloader)
-            looked = look_at_batches(rows, collator, model, processing_class, args.per_device_train_batch_size)
-        self._say(*looked.checks, check_trainable(model, self.expected))
+            batches = inspect_batches(rows, collator, model, processing_class, args.per_device_train_batch_size)
+        self._say(*batches.checks, check_trainable(model, self.expected))
         if not self._stopping():
-            steps = check_two_steps(self.trainer, model, looked.batch, state.max_steps, looked.what, self.expected)
+            steps = check_two_steps(self.trainer, model, batches.batch, state.max_steps, batches.what, self.expected)
             self._say(*steps)
         if PartialState().is_main_process:
-            self._write(args.output_dir, looked)
+            self._write(args.output_dir, batches)
         if stopping := self._stopping():
             raise PreflightError("the preflight stops this run: " + "; ".join(map(str, stopping)))
         if self.only:
@@ -95,14 +95,15 @@ class PreflightCallback(TrainerCallback):
         checks += check_baselines(self.parts, self.evaluation) if self.evaluation is not None else []
         return [check for check in checks if check is not None]
 
-    def _write(self, folder: str, looked: LookedAt) -> None:
+    def _write(self, folder: str, batches: BatchInspection) -> None:
         save_checks(folder, self.checks)
         if self.parts is not None:
             write_data_page(
                 folder,
                 title=self.title,
                 parts=self.parts,
-                token_lengths=looked.lengths,
-                token_budget=looked.budget,
-                examples=looked.examples,
+                checks=self.checks,
+                token_lengths=batches.lengths,
+                token_budget=batches.budget,
+                examples=batches.examples,
             )

@@ -54,7 +54,7 @@ def check_trainable(model: nn.Module, expected: Expected) -> Check:
 
 
 def count_parameters(model: nn.Module, only_trainable: bool = False) -> int:
-    """Parameters, also those packed in four bits or divided among processes."""
+    """Parameters, also those packed in four bits or sharded."""
     if is_deepspeed_zero3_enabled():
         return get_model_param_count(model, trainable_only=only_trainable)
     return model.num_parameters(only_trainable=only_trainable)
@@ -88,7 +88,7 @@ def check_two_steps(
         return [Check("longest batch", "stop", f"the memory does not hold {what}: {advice}")]
     first = check_first_loss(seen.loss, model, expected)
     if sharded:
-        reason = "not looked at where the model is divided among processes; the first steps show it"
+        reason = "not measured where the model is sharded; the first steps show it"
         return [first, *(Check(name, "skip", reason) for name in ("longest batch", "frozen parts", "gradients"))]
     return [first, _fits(trainer, model, seen, what, steps), _graphs(seen), check_gradients(model, seen.gradients)]
 

@@ -14,8 +14,8 @@ def near_duplicates(hashes: Sequence[str], others: Sequence[str]) -> np.ndarray:
     """For each of the `hashes` the place of the nearest of the `others`, or -1 where none is near: `[len(hashes)]`.
 
     Near are pictures whose perceptual hashes differ in at most 24 of 256 bits, and whose colours in at most 16 of 255
-    levels on average. Hashes are those of `vlm_recipes.rows.pictures.look_at`: base64 of 32 bytes and of 4×4 RGB
-    pixels.
+    levels on average. Hashes are those of `vlm_recipes.rows.pictures.inspect_picture`: base64 of 32 bytes and of 4×4
+    RGB pixels.
     """
     (bits, colours), (other_bits, other_colours) = _unpack(hashes), _unpack(others)
     nearest = np.full(len(hashes), -1)

@@ -1,6 +1,8 @@
 """Two forward and backward passes that change nothing: loss, seconds, memory, and where gradients go."""
 
+import platform
 import random
+import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +14,6 @@ import torch
 from accelerate.utils import send_to_device
 from torch import nn
 from transformers import Trainer
-
-from .memory import peak_memory
 
 STEPS = 2  # the first one warms up
 
@@ -62,6 +62,14 @@ def probe(trainer: Trainer, model: nn.Module, batch: Mapping[str, Any], backward
     return Probe(loss.item(), seconds, peak_memory(), norms, list(dict.fromkeys(holding)))
 
 
+def peak_memory() -> float:
+    """This process's peak memory in GiB: the GPU's where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if platform.system() == "Darwin" else 1)
+    return kilobytes / 2**20
+
+
 def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -70,7 +78,7 @@ def _now() -> float:
 
 @contextmanager
 def same_randomness() -> Iterator[None]:
-    """Every random generator is afterwards as it was before, so that looking changes no training."""
+    """Every random generator is afterwards as it was before, so that inspecting changes no training."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         yield
@@ -83,14 +91,14 @@ def _watched(model: nn.Module) -> Iterator[list[str]]:
     """Collects the frozen modules whose output needs a gradient though no input does."""
     holding: list[str] = []
 
-    def look(name: str):
+    def watch(name: str):
         def hook(module, arguments, named, output):
             if _needs_gradient(output) and not _needs_gradient((arguments, named)):
                 holding.append(name)
 
         return hook
 
-    handles = [module.register_forward_hook(look(name), with_kwargs=True) for name, module in frozen_parts(model)]
+    handles = [module.register_forward_hook(watch(name), with_kwargs=True) for name, module in frozen_parts(model)]
     try:
         yield holding
     finally:

@@ -10,13 +10,14 @@ from pycocotools import mask as coco
 
 from ...eval.evaluation import Evaluation
 from ...eval.generation.generate import without_images
+from ...eval.metrics.baselines import by_name, most_frequent
 from ...eval.report.check import Check
 from ...eval.report.data.summary import plain_text
 from .near_duplicates import near_duplicates
 
 Parts = Mapping[str, Dataset]  # split -> rows; the first split is trained on
 NAMED = 3  # examples in a line
-OUTSIDE = 0.01  # of the image's side, how far a box may stand out of it
+BOX_TOLERANCE = 0.01  # of the image's side, by which a box may stand out of it
 SCORED = 2000  # rows that a baseline is scored on
 
 
@@ -95,11 +96,9 @@ def check_baselines(parts: Parts, evaluation: Evaluation) -> list[Check]:
 
 def question_only(rows: Dataset) -> Callable[[str], str]:
     """Question -> the most frequent answer that `rows` give to it; to an unknown one their most frequent answer."""
-    answers: dict[str, Counter[str]] = {}
-    for question, answer in zip(rows["question"][:], rows["answer"][:], strict=True):
-        answers.setdefault(plain_text(question), Counter())[answer] += 1
-    overall = sum(answers.values(), Counter()).most_common(1)[0][0]
-    best = {question: counted.most_common(1)[0][0] for question, counted in answers.items()}
+    answers = rows["answer"][:]
+    to_question = by_name(answers, ([plain_text(question)] for question in rows["question"][:]))
+    overall, best = most_frequent(answers), {asked: most_frequent(own) for asked, own in to_question.items()}
     return lambda question: best.get(plain_text(question), overall)
 
 
@@ -117,7 +116,7 @@ def _check_boxes(parts: Parts) -> Check:
     for rows in parts.values():
         for row_id, size, boxes in zip(rows["id"], rows["image_size"], rows["boxes"], strict=True):
             relative = np.asarray(boxes, float).reshape(-1, 2, 2) / size
-            inside = ((relative >= -OUTSIDE) & (relative <= 1 + OUTSIDE)).all((1, 2))
+            inside = ((relative >= -BOX_TOLERANCE) & (relative <= 1 + BOX_TOLERANCE)).all((1, 2))
             wrong += [row_id] * int((~(inside & (relative[:, 0] < relative[:, 1]).all(1))).sum())
             shares += (relative[:, 1] - relative[:, 0]).prod(1).tolist()
     numbers = {"boxes": len(shares), "wrong": len(wrong), "median_share": float(np.median(shares))}

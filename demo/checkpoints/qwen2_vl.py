@@ -3,12 +3,11 @@
 import json
 import re
 from collections.abc import Iterable
-from importlib.resources import files
 from os import PathLike
 from typing import Literal
 
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     GenerationConfig,
     PreTrainedConfig,
@@ -22,7 +21,7 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
 )
-from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+from trl.chat_template_utils import qwen2_5_vl_chat_template
 
 Family = Literal["qwen2_vl", "qwen2_5_vl"]
 
@@ -78,7 +77,7 @@ def write_qwen2_vl(
         image_processor=Qwen2VLImageProcessor(size=size),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(size=size),
-        chat_template=(files("trl") / "chat_templates" / "qwen2_5_vl.jinja").read_text(encoding="utf-8"),
+        chat_template=qwen2_5_vl_chat_template,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -94,14 +93,8 @@ def write_qwen2_vl(
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     """A byte-level BPE tokenizer split and normalised as Qwen2's, with Qwen2-VL's special tokens behind it."""
-    backend = Tokenizer(models.BPE())
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    backend, stock = Tokenizer(models.BPE()), Qwen2Tokenizer().backend_tokenizer
+    backend.normalizer, backend.pre_tokenizer = stock.normalizer, stock.pre_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),

@@ -16,7 +16,7 @@ from ...rows.conventions import Row
 from .allowed_tokens import keep_to
 from .batches import batches_by_image, each_image_once
 from .constraints import Constraint
-from .shared_prefix import BEGINNINGS, answer
+from .shared_prefix import BEGINNINGS, generate_after_prefix
 
 Answer = str | dict[str, Any]
 # `(model, batch, **settings)` -> token ids `[B, prompt + new]`, and what each row's answer is besides its text, if any
@@ -99,7 +99,7 @@ def generate(
                 if ask is not None:
                     tokens, more = ask(model, batch, **settings | kept_to)
                 elif BEGINNINGS in batch:
-                    tokens, more = answer(model, batch, **settings | kept_to), None
+                    tokens, more = generate_after_prefix(model, batch, **settings | kept_to), None
                 else:
                     tokens, more = model.generate(**batch, **settings | kept_to), None
             tokens = tokens[:, prompt_length:]

@@ -12,12 +12,12 @@ TEXT = ("input_ids", "attention_mask", "position_ids")
 
 
 @torch.no_grad()
-def answer(model: PreTrainedModel, batch: dict[str, torch.Tensor], **settings) -> torch.Tensor:
+def generate_after_prefix(model: PreTrainedModel, batch: dict[str, torch.Tensor], **settings) -> torch.Tensor:
     """Token ids `[B, prompt + new]`, as `model.generate` gives them to whole prompts.
 
     Args:
         model: a decoder whose `generate` takes `past_key_values` and `position_ids`: Qwen2-VL, Qwen2.5-VL, LLaVA.
-        batch: from a `collators.SharedImageCollator` with `prompt_only=True`.
+        batch: from a `SharedImageCollator` with `prompt_only=True`.
         settings: those of `generate`.
 
     Raises `ValueError` for settings that would need a prompt without padding in it, or no cache.
@@ -60,8 +60,8 @@ def score_labels(
     Besides the one for what is shared, one forward: each question, then its answers as branches of a tree.
 
     Args:
-        model: as for `answer`, with the attention called "sdpa" or "eager".
-        batch: as for `answer`.
+        model: as for `generate_after_prefix`, with the attention called "sdpa" or "eager".
+        batch: as for `generate_after_prefix`.
         labels: one closed set for each question, the end of turn in each answer's end token.
     """
     cache, device = prefill(model, batch), batch["input_ids"].device

@@ -1,13 +1,101 @@
-"""The constant mask: the one answer that knows the training masks but not the image, a baseline for `mask_metrics`."""
+"""What is right without a look at the image: the most frequent answer, a constant box, a constant mask."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
+from .boxes import Box
 from .masks import RLE, decode, encode, union
+from .typed_answers import normalize, tidy
+
+
+def most_frequent(answers: Iterable[str], canonical: Callable[[str], Hashable] = str) -> str:
+    """The answer given most often; among equally frequent ones the first of the alphabet.
+
+    Answers of one `canonical` form count as one, given back in its most frequent spelling. ValueError without answers.
+    """
+    counts = Counter(answers)
+    spellings: dict[Hashable, list[str]] = {}
+    for answer in sorted(counts, key=lambda answer: (-counts[answer], answer)):
+        spellings.setdefault(canonical(answer), []).append(answer)
+    if not spellings:
+        raise ValueError("answers: none given, so there is no most frequent one")
+    return min(spellings.values(), key=lambda spelt: (-sum(counts[answer] for answer in spelt), spelt[0]))[0]
+
+
+def by_name(answers: Iterable[str], names: Iterable[Iterable[str]]) -> dict[str, list[str]]:
+    """The answers under each of the names that their rows have; ValueError for different lengths."""
+    named: dict[str, list[str]] = {}
+    for answer, own in zip(answers, names, strict=True):
+        for name in own:
+            named.setdefault(name, []).append(answer)
+    return named
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The most frequent training answer, over all rows and of each type of question."""
+
+    overall: str
+    by_type: dict[str, str]
+
+    def of_type(self, question_type: str) -> str:
+        """The type's answer; for a type that training did not have the overall one."""
+        return self.by_type.get(question_type, self.overall)
+
+
+def majority_answers(answers: Sequence[str], types: Sequence[Iterable[str]] = ()) -> Majority:
+    """Count training answers, one per row and compared as they are; `types` names each row's types.
+
+    Raises ValueError without answers and for different lengths.
+    """
+    of_types = by_name(answers, types) if types else {}
+    return Majority(most_frequent(answers), {name: most_frequent(own) for name, own in of_types.items()})
+
+
+@dataclass(frozen=True)
+class TypedMajority:
+    """The most frequent training answer of each question type and, a stronger baseline, of each question."""
+
+    by_type: dict[str, str]
+    by_question: dict[str, str]
+
+
+def typed_majority(
+    answers: Sequence[str], types: Sequence[str], questions: Sequence[str] | None = None
+) -> TypedMajority:
+    """Count training answers, one per row, in their canonical form: "pink; red" and "red; pink" are one answer.
+
+    Questions that differ in case, spaces or known typos are one question, which has one type.
+    """
+    asked = [tidy(question) for question in questions or ()]
+    type_of = dict(zip(asked, types, strict=True)) if asked else {}
+    of_types = by_name(answers, ([kind] for kind in types))
+    of_questions = by_name(answers, ([question] for question in asked)) if asked else {}
+    return TypedMajority(
+        {kind: most_frequent(own, partial(normalize, question_type=kind)) for kind, own in of_types.items()},
+        {
+            question: most_frequent(own, partial(normalize, question_type=type_of[question]))
+            for question, own in of_questions.items()
+        },
+    )
+
+
+def constant_box(boxes: Sequence[Sequence[Box]], sizes: Sequence[Sequence[float]]) -> Box:
+    """The one box that knows the training set but not the image.
+
+    `boxes` holds one list of pixel boxes per training image and `sizes` its `(width, height)` in pixels. Returns
+    `[x1, y1, x2, y2]` as shares of the image's sides (0-1): the median of each coordinate over all boxes. Raises
+    ValueError where there is no box at all.
+    """
+    shares = [np.divide(box, [*size, *size]) for own, size in zip(boxes, sizes, strict=True) for box in own]
+    if not shares:
+        raise ValueError(f"boxes: none in {len(boxes)} training images, so there is no constant box")
+    return np.median(shares, axis=0).tolist()
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+from qwen_vl_utils.vision_process import smart_resize
 
-Box = list[float]
+from .boxes import Box
+
 Size = tuple[int, int]
 
 _NUMBER = r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*"
@@ -106,7 +107,12 @@ class Qwen25VLBoxes:
 
     def _resized(self, size: Size) -> Size:
         height, width = smart_resize(size[1], size[0], self.factor, self.min_pixels, self.max_pixels)
-        return width, height
+        # Two things the processor of transformers does otherwise, and it is what the model sees: a side that rounds to
+        # nothing has the image enlarged to the smallest budget, and no side is less than one patch.
+        if 2 * min(size) <= self.factor:
+            scale = math.sqrt(self.min_pixels / math.prod(size))
+            width, height = (math.ceil(side * scale / self.factor) * self.factor for side in size)
+        return max(width, self.factor), max(height, self.factor)
 
     def encode(self, boxes: Sequence[Box], size: Size, labels: Sequence[str]) -> str:
         """Write boxes in pixels, one label each, as the model's JSON; raises as `Qwen2VLBoxes.encode` does."""

@@ -1,4 +1,4 @@
-"""Box metrics: boxes matched one to one, IoU and GIoU, and the constant-box baseline."""
+"""Box metrics: boxes matched one to one, IoU and GIoU."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou, generalized_box_iou
 
-from .box_codecs import Box, Size
 from .statistics import summarize
+
+Box = Sequence[float]  # x1, y1, x2, y2
 
 
 def _tensor(boxes: Sequence[Box], field: str, row: int) -> torch.Tensor:
@@ -89,20 +90,3 @@ def box_metrics(
         "iou_max": max(ious),
         "iou_min": min(ious),
     }
-
-
-def constant_box(boxes: Sequence[Sequence[Box]], sizes: Sequence[Size]) -> Box:
-    """The one box that knows the training set but not the image: a baseline for `box_metrics`.
-
-    `boxes` holds one list of pixel boxes per training image and `sizes` its `(width, height)` in pixels. Returns
-    `[x1, y1, x2, y2]` as shares of the image's sides (0-1): the median of each coordinate over all boxes. Raises
-    ValueError where there is no box at all.
-    """
-    relative = [
-        [x1 / width, y1 / height, x2 / width, y2 / height]
-        for image_boxes, (width, height) in zip(boxes, sizes, strict=True)
-        for x1, y1, x2, y2 in image_boxes
-    ]
-    if not relative:
-        raise ValueError(f"boxes: none in {len(boxes)} training images, so there is no constant box")
-    return np.median(relative, axis=0).tolist()

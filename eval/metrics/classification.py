@@ -1,46 +1,17 @@
 """Answers from a closed set: accuracy, and precision, recall and F1 over classes, in all and by type of question."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 from sklearn.metrics import precision_recall_fscore_support
 
+from .baselines import Majority
 from .statistics import summarize
 
 N_RESAMPLES = 1000
 SCORES = ("macro_precision", "macro_recall", "macro_f1", "weighted_f1")
 SCORES_BY_TYPE = ("macro_f1", "weighted_f1")
-
-
-@dataclass(frozen=True)
-class ClassMajority:
-    """The most frequent training answer, over all rows and of each type of question."""
-
-    overall: str
-    by_type: dict[str, str]
-
-
-def class_majority(answers: Sequence[str], types: Sequence[Sequence[str]] | None = None) -> ClassMajority:
-    """Count training answers, one per row; `types` names each row's types.
-
-    Among equally frequent ones the alphabetically first wins. Raises ValueError without answers and for different
-    lengths.
-    """
-    if not answers:
-        raise ValueError("answers: none given, so there is no majority answer")
-    by_type: dict[str, Counter[str]] = {}
-    for answer, names in zip(answers, types if types is not None else [()] * len(answers), strict=True):
-        for name in names:
-            by_type.setdefault(name, Counter())[answer] += 1
-    of_type = {name: _most_frequent(counter) for name, counter in by_type.items()}
-    return ClassMajority(_most_frequent(Counter(answers)), of_type)
-
-
-def _most_frequent(answers: Counter[str]) -> str:
-    return min(answers, key=lambda answer: (-answers[answer], answer))
 
 
 def classification_metrics(
@@ -50,7 +21,7 @@ def classification_metrics(
     labels: Sequence[str] | None = None,
     types: Sequence[Sequence[str]] | None = None,
     groups: Sequence[str] | None = None,
-    majority: ClassMajority | None = None,
+    majority: Majority | None = None,
 ) -> dict[str, float]:
     """Accuracy, and scores over the classes that have support: those that occur in `references`. Shares of 1.
 
@@ -86,7 +57,7 @@ def classification_metrics(
     if majority is not None:
         metrics |= _baselines(classes.get(majority.overall, -1), truth, SCORES)
         if types is not None:
-            constant = [majority.by_type.get(own[0] if own else "", majority.overall) for own in types]
+            constant = [majority.of_type(own[0]) if own else majority.overall for own in types]
             hits = [said == true for said, true in zip(constant, references, strict=True)]
             metrics["type_baseline_accuracy"] = sum(hits) / len(hits)
     rows_of_type: dict[str, list[int]] = {}
@@ -97,7 +68,7 @@ def classification_metrics(
         metrics |= _scores(truth[rows], answered[rows], group[rows], SCORES_BY_TYPE, f"_{kind}")
         metrics |= {f"{name}_{kind}_n": len(rows) for name in ("accuracy", *SCORES_BY_TYPE)}
         if majority is not None:
-            constant = classes.get(majority.by_type.get(kind, majority.overall), -1)
+            constant = classes.get(majority.of_type(kind), -1)
             metrics |= _baselines(constant, truth[rows], SCORES_BY_TYPE, f"_{kind}")
     if labels is not None:
         metrics |= summarize({"accuracy_unmapped": [float(said not in known) for said in predictions]}, group)

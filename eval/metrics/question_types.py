@@ -1,7 +1,7 @@
 """Which kind of answer a question wants: from its wording and the training answers seen for it, never from others.
 
 `python -m vlm_recipes.eval.metrics.question_types rows.jsonl` prints the types of a file's questions (one JSON object
-a line with `question` and `answer`), and where the keyword rule of the reference implementation says otherwise.
+a line with `question` and `answer`).
 """
 
 import argparse
@@ -14,6 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from .baselines import most_frequent
 from .typed_answers import TYPES, items, normalize, tidy
 
 NEARLY_ALL = 0.99  # a few slips among thousands of counts do not make them words
@@ -134,49 +135,28 @@ def _size_type(answers: Sequence[str], given: Sequence[str]) -> QuestionType:
 
 def _choices(given: Iterable[str], name: str) -> tuple[str, ...]:
     """One spelling, the most frequent, per canonical form: lengths by size, the rest by the alphabet, nothing last."""
-    spellings: dict[object, Counter] = {}
+    spellings: dict[object, list[str]] = {}
     for item in given:
-        spellings.setdefault(normalize(item, name), Counter())[item.strip()] += 1
-    chosen = [min(counter.items(), key=lambda pair: (-pair[1], pair[0]))[0] for counter in spellings.values()]
+        spellings.setdefault(normalize(item, name), []).append(item.strip())
 
     def rank(choice: str) -> tuple:
         length = re.search(r"\d+", choice) if name == "size_numeric" else None
         below = 0 if choice.startswith("<") else 1
         return (tidy(choice) in NOTHING, int(length[0]) if length else 0, below, choice)
 
-    return tuple(sorted(chosen, key=rank))
+    return tuple(sorted(map(most_frequent, spellings.values()), key=rank))
 
 
-def keyword_type(question: str) -> str:
-    """The rule of the reference implementation, by words of the question alone, in its order; for comparison only."""
-    question = question.lower()
-    if "yes or no" in question or question.startswith(("is ", "are ")):
-        return "yes_no"
-    for name, words in (
-        ("color", ("color", "colour")),
-        ("size_numeric", ("size", "length", "diameter")),
-        ("count_numeric", ("how many", "count")),
-        ("mcq", ("choose", "options", "mcq")),
-    ):
-        if any(word in question for word in words):
-            return name
-    return "open_ended"
-
-
-def type_table(questions: Sequence[str], answers: Sequence[str]) -> str:
-    """The questions, most frequent first, and the types' rows; `*` marks where the keyword rule differs."""
+def describe_types(questions: Sequence[str], answers: Sequence[str]) -> str:
+    """The questions, most frequent first, with their types and answers; then how many rows each type has."""
     types = QuestionTypes.infer(questions, answers)
-    lines = [f"{'rows':>6}  {'type':14} {'by keywords':15} {'question':72} answers"]
+    lines = [f"{'rows':>6}  {'type':14} {'question':72} answers"]
     for question, rows in Counter(questions).most_common():
-        kind, keyword = types[question], keyword_type(question)
+        kind = types[question]
         known = ", ".join([*(["0, 1, 2, …"] if kind.units else []), *kind.choices]) + (" …; …" * kind.several)
-        mark = " " if kind.name == keyword else "*"
-        lines.append(f"{rows:6}  {kind.name:14} {keyword:14}{mark} {question:72.72} {known}")
-    inferred, keywords = Counter(types[question].name for question in questions), Counter(map(keyword_type, questions))
-    differ = sum(types[question].name != keyword_type(question) for question in questions)
-    lines += ["", f"{'type':14}{'rows':>8}{'by keywords':>13}"]
-    lines += [f"{name:14}{inferred[name]:8}{keywords[name]:13}" for name in TYPES]
-    return "\n".join([*lines, "", f"the two rules disagree on {differ} of {len(questions)} rows"])
+        lines.append(f"{rows:6}  {kind.name:14} {question:72.72} {known}")
+    counts = Counter(types[question].name for question in questions)
+    return "\n".join([*lines, "", *(f"{name:14}{counts[name]:8}" for name in TYPES)])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -187,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     file = parser.parse_args(arguments).rows
     try:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        print(type_table([str(row["question"]) for row in rows], [str(row["answer"]) for row in rows]))
+        print(describe_types([str(row["question"]) for row in rows], [str(row["answer"]) for row in rows]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         parser.error(f"{file}: {type(error).__name__}: {error}")
 

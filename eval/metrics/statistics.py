@@ -73,7 +73,6 @@ def _interval(
 def summarize(
     scores: dict[str, Scores],
     groups: Sequence[str] | None = None,
-    seed: int = 0,
     statistic: Callable[..., np.ndarray] = np.mean,
 ) -> dict[str, float]:
     """Mean (or median) of every metric over its rows, with a 95% bootstrap interval.
@@ -103,17 +102,13 @@ def summarize(
         summary[name] = float(statistic(values))
         counted_groups = None if groups is None else [groups[row] for row in counted]
         if len(set(counted if counted_groups is None else counted_groups)) >= 2:
-            low, high = bootstrap_interval(values, counted_groups, seed=seed, statistic=statistic)
+            low, high = bootstrap_interval(values, counted_groups, statistic=statistic)
             summary[f"{name}_low"], summary[f"{name}_high"] = low, high
     return summary
 
 
 def ratio(
-    name: str,
-    numerators: Sequence[float],
-    denominators: Sequence[float],
-    groups: Sequence[str] | None = None,
-    seed: int = 0,
+    name: str, numerators: Sequence[float], denominators: Sequence[float], groups: Sequence[str] | None = None
 ) -> dict[str, float]:
     """A ratio of sums over rows, which is no mean over rows: rows of a large denominator weigh more.
 
@@ -133,12 +128,12 @@ def ratio(
     sums = tuple(np.bincount(of_group, weights=values) for values in (numerators, denominators))
     metrics = {name: float(_ratio_of_sums(*sums))}
     if len(sums[0]) >= 2:
-        metrics[f"{name}_low"], metrics[f"{name}_high"] = _interval(sums, _ratio_of_sums, seed=seed)
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = _interval(sums, _ratio_of_sums)
     return metrics
 
 
 def macro_average(
-    name: str, scores: Sequence[float], classes: Sequence[str], groups: Sequence[str] | None = None, seed: int = 0
+    name: str, scores: Sequence[float], classes: Sequence[str], groups: Sequence[str] | None = None
 ) -> dict[str, float]:
     """Mean over classes of each class's mean score, so that a rare class counts as much as a frequent one.
 
@@ -158,10 +153,5 @@ def macro_average(
     every = np.arange(len(table))
     metrics = {name: macro(every)}
     if len(table) >= 2:
-        generator = np.random.default_rng(seed)
-        result = bootstrap(
-            (every,), macro, n_resamples=1000, vectorized=False, method="percentile", random_state=generator
-        )
-        metrics[f"{name}_low"] = float(result.confidence_interval.low)
-        metrics[f"{name}_high"] = float(result.confidence_interval.high)
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = _interval((every,), macro)
     return metrics

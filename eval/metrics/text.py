@@ -1,10 +1,9 @@
-"""Answer metrics: exact match, BLEU-1, token F1, closed and open questions, and the majority baseline."""
+"""Answer metrics: exact match, BLEU-1, token F1, closed and open questions, and keywords."""
 
 import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .statistics import summarize
 
@@ -107,36 +106,3 @@ def keyword_accuracy(
         pattern = rf"(?<!\w){re.escape(keyword.strip())}(?!\w)"  # not \b, which "<" has only next to a letter or digit
         found.append(float(re.search(pattern, prediction, re.IGNORECASE) is not None))
     return summarize({"keyword_accuracy": found}, groups)
-
-
-@dataclass(frozen=True)
-class MajorityAnswers:
-    """The most frequent training answer, over all rows and per question type: what no image is needed for."""
-
-    overall: str
-    by_type: dict[str, str]
-
-    def predict(self, types: Sequence[str]) -> list[str]:
-        """One answer per question type; a type that training did not have gets the overall one."""
-        return [self.by_type.get(question_type, self.overall) for question_type in types]
-
-
-def majority_answers(answers: Sequence[str], types: Sequence[str] | None = None) -> MajorityAnswers:
-    """Count training answers for the constant and the per-type baseline.
-
-    `answers` and `types` hold one text per training row. Answers are compared and given back lower-cased and
-    stripped; among equally frequent ones the alphabetically first wins. Raises ValueError without answers.
-    """
-    if not answers:
-        raise ValueError("answers: none given, so there is no majority answer")
-    cleaned = [answer.lower().strip() for answer in answers]
-    rows_by_type: dict[str, list[str]] = {}
-    for question_type, answer in zip(types, cleaned, strict=True) if types is not None else ():
-        rows_by_type.setdefault(question_type, []).append(answer)
-    return MajorityAnswers(
-        _most_frequent(cleaned), {name: _most_frequent(rows) for name, rows in rows_by_type.items()}
-    )
-
-
-def _most_frequent(answers: list[str]) -> str:
-    return min(Counter(answers).items(), key=lambda item: (-item[1], item[0]))[0]

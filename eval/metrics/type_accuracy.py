@@ -1,48 +1,10 @@
 """Accuracy of typed short answers: over all rows, per question type, and beside what no image is needed for."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from .baselines import TypedMajority
 from .statistics import macro_average, summarize
-from .typed_answers import TYPES, is_right, jaccard, normalize, tidy
-
-
-@dataclass(frozen=True)
-class TypedMajority:
-    """The most frequent training answer of each question type and, a stronger baseline, of each question."""
-
-    by_type: dict[str, str]
-    by_question: dict[str, str]
-
-
-def typed_majority(
-    answers: Sequence[str], types: Sequence[str], questions: Sequence[str] | None = None
-) -> TypedMajority:
-    """Count training answers, one per row, in their canonical form: "pink; red" and "red; pink" are one answer.
-
-    Each is given back as it is spelt most often; among equally frequent ones the first of the alphabet wins. Questions
-    that differ in case, spaces or known typos are one question.
-    """
-    by_type: dict[str, list[tuple[str, str]]] = {}
-    by_question: dict[str, list[tuple[str, str]]] = {}
-    for answer, kind, question in zip(answers, types, questions or types, strict=True):
-        by_type.setdefault(kind, []).append((answer, kind))
-        by_question.setdefault(tidy(question), []).append((answer, kind))
-    return TypedMajority(
-        {kind: _most_frequent(rows) for kind, rows in by_type.items()},
-        {question: _most_frequent(rows) for question, rows in by_question.items()} if questions else {},
-    )
-
-
-def _most_frequent(rows: Sequence[tuple[str, str]]) -> str:
-    spellings: dict[object, Counter] = {}
-    for answer, kind in rows:
-        spellings.setdefault(normalize(answer, kind), Counter())[answer] += 1
-    return min(
-        (min(counter, key=lambda answer: (-counter[answer], answer)) for counter in spellings.values()),
-        key=lambda answer: (-spellings[normalize(answer, rows[0][1])].total(), answer),
-    )
+from .typed_answers import TYPES, is_right, jaccard, tidy
 
 
 def type_accuracy(

@@ -76,7 +76,7 @@ def _size(item: str) -> str:
     return sign + "-".join(f"{float(length) * scale:g}" for length in (low, high) if length) + "mm"
 
 
-def label(answer: str, question_type: str) -> str:
+def canonical_text(answer: str, question_type: str) -> str:
     """The canonical form as text: the class that an answer counts as."""
     canonical = normalize(answer, question_type)
     return "; ".join(sorted(canonical)) if isinstance(canonical, frozenset) else str(canonical)

@@ -8,8 +8,6 @@ from typing import Literal
 
 from .page import replace_file
 
-SIGNS = {"pass": "✓", "warn": "!", "stop": "✗", "skip": "–"}
-
 
 @dataclass(frozen=True)
 class Check:
@@ -23,8 +21,13 @@ class Check:
     found: str
     numbers: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def sign(self) -> str:
+        """One character for the status."""
+        return {"pass": "✓", "warn": "!", "stop": "✗", "skip": "–"}[self.status]
+
     def __str__(self) -> str:
-        return f"{SIGNS[self.status]} {self.name}: {self.found}"
+        return f"{self.sign} {self.name}: {self.found}"
 
 
 def save_checks(folder: str | Path, checks: Sequence[Check]) -> None:

@@ -41,31 +41,23 @@ class Shelf:
 
 
 def shelves(gallery: Sequence[GalleryItem]) -> list[Shelf]:
-    """The best rows and the worst; where rows have groups and are right or wrong, the worst are called failures."""
-    best, worst = best_and_worst(gallery)
-    if is_right_or_wrong(rows := ranked_rows(gallery)):
-        n_right = sum(item.score == 1 for item in rows)
-        return [Shelf("Right answers", "best", best, n_right), Shelf("Failures", "worst", worst, len(rows) - n_right)]
-    return [Shelf("Best rows", "best", best, len(gallery)), Shelf("Worst rows", "worst", worst, len(gallery))]
+    """The six best rows, best first, and the worst, worst first: no id twice, no score below every other.
 
-
-def best_and_worst(
-    gallery: Sequence[GalleryItem], n_best: int = N_BEST, n_worst: int | None = None
-) -> tuple[list[GalleryItem], list[GalleryItem]]:
-    """The best rows, best first, and the worst, worst first: no id twice, no score below every other.
-
-    `n_worst` is 6 and, where rows have groups, 12. Where they also have only the scores 0 and 1, the best are right
-    and the worst are not. Among equal scores groups take turns, and images not shown yet come first.
+    Of the worst six and, where rows have groups, twelve. Where they also have only the scores 0 and 1, the best are
+    right, and the worst are not and are called failures. Among equal scores groups take turns, and images not shown
+    yet come first.
     """
     ranked = ranked_rows(gallery)
-    if n_worst is None:
-        n_worst = N_FAILURES if any(item.group for item in ranked) else N_WORST
+    n_worst = N_FAILURES if any(item.group for item in ranked) else N_WORST
     if is_right_or_wrong(ranked):
-        n_right = sum(item.score == 1 for item in ranked)
-        return in_turn(ranked[:n_right], n_best), in_turn(ranked[n_right:][::-1], n_worst)
-    best = in_turn(ranked, min(n_best, math.ceil(len(ranked) / 2)))
+        right = [item for item in ranked if item.score == 1]
+        wrong = ranked[len(right) :][::-1]
+        shown = Shelf("Right answers", "best", in_turn(right, N_BEST), len(right))
+        return [shown, Shelf("Failures", "worst", in_turn(wrong, n_worst), len(wrong))]
+    best = in_turn(ranked, min(N_BEST, math.ceil(len(ranked) / 2)))
     taken = {item.id for item in best}
-    return best, in_turn([item for item in ranked[::-1] if item.id not in taken], n_worst)
+    worst = in_turn([item for item in ranked[::-1] if item.id not in taken], n_worst)
+    return [Shelf("Best rows", "best", best, len(gallery)), Shelf("Worst rows", "worst", worst, len(gallery))]
 
 
 def badness(item: GalleryItem) -> float:

@@ -1,6 +1,7 @@
 """The report's figures by group: the headline metric against its baselines, and with constraints against without."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .page import short
 from .plotting import BLUE, GREY, INK, LARGEST, ORANGE, WIDTH, shortened
-from .tables import GroupRow
+from .tables import ResultRow
 
 BAR, TOTAL_BAR = "#a9cdea", "#6ba9d8"
 ROW_HEIGHT = 0.44  # inches
@@ -22,25 +23,25 @@ FREE |= {"linestyle": "", "markeredgewidth": 1.8}
 CONSTRAINED = {"marker": "o", "markersize": 5.5, "color": BLUE, "linestyle": ""}
 
 
-def groups_figure(rows: Sequence[GroupRow], headline: str) -> Figure | None:
+def groups_figure(rows: Sequence[ResultRow], headline: str) -> Figure | None:
     """A bar per group with its 95% interval and its baselines, the value beside it; the totals at the foot."""
-    if not np.isfinite([drawable(row.value) for row in rows]).any():
+    rows = list(map(drawable, rows))
+    if not np.isfinite([row.value for row in rows]).any():
         return None
     figure, [panel] = panels_over_groups(rows, [1])
     for position, row in zip(positions(rows), rows, strict=True):
-        value = drawable(row.value)
-        panel.barh(position, value, color=TOTAL_BAR if row.is_total else BAR, height=0.7)
-        draw_interval(panel, position, row.low, row.high, INK)
-        panel.vlines(drawable(row.baseline), position - 0.42, position + 0.42, color="white", linewidth=4.2)
-        panel.vlines(drawable(row.baseline), position - 0.4, position + 0.4, color=INK, linewidth=2)
-        panel.plot(drawable(row.question_baseline), position, **QUESTION_BASELINE)
-        write_at_right(panel, position, as_text(value), bold=True)
+        panel.barh(position, row.value, color=TOTAL_BAR if row.is_total else BAR, height=0.7)
+        draw_interval(panel, position, row.low, row.high)
+        panel.vlines(row.baseline, position - 0.42, position + 0.42, color="white", linewidth=4.2)
+        panel.vlines(row.baseline, position - 0.4, position + 0.4, color=INK, linewidth=2)
+        panel.plot(row.question_baseline, position, **QUESTION_BASELINE)
+        write_at_right(panel, position, row.value, bold=True)
     handles = [
         (Patch(color=BAR), shortened(headline)),
         (Line2D([], [], color=INK, linewidth=1.3), "95% interval"),
         (Line2D([], [], color=INK, marker="|", markersize=11, markeredgewidth=2, linestyle=""), "trivial baseline"),
     ]
-    if any(np.isfinite(drawable(row.question_baseline)) for row in rows):
+    if any(np.isfinite(row.question_baseline) for row in rows):
         handles.append((Line2D([], [], **QUESTION_BASELINE), "per-question baseline"))
     figure.legend(*zip(*handles, strict=True), loc="outside lower center", ncols=2)
     panel.set_title(f"{shortened(headline)} by group")
@@ -48,21 +49,21 @@ def groups_figure(rows: Sequence[GroupRow], headline: str) -> Figure | None:
     return figure
 
 
-def free_constrained_figure(rows: Sequence[GroupRow], headline: str) -> Figure | None:
+def free_constrained_figure(rows: Sequence[ResultRow], headline: str) -> Figure | None:
     """Per group the metric without and with constraints on the answer; beside it their difference, row by row."""
-    if not np.isfinite([drawable(row.free) for row in rows]).any():
+    rows = list(map(drawable, rows))
+    if not np.isfinite([row.free for row in rows]).any():
         return None
     figure, [both, difference] = panels_over_groups(rows, [1.5, 1])
     figure.get_layout_engine().set(wspace=0.06)
     difference.axvline(0, color=GREY, linewidth=1.2)
     for position, row in zip(positions(rows), rows, strict=True):
-        free, value, gain = drawable(row.free), drawable(row.value), drawable(row.gain)
-        both.plot([free, value], [position] * 2, color="#b9c3cc", linewidth=3, zorder=1)
-        both.plot(free, position, **FREE)
-        both.plot(value, position, **CONSTRAINED)
-        draw_interval(difference, position, row.gain_low, row.gain_high, INK)
-        difference.plot(gain, position, **CONSTRAINED)
-        write_at_right(difference, position, ("+" if gain > 0 else "") + as_text(gain), bold=row.is_total)
+        both.plot([row.free, row.value], [position] * 2, color="#b9c3cc", linewidth=3, zorder=1)
+        both.plot(row.free, position, **FREE)
+        both.plot(row.value, position, **CONSTRAINED)
+        draw_interval(difference, position, row.gain_low, row.gain_high)
+        difference.plot(row.gain, position, **CONSTRAINED)
+        write_at_right(difference, position, row.gain, bold=row.is_total, sign="+" if row.gain > 0 else "")
     handles = [
         (Line2D([], [], **FREE), "free"),
         (Line2D([], [], **CONSTRAINED), "constrained"),
@@ -77,27 +78,24 @@ def free_constrained_figure(rows: Sequence[GroupRow], headline: str) -> Figure |
     return figure
 
 
-def drawable(value: float | None) -> float:
-    """The number, or NaN, which is not drawn, for what is none or cannot be shown."""
-    return value if value is not None and abs(value) < LARGEST else np.nan
+def drawable(row: ResultRow) -> ResultRow:
+    """The row with NaN, which is not drawn, for what is none or cannot be shown."""
+    numbers = {name: value for name, value in vars(row).items() if name not in ("name", "is_total")}
+    shown = {key: value if value is not None and abs(value) < LARGEST else np.nan for key, value in numbers.items()}
+    return replace(row, **shown)
 
 
-def as_text(value: float) -> str:
-    """The number as the tables have it."""
-    return "–" if np.isnan(value) else short(value)
-
-
-def positions(rows: Sequence[GroupRow]) -> list[float]:
+def positions(rows: Sequence[ResultRow]) -> list[float]:
     """Where each row stands, from the top: the totals a little apart from the groups."""
     return [i + 0.35 * row.is_total for i, row in enumerate(rows)]
 
 
-def panels_over_groups(rows: Sequence[GroupRow], width_ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
+def panels_over_groups(rows: Sequence[ResultRow], width_ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
     """A figure with panels side by side over the same groups, named with their n."""
     figure = Figure(figsize=(WIDTH, 1.25 + ROW_HEIGHT * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(width_ratios), sharey=True, squeeze=False, width_ratios=width_ratios)[0]
     at = positions(rows)
-    counts = [f"\nn = {row.n:,.0f}" if np.isfinite(drawable(row.n)) else "" for row in rows]
+    counts = [f"\nn = {row.n:,.0f}" if np.isfinite(row.n) else "" for row in rows]
     panels[0].set_yticks(at, [shortened(row.name) + count for row, count in zip(rows, counts, strict=True)])
     panels[0].set_ylim(at[-1] + 0.6, -0.6)
     for panel in panels:
@@ -107,20 +105,18 @@ def panels_over_groups(rows: Sequence[GroupRow], width_ratios: Sequence[float]) 
     return figure, list(panels)
 
 
-def draw_interval(panel: Axes, position: float, low: float | None, high: float | None, color: str) -> None:
+def draw_interval(panel: Axes, position: float, low: float, high: float) -> None:
     """A line from end to end, with a short stroke at both."""
-    ends = [drawable(low), drawable(high)]
-    panel.plot(ends, [position] * 2, color=color, linewidth=1.3, marker="|", markersize=6, markeredgewidth=1.3)
+    panel.plot([low, high], [position] * 2, color=INK, linewidth=1.3, marker="|", markersize=6, markeredgewidth=1.3)
 
 
-def write_at_right(panel: Axes, position: float, text: str, bold: bool) -> None:
-    """A text in line with the row, in a column right of the panel."""
-    weight = "bold" if bold else "normal"
+def write_at_right(panel: Axes, position: float, value: float, bold: bool, sign: str = "") -> None:
+    """A number as the tables have it, in line with the row, in a column right of the panel."""
+    text, weight = "–" if np.isnan(value) else sign + short(value), "bold" if bold else "normal"
     panel.text(1.03, position, text, transform=panel.get_yaxis_transform(), va="center_baseline", fontweight=weight)
 
 
-def in_shares(panel: Axes, values: Sequence[float | None]) -> None:
+def in_shares(panel: Axes, values: Sequence[float]) -> None:
     """Show 0 to 1 where all values lie there."""
-    known = [value for value in map(drawable, values) if np.isfinite(value)]
-    if known and min(known) >= 0 and max(known) <= 1:
+    if np.nanmin(values) >= 0 and np.nanmax(values) <= 1:
         panel.set_xlim(0, 1)

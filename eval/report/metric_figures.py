@@ -1,16 +1,29 @@
 """The report's figures as PNG bytes, drawn with matplotlib's object API: no pyplot, nothing kept between calls."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from .group_figures import free_constrained_figure, groups_figure
-from .plotting import BLUE, GREY, ORANGE, STYLE, WIDTH, Log, as_png, curve, draw_curve, panels_over_steps, shortened
-from .tables import GroupRow
-from .training_figures import CURVE_COLORS, gradient_figure, loss_figure
+from .plotting import (
+    BLUE,
+    GREY,
+    ORANGE,
+    STYLE,
+    WIDTH,
+    Log,
+    as_png,
+    color_of,
+    curve,
+    draw_curve,
+    panels_over_steps,
+    shortened,
+)
+from .tables import PublishedRow, ResultRow
+from .training_figures import gradient_figure, loss_figure
 
 FIGURE_NAMES = ("metric", "loss", "gradient_norms", "published", "groups", "free_constrained")
 
@@ -20,14 +33,14 @@ def draw_figures(
     headline: str,
     baseline: tuple[str, float] | None = None,
     published_metrics: Sequence[str] = (),
-    published_rows: Sequence[tuple[str, Mapping[str, float | None], bool]] = (),
-    groups: Sequence[GroupRow] = (),
+    published_rows: Sequence[PublishedRow] = (),
+    groups: Sequence[ResultRow] = (),
     also: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """Draw those of `FIGURE_NAMES` that there is data for: name to PNG.
 
-    `baseline` is a label and a value in the metric's unit; a published row is a name, its numbers, and whether it
-    is this run's; `groups` are of one split; `also` names metrics to draw beside the headline over time.
+    `baseline` is a label and a value in the metric's unit; published rows are from `comparison_rows`; `groups` are of
+    one split; `also` names metrics to draw beside the headline over time.
     """
     with rc_context(STYLE):
         figures = (
@@ -62,7 +75,7 @@ def metric_figure(
         beside = {name: curve(log_history, f"eval_{name}") for name in also if name != headline}
         beside = {name: points for name, points in beside.items() if np.isfinite(points[1]).any()}
         for index, (name, points) in enumerate(beside.items()):
-            draw_curve(panel, points, shortened(name), CURVE_COLORS[(index + 2) % len(CURVE_COLORS)])
+            draw_curve(panel, points, shortened(name), color_of(index + 2))
         if beside:
             panel.set_ylabel(shortened(", ".join([headline, *beside])))
         (low_steps, low), (high_steps, high) = curve(log_history, f"{key}_low"), curve(log_history, f"{key}_high")
@@ -79,16 +92,14 @@ def metric_figure(
     return figure
 
 
-def published_figure(
-    metrics: Sequence[str], rows: Sequence[tuple[str, Mapping[str, float | None], bool]]
-) -> Figure | None:
+def published_figure(metrics: Sequence[str], rows: Sequence[PublishedRow]) -> Figure | None:
     """One panel of bars per metric, one bar per row, what was measured here in colour."""
     if not metrics or not rows:
         return None
     figure = Figure(figsize=(WIDTH, 1 + 0.36 * len(rows)), layout="constrained")
-    names = [shortened(name) for name, _, _ in rows]
+    names = [shortened(name) for name, *_ in rows]
     for panel, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
-        for position, (_, values, own) in enumerate(rows):
+        for position, (_, values, _, own) in enumerate(rows):
             value = values.get(metric)
             known = value is not None and np.isfinite(value)
             color = BLUE if own and position == 0 else GREY if own else "#b9c3cc"

@@ -12,11 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from ..drawing import thumbnail_jpeg
-
 DATA_PAGE = "data.html"  # beside the report, in a run's folder
 TEXT_LIMIT = 800  # characters of any one text that the page shows
-EXACT = 160  # pixels of a picture's longer side up to which it is shown as it is
+EXACT, THUMBNAIL = 160, 480  # pixels of a picture's longer side up to which it is shown as it is, and at the most
 # Control, bidirectional and lone surrogate characters, which would steer the page (or its encoding) unseen
 HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -43,11 +41,10 @@ def short(value: float | None) -> str:
 
 def picture_address(image: Image.Image) -> Markup:
     """The image as a `data:` address: a small one exactly, since each of its pixels can be seen, else a thumbnail."""
-    if max(image.size) > EXACT:
-        return Markup(f"data:image/jpeg;base64,{b64encode(thumbnail_jpeg(image)).decode()}")
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, format="PNG")
-    return Markup(f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}")
+    exact, picture, buffer = max(image.size) <= EXACT, image.convert("RGB"), io.BytesIO()
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), reducing_gap=2.0)
+    picture.save(buffer, format="PNG" if exact else "JPEG", quality=82)
+    return Markup(f"data:image/{'png' if exact else 'jpeg'};base64,{b64encode(buffer.getvalue()).decode()}")
 
 
 def replace_file(path: Path, data: bytes) -> Path:
@@ -67,5 +64,4 @@ PAGES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-PAGES.filters.update(short=short, picture=picture_address, thumbnail=thumbnail_jpeg)
-PAGES.filters.update(base64=lambda data: Markup(b64encode(data).decode()))
+PAGES.filters.update(short=short, picture=picture_address, base64=lambda data: Markup(b64encode(data).decode()))

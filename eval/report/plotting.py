@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -15,6 +16,7 @@ Log = Sequence[Mapping[str, Any]]  # trainer.state.log_history
 Curve = tuple[np.ndarray, np.ndarray]  # steps, values
 
 BLUE, ORANGE, GREY, INK = "#0067b1", "#d55e00", "#767676", "#222222"
+CURVE_COLORS = [BLUE, ORANGE, "#009e73", "#b8559a", "#b58900", "#3aa0d8", "#8c564b", "#6b6bd6"]
 STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -34,6 +36,11 @@ STYLE = {
 WIDTH, HEIGHT, DPI = 5.6, 3.9, 170  # inches, shown at about 100 pixels each and still legible at 70
 LARGEST = 1e100  # a run that has diverged this far has no number to show
 MARKED_POINTS = 40  # curves up to this long show their points, so that a single one is seen
+
+
+def color_of(place: int) -> str:
+    """The colour of a curve or a part by its place among all."""
+    return CURVE_COLORS[place % len(CURVE_COLORS)]
 
 
 def as_number(value: Any) -> float | None:
@@ -84,9 +91,14 @@ def use_log_scale(panel: Axes, values: np.ndarray, from_ratio: float) -> None:
     ratio = positive.max() / positive.min() if len(positive) else 1
     if ratio > from_ratio:
         panel.set_yscale("log", nonpositive="mask")
-        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 300 else (1,)))
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.yaxis.set_minor_formatter(NullFormatter())
+        show_plain_numbers(panel.yaxis, (1, 2, 5) if ratio < 300 else (1,))
+
+
+def show_plain_numbers(axis: Axis, marked: Sequence[int]) -> None:
+    """Name a logarithmic axis's powers of ten, and `marked` times them, as numbers."""
+    axis.set_major_locator(LogLocator(subs=marked))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def shortened(name: str) -> str:

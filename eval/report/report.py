@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..metrics.confusion import Confusion
-from .check import SIGNS, Check
+from .check import Check
 from .gallery import GalleryItem, shelves
 from .metric_figures import FIGURE_NAMES, draw_figures
 from .page import DATA_PAGE, PAGES, replace_file
@@ -59,6 +59,8 @@ def write_report(
     gallery are of.
     """
     output_dir, run, rejected = Path(output_dir), run or {}, rejected or []
+    sections = {"run": {key: value for key, value in run.items() if not isinstance(value, Mapping)}}
+    sections |= {key: value for key, value in run.items() if isinstance(value, Mapping)}
     results = {split: results[split] for split in sorted(results, key=lambda s: (s != "test", s != "validation"))}
     tables = {split: metric_table(values, headline, groups) for split, values in results.items()}
     split, values = find_headline(results, log_history, headline)
@@ -69,7 +71,7 @@ def write_report(
         headline,
         baseline=baseline_line(results, log_history, headline),
         published_metrics=published.metric_names[:PUBLISHED_DRAWN] if published else (),
-        published_rows=[(name, numbers, ours) for name, numbers, _, ours in comparison],
+        published_rows=comparison,
         groups=group_tables[split],
         also=also,
     )
@@ -96,19 +98,11 @@ def write_report(
         step=latest(log_history, "step"),
         epoch=latest(log_history, "epoch"),
         checks=checks,
-        signs=SIGNS,
         data_page=DATA_PAGE if (output_dir / DATA_PAGE).is_file() else None,
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        run=run_sections(run),
+        run={name: values for name, values in sections.items() if values},
         rejected=rejected[:REJECTED_SHOWN],
         rejected_size=len(rejected),
         reasons=Counter(str(row.get("reason")) for row in rejected).most_common(REJECTED_SHOWN),
     )
     return replace_file(output_dir / "report.html", page.encode())
-
-
-def run_sections(run: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The run's plain values under "run", then each of its mappings (arguments, versions, …) under its own name."""
-    sections = {"run": {key: value for key, value in run.items() if not isinstance(value, Mapping)}}
-    sections |= {key: value for key, value in run.items() if isinstance(value, Mapping)}
-    return {name: values for name, values in sections.items() if values}

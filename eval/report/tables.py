@@ -7,6 +7,7 @@ from typing import Any
 from .plotting import Log, as_number
 
 Results = Mapping[str, Mapping[str, Any]]  # split -> metric -> number
+PublishedRow = tuple[str, Mapping[str, float], str, bool]  # name, numbers, note, and whether it is this run's
 
 
 @dataclass
@@ -20,20 +21,7 @@ class Published:
 
 @dataclass
 class ResultRow:
-    """One metric of one split with what it takes to believe it; None is "not known"."""
-
-    name: str
-    value: float
-    low: float | None
-    high: float | None
-    n: float | None
-    baseline: float | None
-    question_baseline: float | None
-
-
-@dataclass
-class GroupRow:
-    """The headline metric over one group's rows, or over several groups (`is_total`); None is "not known".
+    """One metric over a split's rows, or over those of a group, with what it takes to believe it; None: not known.
 
     `baseline` always gives the most frequent training answer, `question_baseline` that to the same question; `free`
     is the metric without constraints on the answer, and `gain`, with its 95% interval, what the constraints add.
@@ -50,7 +38,7 @@ class GroupRow:
     gain: float | None
     gain_low: float | None
     gain_high: float | None
-    is_total: bool
+    is_total: bool  # over several groups
 
 
 def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
@@ -71,49 +59,35 @@ def metric_table(values: Mapping[str, Any], headline: str, groups: Sequence[str]
         companions |= {f"{start}{headline}{suffix}" for start in ("", "baseline_", "question_baseline_", "free_")}
         companions |= {f"constrained_gain{suffix}"}
     companions -= {headline}
-    return [
-        ResultRow(
-            name=key,
-            value=numbers[key],
-            low=numbers.get(f"{key}_low"),
-            high=numbers.get(f"{key}_high"),
-            n=numbers.get(f"{key}_n", numbers.get("n")),
-            baseline=numbers.get(f"baseline_{key}"),
-            question_baseline=numbers.get(f"question_baseline_{key}"),
-        )
-        for key in sorted(numbers, key=lambda key: key != headline)
-        if key not in companions
-    ]
+    shown = [key for key in sorted(numbers, key=lambda key: key != headline) if key not in companions]
+    return [_row(numbers, key, key, numbers.get(f"{key}_n", numbers.get("n"))) for key in shown]
 
 
-def group_table(values: Mapping[str, Any], headline: str, groups: Sequence[str]) -> list[GroupRow]:
+def _row(
+    numbers: Mapping[str, float], name: str, metric: str, n: float | None, gain: str = "", is_total: bool = False
+) -> ResultRow:
+    keys = (metric, f"{metric}_low", f"{metric}_high", f"baseline_{metric}", f"question_baseline_{metric}")
+    keys += (f"free_{metric}", gain, f"{gain}_low", f"{gain}_high")  # in the order of the row's fields
+    return ResultRow(name, n, *map(numbers.get, keys), is_total)
+
+
+def group_table(values: Mapping[str, Any], headline: str, groups: Sequence[str]) -> list[ResultRow]:
     """The headline metric of one split by group, then their mean ("macro") and that over all rows ("overall").
 
     A group that nothing is known of has no row; none known, no rows.
     """
     numbers = numbers_in(values)
 
-    def row(name: str, suffix: str, n: float | None, is_total: bool = False) -> GroupRow:
-        metric, gain = f"{headline}{suffix}", f"constrained_gain{suffix}"
-        return GroupRow(
-            name=name,
-            n=n,
-            value=numbers.get(metric),
-            low=numbers.get(f"{metric}_low"),
-            high=numbers.get(f"{metric}_high"),
-            baseline=numbers.get(f"baseline_{metric}"),
-            question_baseline=numbers.get(f"question_baseline_{metric}"),
-            free=numbers.get(f"free_{metric}"),
-            gain=numbers.get(gain),
-            gain_low=numbers.get(f"{gain}_low"),
-            gain_high=numbers.get(f"{gain}_high"),
-            is_total=is_total,
-        )
-
-    rows = [row(group, f"_{group}", numbers.get(f"{headline}_{group}_n")) for group in groups]
+    rows = [
+        _row(numbers, group, f"{headline}_{group}", numbers.get(f"{headline}_{group}_n"), f"constrained_gain_{group}")
+        for group in groups
+    ]
     rows = [row for row in rows if row.n is not None or row.value is not None]
     n_overall = numbers.get(f"{headline}_n", numbers.get("n"))
-    totals = [row("macro", "_macro", None, True), row("overall", "", n_overall, True)]
+    totals = [
+        _row(numbers, "macro", f"{headline}_macro", None, "constrained_gain_macro", is_total=True),
+        _row(numbers, "overall", headline, n_overall, "constrained_gain", is_total=True),
+    ]
     return rows + [total for total in totals if total.value is not None] if rows else []
 
 
@@ -143,8 +117,8 @@ def baseline_line(results: Results, log_history: Log, headline: str) -> tuple[st
     return next(((label, number) for label, value in candidates if (number := as_number(value)) is not None), None)
 
 
-def comparison_rows(published: Published, test: list[ResultRow]) -> list[tuple[str, Mapping[str, float], str, bool]]:
-    """Name, numbers, note and "is ours" of this run and its baseline, then of the published rows."""
+def comparison_rows(published: Published, test: list[ResultRow]) -> list[PublishedRow]:
+    """This run and its baseline, then the published rows."""
     compared = [metric for metric in test if metric.name in published.metric_names]
     rows = [(name, numbers, note, False) for name, numbers, note in published.rows]
     baselines = {metric.name: metric.baseline for metric in compared if metric.baseline is not None}

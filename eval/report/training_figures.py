@@ -14,6 +14,7 @@ from .plotting import (
     WIDTH,
     Curve,
     Log,
+    color_of,
     curve,
     draw_curve,
     panels_over_steps,
@@ -21,7 +22,6 @@ from .plotting import (
     use_log_scale,
 )
 
-CURVE_COLORS = [BLUE, ORANGE, "#009e73", "#b8559a", "#b58900", "#3aa0d8", "#8c564b", "#6b6bd6"]
 SMOOTHED_POINTS = 60  # train losses from this many on get a running mean
 
 
@@ -64,7 +64,7 @@ def loss_parts(log_history: Log) -> dict[str, Curve]:
 def draw_parts(panel: Axes, parts: dict[str, Curve]) -> None:
     """One curve per part, over a range that a few values near 0 do not stretch where it is logarithmic."""
     for index, (name, points) in enumerate(parts.items()):
-        draw_smoothed(panel, points, shortened(name), CURVE_COLORS[(index + 2) % len(CURVE_COLORS)])
+        draw_smoothed(panel, points, shortened(name), color_of(index + 2))
     panel.set_ylabel("parts")
     use_log_scale(panel, np.concatenate([values for _, values in parts.values()]), from_ratio=20)
     if panel.get_yscale() == "log":
@@ -108,8 +108,8 @@ def gradient_figure(log_history: Log) -> Figure | None:
             draw_curve(panels[0], points, "total", INK, linewidth=2.6)
         else:
             zero = " (always 0)" if not np.nan_to_num(points[1]).any() else ""
-            color = CURVE_COLORS[(index - 1) % len(CURVE_COLORS)]
-            draw_curve(panels[0], points, shortened(key.removeprefix("grad_norm/")) + zero, color, linewidth=1.3)
+            label = shortened(key.removeprefix("grad_norm/")) + zero
+            draw_curve(panels[0], points, label, color_of(index - 1), linewidth=1.3)
     panels[0].set_ylabel("L2 norm")
     use_log_scale(panels[0], np.concatenate([values for _, values in curves.values()]), from_ratio=3)
     figure.legend(loc="outside lower center", ncols=3)

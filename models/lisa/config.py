@@ -6,6 +6,8 @@ import torch
 from transformers import AutoConfig, LlavaConfig, PreTrainedConfig, SamConfig
 from transformers.utils import ModelOutput
 
+from ..upstream import clear_nested_dtypes
+
 
 class LisaConfig(PreTrainedConfig):
     """The two models' configurations, the `[SEG]` token's id, and the weights of the three losses.
@@ -27,20 +29,23 @@ class LisaConfig(PreTrainedConfig):
         sam_name_or_path: str | None = None,
         **kwargs,
     ):
-        self.llava = llava if isinstance(llava, LlavaConfig) else LlavaConfig(**(llava or {}))
-        self.sam = sam if isinstance(sam, SamConfig) else SamConfig(**(sam or {}))
-        for whole in (self.llava, self.sam):
-            for name in whole.sub_configs:  # `from_pretrained(dtype=…)` reaches one level down; None follows
-                getattr(whole, name).dtype = None
+        self.llava, self.sam = (_part(of, part) for of, part in ((LlavaConfig, llava), (SamConfig, sam)))
         self.seg_token_id = seg_token_id
         self.ce_weight, self.bce_weight, self.dice_weight = ce_weight, bce_weight, dice_weight
         self.sam_name_or_path = sam_name_or_path
-        parts = {"": self.llava, "llava": self.llava, "sam": self.sam}
-        attention = {name: part._attn_implementation for name, part in parts.items()}  # or it would be reset to None
-        super().__init__(**{"tie_word_embeddings": False, "attn_implementation": attention, **kwargs})
+        # An empty dict leaves each part the attention that it has; None would reset it.
+        super().__init__(**{"tie_word_embeddings": False, "attn_implementation": {}, **kwargs})
 
     def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
         return self.llava.get_text_config(*args, **kwargs)
+
+
+def _part(config_class: type[PreTrainedConfig], given: PreTrainedConfig | dict | None) -> PreTrainedConfig:
+    if isinstance(given, config_class):
+        return given
+    config = config_class(**(given or {}))
+    clear_nested_dtypes(config)
+    return config
 
 
 @dataclass

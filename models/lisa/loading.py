@@ -1,11 +1,8 @@
 """LISA from a name or a folder: composed of a LLaVA and a SAM, with an adapter, or whole as a run left it."""
 
-from pathlib import Path
-
 import torch
 from accelerate import PartialState
-from peft import PeftConfig, PeftModel
-from safetensors import SafetensorError
+from peft import PeftModel
 from tokenizers import AddedToken
 from transformers import (
     LlavaForConditionalGeneration,
@@ -18,9 +15,9 @@ from transformers import (
 from trl import ModelConfig, get_quantization_config
 
 from ...rows.conventions import SEG_TOKEN
-from ..checkpoints import CheckpointError, load_weights, reason, refuse_pieces, with_adapter
-from ..composed import config_of_adapter
-from ..sharding import to_answer, whole
+from ..checkpoints import load_composed, load_weights, refuse_fsdp
+from ..sharding import gathered, place_for_inference
+from ..upstream import mark_quantised
 from .config import LisaConfig
 from .model import LisaForConditionalGeneration
 
@@ -70,23 +67,17 @@ def load_lisa(
 
     Raises `CheckpointError` in one line when there is no such model, and under FSDP.
     """
-    name = model.model_name_or_path
-    refuse_pieces("LISA")
-    adapter = Path(name, "adapter_config.json").is_file()
-    try:
-        if adapter:
-            config = config_of_adapter(LisaConfig, name)
-            base = PeftConfig.from_pretrained(name).base_model_name_or_path
-            network, processor = _base(model, base, config.sam_name_or_path)
-            for weight in ("ce_weight", "bce_weight", "dice_weight"):
-                setattr(network.config, weight, getattr(config, weight))
-            network = with_adapter(network, name, to_train)
-        else:
-            network, processor = _base(model, name, sam_name_or_path)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
+    refuse_fsdp("LISA")
+
+    def base(name: str, config: LisaConfig | None) -> tuple[LisaForConditionalGeneration, LisaProcessor]:
+        network, processor = _base(model, name, config.sam_name_or_path if config else sam_name_or_path)
+        for weight in ("ce_weight", "bce_weight", "dice_weight") if config else ():
+            setattr(network.config, weight, getattr(config, weight))
+        return network, processor
+
+    network, processor = load_composed(model.model_name_or_path, LisaConfig, base, to_train)
     if get_quantization_config(model) is None and not to_train:
-        network = to_answer(network)
+        network = place_for_inference(network)
     return network, processor
 
 
@@ -94,7 +85,7 @@ def _base(model: ModelConfig, name: str, sam_name: str) -> tuple[LisaForConditio
     """A whole LISA by its name, or a new one of a LLaVA and a SAM."""
     quantization = get_quantization_config(model)
     settings = {
-        "dtype": getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype,
+        "dtype": model.dtype,
         "quantization_config": quantization,
         "device_map": {"": PartialState().device} if quantization is not None else None,
     }
@@ -113,10 +104,8 @@ def _base(model: ModelConfig, name: str, sam_name: str) -> tuple[LisaForConditio
         llava_processor = LlavaProcessor.from_pretrained(name, revision=model.model_revision)
         processor = LisaProcessor.compose(llava_processor, SamImageProcessor.from_pretrained(sam_name))
         network = compose(llava, sam, processor)
-        network.name_or_path = network.config._name_or_path = name  # for PEFT
-        network.config.sam_name_or_path = sam_name
-        if quantization is not None:  # PEFT and the Trainer ask the whole model
-            network.is_loaded_in_4bit, network.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
+        if quantization is not None:
+            mark_quantised(network, quantization)
     else:
         raise ValueError(f"LISA is made of a LLaVA-1.5, and this is {kind or 'no model'}")
     network.sam.shared_image_embedding.float()
@@ -133,12 +122,12 @@ def compose(
             llava.resize_token_embeddings(vocabulary, mean_resizing=False)
     with torch.no_grad():
         for embeddings in (llava.get_input_embeddings(), llava.get_output_embeddings()):
-            with whole(embeddings.weight, change=True):
+            with gathered(embeddings.weight, change=True):
                 embeddings.weight[vocabulary - 1] = embeddings.weight[: vocabulary - 1].float().mean(0)
     seg_token_id = processor.tokenizer.convert_tokens_to_ids(SEG_TOKEN)
-    network = LisaForConditionalGeneration(
-        LisaConfig(llava=llava.config, sam=sam.config, seg_token_id=seg_token_id), llava, sam
-    )
+    names = {"name_or_path": llava.name_or_path, "sam_name_or_path": sam.name_or_path}
+    config = LisaConfig(llava.config, sam.config, seg_token_id, **names)
+    network = LisaForConditionalGeneration(config, llava, sam)
     network.mask_projection.to(sam.mask_decoder.iou_token.weight)  # its device and dtype
     return network
 

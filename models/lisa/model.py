@@ -1,26 +1,28 @@
 """LISA: LLaVA answers with `[SEG]` tokens, and SAM's mask decoder draws a mask for each (arXiv 2308.00692).
 
 Composed of transformers' own classes. The last hidden state at the position that predicts a `[SEG]` is projected to
-one sparse prompt of SAM; the dense prompt is SAM's embedding for "no mask".
+one sparse prompt of SAM.
 """
 
 import copy
 
 import torch
 from torch import nn
-from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamImageProcessor, SamModel
+from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ...rows.conventions import IGNORE_INDEX
-from ..sharding import read_by
+from ..frozen import no_grad_if_frozen
+from ..upstream import keep_weight_names
 from .config import LisaAnswers, LisaConfig, LisaOutput
 from .loss import mask_losses, token_loss
+from .mask_decoding import decode_masks
 
 
 class LisaForConditionalGeneration(PreTrainedModel):
     """LLaVA and SAM, joined by the projection from a hidden state to a prompt.
 
-    Inputs are those of `collators.SegmentationCollator`: `input_ids` and `attention_mask` `[B, S]`, and `image_index`
+    Inputs are those of `SegmentationCollator`: `input_ids` and `attention_mask` `[B, S]`, and `image_index`
     `[B]`, which says what image a sequence is about; per image `pixel_values` `[I, 3, h, w]` for LLaVA,
     `sam_pixel_values` `[I, 3, s, s]`, `original_sizes` and `reshaped_input_sizes` `[I, 2]`, heights first. An image
     passes through each of the two vision towers once, however many sequences are about it.
@@ -45,7 +47,7 @@ class LisaForConditionalGeneration(PreTrainedModel):
         self.sam = sam if sam is not None else SamModel(config.sam)
         self.mask_projection = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, prompt))
         self.generation_config = self.llava.generation_config
-        self._weight_conversions = []  # see `load_weights`: a checkpoint keeps the names of here
+        keep_weight_names(self)
         if llava is None:
             self.post_init()
 
@@ -100,7 +102,7 @@ class LisaForConditionalGeneration(PreTrainedModel):
         rows, positions = is_seg.nonzero(as_tuple=True)
         if not len(rows):  # one mask for nothing: under DDP every process has to have every gradient
             rows = positions = torch.zeros(1, dtype=torch.long, device=hidden.device)
-        mask_logits, unused = self._draw(
+        mask_logits, unused = self._decode_masks(
             hidden[rows, positions], image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes
         )
         targets = [mask for part in masks for mask in part]
@@ -132,12 +134,7 @@ class LisaForConditionalGeneration(PreTrainedModel):
         `settings` are those of `generate`, beams and sampling included. Runs in the number format that LLaVA was
         loaded in, also where what was trained is in float32.
         """
-        settings = {
-            **settings,
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "return_dict_in_generate": True,
-        }
+        settings |= {"input_ids": input_ids, "attention_mask": attention_mask, "return_dict_in_generate": True}
         generation_config = copy.deepcopy(self.generation_config)
         others = generation_config.update(**settings)
         dtype = self.llava.config.dtype or torch.float32
@@ -157,11 +154,13 @@ class LisaForConditionalGeneration(PreTrainedModel):
             counts = torch.bincount(rows, minlength=len(new)).tolist()
             beams, mask_logits = output.get("beam_indices"), []
             if not len(rows) and is_deepspeed_zero3_enabled():  # all processes gather SAM's weights, or none does
-                self._draw(states[0][:1], image_index[:1], sam_pixel_values, original_sizes, reshaped_input_sizes)
+                self._decode_masks(
+                    states[0][:1], image_index[:1], sam_pixel_values, original_sizes, reshaped_input_sizes
+                )
             elif len(rows):
                 sources = (rows if beams is None else beams[rows, steps]).tolist()
                 said = torch.stack([states[step][row] for row, step in zip(sources, steps.tolist(), strict=True)])
-                mask_logits, _ = self._draw(
+                mask_logits, _ = self._decode_masks(
                     said, image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes
                 )
         sizes = original_sizes[image_index].tolist()
@@ -179,53 +178,17 @@ class LisaForConditionalGeneration(PreTrainedModel):
         """Token embeddings `[B, S, hidden]` with each sequence's image in its place."""
         llava = self.llava.model
         embeddings = self.get_input_embeddings()(input_ids)
-        with torch.set_grad_enabled(_trains(llava.vision_tower, llava.multi_modal_projector)):
+        with no_grad_if_frozen(llava.vision_tower, llava.multi_modal_projector):
             features = torch.stack(list(llava.get_image_features(pixel_values, return_dict=True).pooler_output))
         features = features[image_index].to(embeddings.dtype)
         return embeddings.masked_scatter(llava.get_placeholder_mask(input_ids, embeddings, features), features)
 
-    def _draw(
-        self,
-        states: torch.Tensor,
-        images: torch.Tensor,
-        sam_pixel_values: torch.Tensor,
-        original_sizes: torch.Tensor,
-        reshaped_input_sizes: torch.Tensor,
+    def _decode_masks(
+        self, states: torch.Tensor, image_index: torch.Tensor, *images: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Logits `[H, W]` for each of the hidden states `[N, hidden]`, and a number that all of the decoder is in."""
-        encoder, decoder = self.sam.vision_encoder, self.sam.mask_decoder
-        dtype = decoder.iou_token.weight.dtype
-        with torch.set_grad_enabled(_trains(encoder)):
-            pixels = sam_pixel_values.to(encoder.patch_embed.projection.weight.dtype)
-            embeddings = encoder(pixels).last_hidden_state[images].to(dtype)
-        with torch.autocast(embeddings.device.type, enabled=False):  # in 16 bits, off by as much as a neighbour
-            positions = self.sam.get_image_wide_positional_embeddings().to(dtype)
-        no_mask = self.sam.prompt_encoder.no_mask_embed(images.new_zeros(1)).to(dtype)
-        read_by(decoder, decoder.iou_token.weight, decoder.mask_tokens.weight)
-        low_resolution, quality = decoder(
-            image_embeddings=embeddings,
-            image_positional_embeddings=positions.expand(len(states), -1, -1, -1),
-            sparse_prompt_embeddings=self.mask_projection(states.to(dtype))[:, None, None],
-            dense_prompt_embeddings=no_mask[..., None, None].expand_as(embeddings),
-            multimask_output=False,
-        )
-        side, of_image = self.config.sam.vision_config.image_size, images.tolist()
-        shown = sorted(set(of_image))
-        enlarged = SamImageProcessor.post_process_masks(
-            None,  # it asks nothing of the processor, given `pad_size`
-            [low_resolution[images == image, 0].float() for image in shown],
-            original_sizes[shown].tolist(),
-            reshaped_input_sizes[shown].tolist(),
-            binarize=False,
-            pad_size={"height": side, "width": side},
-        )
-        waiting = {image: iter(masks[:, 0]) for image, masks in zip(shown, enlarged, strict=True)}
-        return [next(waiting[image]) for image in of_image], low_resolution.float().mean() + quality.float().mean()
-
-
-def _trains(*modules: nn.Module) -> bool:
-    """Whether gradients are wanted, and any of the modules takes them."""
-    return torch.is_grad_enabled() and any(p.requires_grad for module in modules for p in module.parameters())
+        """`decode_masks` for hidden states `[N, hidden]`."""
+        prompts = self.mask_projection(states.to(self.sam.mask_decoder.iou_token.weight.dtype))
+        return decode_masks(self.sam, prompts, image_index, *images)
 
 
 def _by_row(masks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:

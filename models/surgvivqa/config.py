@@ -33,10 +33,9 @@ class SurgViVqaConfig(PreTrainedConfig):
             raise ValueError(f"the text encoder has no cross-attention to a video of width {self.video.hidden_size}")
         if self.text.hidden_size != self.decoder.n_embd:
             raise ValueError(f"the text encoder is {self.text.hidden_size} wide, the decoder {self.decoder.n_embd}")
-        parts = {"": self.decoder, "video": self.video, "text": self.text, "decoder": self.decoder}
-        attention = {name: part._attn_implementation for name, part in parts.items()}  # or it would be reset to None
         # Like an encoder-decoder's, the labels are the answer alone, and generation returns nothing of the prompt.
-        defaults = {"is_encoder_decoder": True, "tie_word_embeddings": False, "attn_implementation": attention}
+        defaults = {"is_encoder_decoder": True, "tie_word_embeddings": False}
+        defaults["attn_implementation"] = {}  # leaves each part the attention that it has; None would reset it
         super().__init__(**{**defaults, **kwargs})
 
     def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:

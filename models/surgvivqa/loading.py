@@ -1,11 +1,10 @@
 """SurgViVQA from a name or a folder: composed of three models, with an adapter, or whole as a run left it."""
 
+import copy
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoTokenizer,
@@ -20,10 +19,9 @@ from transformers import (
 )
 from trl import ModelConfig, get_quantization_config
 
-from ..checkpoints import CheckpointError, load_weights, reason, refuse_pieces, with_adapter
-from ..composed import config_of_adapter
+from ..checkpoints import CheckpointError, load_composed, load_weights, refuse_fsdp
 from ..precision import trainable_in_float32
-from ..sharding import to_answer
+from ..sharding import place_for_inference
 from .config import SurgViVqaConfig
 from .model import SurgViVqaForConditionalGeneration
 
@@ -63,23 +61,18 @@ def load_surgvivqa(
 
     Raises `CheckpointError` in one line when there is no such model, under FSDP, and for 4 or 8 bits.
     """
-    name = model.model_name_or_path
-    refuse_pieces("SurgViVQA")
+    refuse_fsdp("SurgViVQA")
     if get_quantization_config(model) is not None:
         raise CheckpointError("SurgViVQA is not quantised: it is small, and GPT-2's layers are none that would be")
-    try:
-        if Path(name, "adapter_config.json").is_file():
-            config = config_of_adapter(SurgViVqaConfig, name)
-            base = PeftConfig.from_pretrained(name).base_model_name_or_path
-            towers = (config.video_name_or_path, config.text_name_or_path, config.video.num_frames)
-            network, processor = _base(model, base, *towers)
-            network = with_adapter(network, name, to_train)
-        else:
-            network, processor = _base(model, name, video_name_or_path, text_name_or_path, num_frames)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
+    asked = (video_name_or_path, text_name_or_path, num_frames)
+
+    def base(name: str, config: SurgViVqaConfig | None):
+        known = config and (config.video_name_or_path, config.text_name_or_path, config.video.num_frames)
+        return _base(model, name, *(known or asked))
+
+    network, processor = load_composed(model.model_name_or_path, SurgViVqaConfig, base, to_train)
     if not to_train:
-        network = to_answer(network)
+        network = place_for_inference(network)
     return network, processor
 
 
@@ -87,7 +80,7 @@ def _base(
     model: ModelConfig, name: str, video_name: str, text_name: str, num_frames: int
 ) -> tuple[SurgViVqaForConditionalGeneration, SurgViVqaProcessor]:
     """A whole SurgViVQA by its name, or a new one of a GPT-2 and two towers."""
-    settings = {"dtype": getattr(torch, model.dtype) if model.dtype not in ("auto", None) else model.dtype}
+    settings = {"dtype": model.dtype}
     attention, revision = model.attn_implementation, model.model_revision
     kind = PreTrainedConfig.get_config_dict(name, revision=revision)[0].get("model_type")
     if kind == "surgvivqa":
@@ -103,11 +96,9 @@ def _base(
     video = load_weights(VideoMAEModel, video_name, config=frames, **settings)
     text = load_weights(BlipForQuestionAnswering, text_name, **settings).text_encoder
     decoder = load_weights(GPT2LMHeadModel, name, revision=revision, attn_implementation=attention, **settings)
-    config = SurgViVqaConfig(
-        video.config, text.config, decoder.config, video_name_or_path=video_name, text_name_or_path=text_name
-    )
+    names = {"name_or_path": name, "video_name_or_path": video_name, "text_name_or_path": text_name}
+    config = SurgViVqaConfig(video.config, text.config, decoder.config, **names)
     network = SurgViVqaForConditionalGeneration(config, video, text, decoder)
-    network.name_or_path = network.config._name_or_path = name  # for PEFT
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     return network, SurgViVqaProcessor.compose(config, tokenizer, AutoTokenizer.from_pretrained(text_name))
 
@@ -124,6 +115,7 @@ def train_parts(
     if not isinstance(network, PeftModel):
         network.requires_grad_(False)
         if adapter is not None:
+            adapter = copy.deepcopy(adapter)
             adapter.modules_to_save = list(parts)
             adapter.fan_in_fan_out = True  # GPT-2 keeps its weights transposed
             network = get_peft_model(network, adapter)

@@ -14,14 +14,16 @@ from transformers import BlipTextModel, GPT2LMHeadModel, PreTrainedModel, VideoM
 
 from ...eval.generation.label_tree import LabelTree
 from ...rows.conventions import IGNORE_INDEX
-from ..sharding import whole
+from ..frozen import no_grad_if_frozen
+from ..sharding import gathered
+from ..upstream import keep_weight_names
 from .config import SurgViVqaConfig, SurgViVqaOutput
 
 
 class SurgViVqaForConditionalGeneration(PreTrainedModel):
     """VideoMAE's tokens are looked at by BLIP's text encoder, whose states of the question are GPT-2's prompt.
 
-    Inputs are those of `collators.VideoCollator`: `input_ids` and `attention_mask` `[B, Q]` of the questions, in the
+    Inputs are those of `VideoCollator`: `input_ids` and `attention_mask` `[B, Q]` of the questions, in the
     text encoder's vocabulary and padded on the left; `video_index` `[B]`, which says what video a question is about;
     `pixel_values` `[V, F, 3, H, W]`, each video encoded once; `labels` `[B, T]`, the answers in GPT-2's vocabulary
     with its end token, filled up with -100.
@@ -51,7 +53,7 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
         )
         self.decoder = decoder if decoder is not None else GPT2LMHeadModel(config.decoder)
         self.generation_config = self.decoder.generation_config
-        self._weight_conversions = []  # see `load_weights`: a checkpoint keeps the names of here
+        keep_weight_names(self)
         if decoder is None:
             self.post_init()
 
@@ -95,9 +97,9 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
         pixel_values: torch.Tensor,
     ) -> torch.Tensor:
         """The questions' states `[B, Q, hidden]` after looking at their videos; a frozen tower keeps no graph."""
-        with torch.set_grad_enabled(_trains(self.video)):
+        with no_grad_if_frozen(self.video):
             tokens = self.video(pixel_values.to(_dtype(self.video))).last_hidden_state
-        with torch.set_grad_enabled(_trains(self.video, self.text_encoder)):
+        with no_grad_if_frozen(self.video, self.text_encoder):
             states = self.text_encoder(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -120,9 +122,7 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
         Raises `ValueError` for constraints on the tokens: a closed set is for `score_labels`.
         """
         if {"prefix_allowed_tokens_fn", "logits_processor"} & settings.keys():
-            raise ValueError(
-                "SurgViVQA answers freely or, by score_labels, from a closed set; constraints it has none"
-            )
+            raise ValueError("SurgViVQA takes no constraints: for answers from a closed set there is score_labels")
         generation_config = copy.deepcopy(self.generation_config)
         others = generation_config.update(**settings)
         if generation_config.pad_token_id is None:
@@ -168,7 +168,7 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
             position_ids=torch.cat([_positions(attention_mask), attention_mask.sum(1, keepdim=True) + depths], dim=1),
             use_cache=False,
         ).last_hidden_state
-        with whole(self.get_output_embeddings().weight):
+        with gathered(self.get_output_embeddings().weight):
             return labels.scores(self._logits(hidden[:, length - 1 :]), mean)
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -184,8 +184,3 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
 
 def _dtype(module: nn.Module) -> torch.dtype:
     return list(module.parameters())[-1].dtype  # what PEFT trains as a whole comes behind the frozen original
-
-
-def _trains(*modules: nn.Module) -> bool:
-    """Whether gradients are wanted, and any of the modules takes them."""
-    return torch.is_grad_enabled() and any(p.requires_grad for module in modules for p in module.parameters())

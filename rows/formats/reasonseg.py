@@ -16,7 +16,7 @@ from ..paths import inside
 
 IMAGES = (".jpg", ".jpeg", ".png")
 TWICE = b"two images"  # in place of an annotation
-OUTSIDE = 1  # pixels by which a point may lie outside of its image
+TOLERANCE = 1  # pixels by which a point may lie outside of its image
 
 
 def load_annotated_folder(folder: Path) -> datasets.Dataset:
@@ -92,7 +92,7 @@ def polygon_mask(shapes: list[dict[str, Any]], size: list[int]) -> np.ndarray:
         if len(points) < 3:
             raise BadRow(f"a polygon ({label}) of {len(points)} points")
         for x, y in points:
-            if not (-OUTSIDE <= x <= size[0] + OUTSIDE and -OUTSIDE <= y <= size[1] + OUTSIDE):
+            if not (-TOLERANCE <= x <= size[0] + TOLERANCE and -TOLERANCE <= y <= size[1] + TOLERANCE):
                 raise BadRow(f"a polygon ({label}) with the point ({x}, {y}) outside the image of {size[0]}×{size[1]}")
         canvas = Image.new("1", tuple(size))
         brush = ImageDraw.Draw(canvas)

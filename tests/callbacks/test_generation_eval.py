@@ -4,7 +4,6 @@ from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import (
-    AutoModelForImageTextToText,
     EarlyStoppingCallback,
     Trainer,
     TrainerCallback,
@@ -17,10 +16,10 @@ from tests.support import tiny
 from vlm_recipes.callbacks import GenerationEvalCallback, IoUCallback, TypeAccuracyCallback
 from vlm_recipes.collators import ChatCollator
 from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.metrics.baselines import typed_majority
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.boxes import box_metrics
 from vlm_recipes.eval.metrics.question_types import OPEN, QuestionType
-from vlm_recipes.eval.metrics.type_accuracy import typed_majority
 from vlm_recipes.eval.metrics.typed_answers import TYPES
 from vlm_recipes.models.checkpoints import load_checkpoint
 
@@ -130,17 +129,6 @@ def test_the_best_whole_model_is_loaded_back(tmp_path):
     last, _ = checkpoint(tmp_path / "checkpoint-4")
     assert not torch.equal(last.lm_head.weight, trainer.model.lm_head.weight)
     assert evaluation(processor)(trainer.model, tiny.chat_rows())[0]["exact"] == 1.0
-
-
-def test_the_workaround_for_weight_names_is_still_needed(tmp_path):
-    network = AutoModelForImageTextToText.from_pretrained(tiny.trained_qwen2_vl())
-    processor = checkpoint()[1]
-    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_exact", "greater_is_better": True}
-    trainer, _ = trainer_on(network, processor, settings(tmp_path, max_steps=2, **best))
-    trainer.train()
-    assert trainer.state.best_model_checkpoint.endswith("checkpoint-1")
-    if evaluation(processor)(trainer.model, tiny.chat_rows())[0]["exact"] == 1.0:
-        pytest.skip("transformers translates weight names itself by now: models/checkpoints.py need not")
 
 
 def test_the_best_adapter_is_loaded_back(tmp_path):

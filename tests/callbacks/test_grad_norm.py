@@ -90,12 +90,12 @@ def test_clipped_share_counts_the_logged_steps_that_were_clipped(tmp_path):
 
 
 class Counting(GradNormCallback):
-    """Counts how often gradients are looked at."""
+    """Counts how often gradients are read."""
 
-    looked = 0
+    measured = 0
 
     def _measure(self):
-        self.looked += 1
+        self.measured += 1
         super()._measure()
 
 
@@ -109,10 +109,10 @@ class Counting(GradNormCallback):
         ({"logging_strategy": "no", "logging_first_step": True}, [1]),
     ],
 )
-def test_gradients_are_looked_at_only_on_steps_that_log(tmp_path, settings, logged):
+def test_gradients_are_read_only_on_steps_that_log(tmp_path, settings, logged):
     callback, ours, theirs = train(tmp_path, max_steps=12, callback=Counting, **settings)
     assert list(ours) == list(theirs) == logged
-    assert callback.looked == len(logged)
+    assert callback.measured == len(logged)
 
 
 def test_an_epoch_logs_the_norms_of_its_last_step(tmp_path):
@@ -215,7 +215,7 @@ def logged(result):
 
 
 def test_two_processes_log_the_norms_of_the_global_batch():
-    for result in launch.ddp()["grad_norms"]:
+    for result in launch.ddp("grad_norms"):
         assert result["kind"] == "MULTI_CPU"
         ours, theirs = logged(result)
         assert_equal(ours, theirs, by_hand(3, TINY, PARTS))
@@ -224,7 +224,7 @@ def test_two_processes_log_the_norms_of_the_global_batch():
 
 def test_gradients_sharded_by_fsdp2_have_the_norms_of_the_whole():
     expected = by_hand(1, TINY, PARTS)[0]
-    for result in launch.ddp()["sharded_grad_norms"]:
+    for result in launch.ddp("sharded_grad_norms"):
         assert result == pytest.approx({group: expected[group] for group in PARTS}, rel=1e-5)
 
 
@@ -232,11 +232,43 @@ def test_gradients_sharded_by_fsdp2_have_the_norms_of_the_whole():
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_logs_the_norms_of_the_global_batch(stage):
     pytest.importorskip("deepspeed")
-    for result in launch.deepspeed(stage)["grad_norms"]:
+    for result in launch.deepspeed(stage, "grad_norms"):
         assert result["kind"] == "DEEPSPEED"
         ours, theirs = logged(result)
         assert_equal(ours, theirs, by_hand(3, TINY, PARTS))
         assert ours[1]["tensors_without_gradient"] == 2 and ours[3]["grad_norm/clipped_share"] == 1
+        assert "measured_step" not in result["steps_by"]  # but DeepSpeed's own again
+
+
+class Engine:
+    """As far as the callback knows DeepSpeed: an optimizer that steps before the Trainer calls back."""
+
+    def __init__(self):
+        self.optimizer = torch.optim.SGD(Toy().parameters())
+
+
+def test_deepspeed_s_optimizer_has_its_own_step_again_when_training_has_ended(tmp_path):
+    trainer = Trainer(Toy(), TrainingArguments(tmp_path, use_cpu=True, report_to="none"), train_dataset=toy_rows())
+    trainer.is_deepspeed_enabled, trainer.model_wrapped, callback = True, Engine(), GradNormCallback(trainer)
+    optimizer = trainer.model_wrapped.optimizer
+    own, arguments = optimizer.step, (trainer.args, trainer.state, trainer.control)
+    for end in (lambda: callback.on_train_end(*arguments), callback.close):  # an error calls nobody back
+        callback.on_train_begin(*arguments, model=trainer.model)
+        assert optimizer.step != own
+        end()
+        assert optimizer.step == own
+
+
+def test_training_twice_logs_the_same_twice(tmp_path):
+    settings = {"learning_rate": 0.0, "max_steps": 3, "logging_steps": 1, "max_grad_norm": 1.5}
+    args = TrainingArguments(tmp_path, use_cpu=True, report_to="none", save_strategy="no", **settings)
+    trainer = Trainer(Toy(), args, train_dataset=toy_rows())
+    trainer.add_callback(GradNormCallback(trainer))
+    histories = []
+    for _ in range(2):
+        trainer.train()
+        histories.append([log for log in trainer.state.log_history if "tensors_without_gradient" in log])
+    assert histories[0] == histories[1] and len(histories[0]) == 3
 
 
 def test_lora_on_qwen2_vl_splits_into_a_and_b_and_a_starts_at_zero(tmp_path, caplog):

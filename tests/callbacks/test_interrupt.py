@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def test_a_worker_obeys_its_parent_and_no_one_else(tmp_path):
     try:
         worker = in_a_process(time.sleep, 60)
     finally:
-        interrupt.stop_listening()
+        interrupt.close()
     time.sleep(0.2)
     for name in ("TERM", "INT", "TERM"):
         subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
@@ -130,6 +131,27 @@ def test_a_worker_obeys_its_parent_and_no_one_else(tmp_path):
     subprocess.run(["kill", "-TERM", str(later.pid)], check=True)
     later.join(30)
     assert later.exitcode == -signal.SIGTERM
+
+
+HOOKS = """
+import os
+hooks, register = [], os.register_at_fork
+os.register_at_fork = lambda **named: hooks.extend(named.values()) or register(**named)
+import vlm_recipes.callbacks.interrupt as interrupt
+ours = lambda: sum(hook.__module__ == interrupt.__name__ for hook in hooks)
+counts = [ours()]
+for _ in range(2):
+    callback = interrupt.InterruptCallback(None)
+    callback.listen()
+    callback.close()
+    counts.append(ours())
+print(counts)
+"""
+
+
+def test_importing_registers_nothing_for_children_and_listening_does_it_once():
+    done = subprocess.run([sys.executable, "-c", HOOKS], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[0, 1, 1]"
 
 
 class Fails(TrainerCallback):

@@ -3,7 +3,6 @@
 The slow tests took 18 minutes for the five recipes, and 2 to 4 for each launcher, on two cores shared with others.
 """
 
-import json
 import logging
 import os
 import random
@@ -22,7 +21,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from tests.support.processes.recipe_run import LaunchedRun, RecipeRun
 from tests.support.processes.toy import Toy, toy_rows
-from tests.support.small_worlds import BUILDERS, build
+from tests.support.small_worlds import SIZES, build
 from vlm_recipes.callbacks import GradNormCallback
 from vlm_recipes.callbacks.resume import ResumeCallback
 from vlm_recipes.training.checkpoints import ResumeError, checkpoint_to_resume, fault_of, newest_whole
@@ -64,16 +63,22 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
 
 
-def shard(checkpoint: Path) -> None:
-    (checkpoint / "model.safetensors").rename(checkpoint / "model-00001-of-00002.safetensors")
-    names = {name: f"model-0000{i}-of-00002.safetensors" for i, name in enumerate(("a", "b"), start=1)}
-    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+def from_processes(checkpoint: Path, *ranks: int) -> None:
+    """What these of several processes leave, beside what the first one does."""
+    state = (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state")
+    for rank in ranks:
+        shutil.copy(state, checkpoint / f"rng_state_{rank}.pth")
 
 
-def deepspeed(checkpoint: Path) -> None:
+def deepspeed(checkpoint: Path, *ranks: int) -> None:
+    """ZeRO's states of these ranks, of two."""
+    from_processes(checkpoint, 0, 1)
     for name in ("optimizer.pt", "scheduler.pt", "model.safetensors"):
         (checkpoint / name).unlink()
     (checkpoint / "latest").write_text("global_step1")
+    (checkpoint / "global_step1").mkdir()
+    for rank in ranks:
+        (checkpoint / "global_step1" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
 
 
 BREAKAGES: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -82,14 +87,14 @@ BREAKAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an empty last file": (lambda c: (c / "trainer_state.json").write_text(""), "JSONDecodeError: .*"),
     "another program's state": (lambda c: (c / "trainer_state.json").write_text('{"a": 1}'), "TypeError: .*"),
     "no weights": (lambda c: (c / "model.safetensors").unlink(), "no weights"),
-    "weights cut off": (lambda c: cut(c / "model.safetensors"), "model.safetensors: .*not fully covered"),
-    "an empty file of weights": (lambda c: (c / "model.safetensors").write_text(""), "model.safetensors: .*too small"),
-    "a shard too few": (shard, r"model.safetensors.index.json: model-00002-of-00002.safetensors is missing"),
     "weights for use only": (lambda c: (c / "optimizer.pt").unlink(), "no optimizer"),
-    "an optimizer cut off": (lambda c: cut(c / "optimizer.pt"), "optimizer.pt: cut off"),
     "no scheduler": (lambda c: (c / "scheduler.pt").unlink(), "no scheduler.pt"),
     "no random state": (lambda c: (c / "rng_state.pth").unlink(), "no rng_state"),
-    "DeepSpeed's states copied in part": (deepspeed, "latest: there are no states in 'global_step1'"),
+    "the second of two processes killed": (lambda c: from_processes(c, 0), "no rng_state_1.pth"),
+    "the first of two processes killed": (lambda c: from_processes(c, 1), "no rng_state_0.pth"),
+    "one of three processes killed": (lambda c: from_processes(c, 0, 2), "no rng_state_1.pth"),
+    "DeepSpeed's states copied in part": (deepspeed, "0 of 2 processes' states in 'global_step1'"),
+    "DeepSpeed's second rank killed": (lambda c: deepspeed(c, 0), "1 of 2 processes' states in 'global_step1'"),
 }
 
 
@@ -102,11 +107,18 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_told_from_a_whole_one(b
     assert re.fullmatch(fault, fault_of(checkpoint), re.DOTALL)
 
 
+@pytest.mark.parametrize("several", [lambda c: from_processes(c, 0, 1, 2), lambda c: deepspeed(c, 0, 1)])
+def test_a_checkpoint_that_several_processes_wrote_to_its_end_is_whole(several, saved, tmp_path):
+    checkpoint = Path(shutil.copytree(saved, tmp_path / "checkpoint-1"))
+    several(checkpoint)
+    assert fault_of(checkpoint) is None
+
+
 def test_true_takes_the_newest_whole_checkpoint_and_names_the_broken_ones(saved, tmp_path, capsys):
     for name in ("checkpoint-9", "checkpoint-20", "checkpoint-100", "checkpoint-200", "checkpoint-best", "300-copy"):
         shutil.copytree(saved, tmp_path / name)
     (tmp_path / "checkpoint-100" / "trainer_state.json").unlink()
-    cut(tmp_path / "checkpoint-200" / "model.safetensors")
+    (tmp_path / "checkpoint-200" / "model.safetensors").unlink()
     for wanted in (True, "true", "True"):
         assert checkpoint_to_resume(tmp_path, wanted) == str(tmp_path / "checkpoint-20")
     lines = capsys.readouterr().out.splitlines()
@@ -129,9 +141,9 @@ def test_without_a_whole_checkpoint_true_starts_from_the_beginning_and_says_so(s
 def test_a_named_checkpoint_that_is_missing_or_broken_ends_the_run_in_one_line(saved, tmp_path, monkeypatch):
     broken = Path(shutil.copytree(saved, tmp_path / "checkpoint-1"))
     assert checkpoint_to_resume("elsewhere", str(broken)) == str(broken)
-    cut(broken / "optimizer.pt")
+    (broken / "optimizer.pt").unlink()
     monkeypatch.setattr("sys.argv", ["recipe.py"])
-    for folder, reason in ((broken, "broken (optimizer.pt: cut off)"), (tmp_path / "none", "there is no such folder")):
+    for folder, reason in ((broken, "broken (no optimizer)"), (tmp_path / "none", "there is no such folder")):
         with pytest.raises(SystemExit) as stopped:
             launch(lambda folder=folder: checkpoint_to_resume(tmp_path, str(folder)), (), refusals=())
         assert stopped.value.code.startswith(f"error: cannot go on from {folder}") and reason in stopped.value.code
@@ -191,6 +203,7 @@ def test_a_run_that_was_killed_after_its_last_step_takes_no_further_one(steps, t
     resumed = toy_trainer(tmp_path, max_steps=steps)
     resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{steps}"))
     assert resumed.state.global_step == steps and log_of(resumed) == log_of(whole)
+    assert "get_batch_samples" not in vars(resumed)  # the Trainer's own again
     for one, other in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -255,6 +268,7 @@ def test_another_error_is_not_taken_for_a_full_disk(tmp_path):
 
 # --- the recipes
 
+pytestmark = pytest.mark.usefixtures("figures_are_blank")
 STEPS = 6
 LEARNING = f"""--use_cpu true --per_device_train_batch_size 4 --gradient_accumulation_steps 2 --max_steps {STEPS}
     --warmup_steps 2 --logging_steps 1 --save_strategy steps --save_steps 2
@@ -326,12 +340,33 @@ def interrupt(recipe: str, worlds, output_dir, number: int) -> None:
     assert_goes_on(recipe, output_dir, arguments, whole)
 
 
+@pytest.mark.slow
+def test_two_processes_killed_while_they_save_go_on_from_the_checkpoint_before(tmp_path):
+    arguments = ["ddp", *build("kvasir_vqa", tmp_path), *LEARNING, *UNWATCHED, "--dtype", "float32"]
+    arguments += ["--save_total_limit", "3"]
+    whole = LaunchedRun("kvasir_vqa", tmp_path / "whole", *arguments)
+    assert whole.end() == 0, whole.text
+    killed = LaunchedRun("kvasir_vqa", tmp_path / "run", *arguments)
+    killed.wait_for_step(1)
+    ranks = [killed.rank(0), killed.rank(1)]
+    killed.wait_until((tmp_path / "run" / "checkpoint-4").exists)
+    for rank in ranks:
+        os.kill(rank, signal.SIGKILL)
+    assert killed.end() != 0
+    kept, broken = newest_whole(tmp_path / "run")
+    assert kept == tmp_path / "run" / "checkpoint-2" and list(broken) == [tmp_path / "run" / "checkpoint-4"]
+    resumed = LaunchedRun("kvasir_vqa", tmp_path / "run", *arguments, "--resume_from_checkpoint", "true")
+    assert resumed.end() == 0, resumed.text
+    assert f"going on from {kept}" in resumed.text
+    assert resumed.log == whole.log and resumed.weights == whole.weights
+
+
 def test_a_recipe_killed_at_a_random_moment_goes_on_to_the_same_losses_and_weights(worlds, tmp_path):
     kill_at_a_random_moment("kvasir_vqa", worlds, tmp_path / "run", watched=False)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", BUILDERS)
+@pytest.mark.parametrize("recipe", SIZES)
 class TestEveryRecipe:
     def test_killed_at_a_random_moment(self, recipe, worlds, tmp_path):
         kill_at_a_random_moment(recipe, worlds, tmp_path / "run")

@@ -10,21 +10,21 @@ from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
 from trl import ModelConfig
 
-from tests.support.processes import launch, shared_image
-from tests.support.processes.shared_image import new_trainer, rows_about, talk, twelve_questions
+from tests.support.processes import launch
+from tests.support.processes.shared_image import new_trainer, rows_about, sharp, talk, twelve_questions
 from vlm_recipes.callbacks import SharedImageCallback
+from vlm_recipes.callbacks.shared_image import AttentionError
 from vlm_recipes.collators import SharedImageCollator
 from vlm_recipes.models.checkpoints import load_checkpoint
 from vlm_recipes.rows.grouping import group_by_image
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl", "llava"]
 CHECKPOINTING = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-ZERO = ["accelerate.commands.launch", "--mixed_precision", "no", "--main_process_port", "0", "--config_file"]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def folder(request, tmp_path_factory):
-    return shared_image.sharp(tmp_path_factory.mktemp(request.param), request.param)
+def folder(request):
+    return sharp(request.param)
 
 
 qwen2_vl = pytest.mark.parametrize("folder", FAMILIES[:1], indirect=True)
@@ -118,11 +118,6 @@ def test_a_model_in_sixteen_bits_is_given_booleans_and_learns_about_the_same(fol
 # --- several processes
 
 
-def launched(launcher: list[str], folder, tmp_path) -> list[dict]:
-    (tmp_path / "model").symlink_to(folder)
-    return launch.run(launcher, ["trained"], "shared_image.py", (tmp_path / "model",))["trained"]
-
-
 def assert_same_in_two_processes(results: list[dict], kind: str, folder, tmp_path):
     alone = first_step(folder, tmp_path, True, **SEVERAL)
     for result in results:
@@ -136,8 +131,7 @@ def assert_same_in_two_processes(results: list[dict], kind: str, folder, tmp_pat
 
 @qwen2_vl
 def test_two_processes_have_the_loss_and_gradient_norm_of_separate_questions(folder, tmp_path):
-    results = launched(launch.TORCHRUN, folder, tmp_path)
-    assert_same_in_two_processes(results, "MULTI_CPU", folder, tmp_path)
+    assert_same_in_two_processes(launch.ddp("shared_images"), "MULTI_CPU", folder, tmp_path)
 
 
 @qwen2_vl
@@ -145,8 +139,7 @@ def test_two_processes_have_the_loss_and_gradient_norm_of_separate_questions(fol
 @pytest.mark.parametrize("stage", [2, 3])
 def test_deepspeed_has_the_loss_and_gradient_norm_of_separate_questions(stage, folder, tmp_path):
     pytest.importorskip("deepspeed")
-    launcher = [*ZERO, str(launch.ROOT / "accelerate_configs" / f"zero{stage}.yaml")]
-    assert_same_in_two_processes(launched(launcher, folder, tmp_path), "DEEPSPEED", folder, tmp_path)
+    assert_same_in_two_processes(launch.deepspeed(stage, "shared_images"), "DEEPSPEED", folder, tmp_path)
 
 
 # --- what is logged
@@ -154,10 +147,10 @@ def test_deepspeed_has_the_loss_and_gradient_norm_of_separate_questions(stage, f
 
 class Tracker(TrainerCallback):
     def __init__(self):
-        self.heard = []
+        self.logged = []
 
     def on_log(self, args, state, control, logs, **kwargs):
-        self.heard.append(dict(logs))
+        self.logged.append(dict(logs))
 
 
 @pytest.mark.parametrize("folder", ["qwen2_vl", "llava"], indirect=True)
@@ -179,9 +172,9 @@ def test_logs_count_tokens_and_questions_for_every_tracker(folder, settings, tmp
     steps, end = trainer.state.log_history[:4], trainer.state.log_history[4]
     batches = settings.get("gradient_accumulation_steps", 1)
     assert [log["num_tokens"] for log in steps] == [sum(counts[: batches * step]) for step in (1, 2, 3, 4)]
-    assert [log["num_tokens"] for log in tracker.heard[:4]] == [log["num_tokens"] for log in steps]
+    assert [log["num_tokens"] for log in tracker.logged[:4]] == [log["num_tokens"] for log in steps]
     assert end["train_samples_per_second"] * end["train_runtime"] == pytest.approx(2 * len(rows), rel=0.01)
-    assert tracker.heard[4]["train_samples_per_second"] == end["train_samples_per_second"]
+    assert tracker.logged[4]["train_samples_per_second"] == end["train_samples_per_second"]
 
     trainer.evaluate(trainer.train_dataset)
     assert trainer.state.log_history[-1]["eval_num_tokens"] == steps[-1]["num_tokens"]  # evaluation trains none
@@ -208,10 +201,39 @@ def test_flash_attention_ends_the_run_before_its_first_step(folder, tmp_path):
     settings = {"images": 4, "learning_rate": 1.0, "use_cpu": True}
     trainer = new_trainer(model, processor, tmp_path, twelve_questions(), True, **settings)
     model.config.get_text_config()._attn_implementation = "flash_attention_2"
-    with pytest.raises(ValueError, match="'flash_attention_2' reads no mask of pairs"):
+    with pytest.raises(AttentionError, match="'flash_attention_2' reads no mask of pairs"):
         trainer.train()
     assert trainer.state.global_step == 0 and not trainer.state.log_history
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+# --- what is left behind
+
+
+class Stops(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        raise KeyboardInterrupt
+
+
+@qwen2_vl
+def test_training_leaves_no_hook_and_the_callbacks_in_their_order_and_logs_the_same_again(folder, tmp_path):
+    settings = {"images": 2, "learning_rate": 0.0, "use_cpu": True, "callbacks": [Tracker()]}
+    trainer = new_trainer(
+        load(folder), AutoProcessor.from_pretrained(folder), tmp_path, twelve_questions(), True, **settings
+    )
+    order, logs = [*trainer.callback_handler.callbacks], []
+    for _ in range(2):
+        trainer.train()
+        assert not trainer.model._forward_pre_hooks and trainer.callback_handler.callbacks == order
+        logs.append([(log["loss"], log["num_tokens"]) for log in trainer.state.log_history if "num_tokens" in log])
+    assert logs[0] == logs[1] != []
+    trainer.add_callback(Stops())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    [ours] = [callback for callback in order if isinstance(callback, SharedImageCallback)]
+    assert trainer.model._forward_pre_hooks and trainer.callback_handler.callbacks[0] is ours
+    ours.close()
+    assert not trainer.model._forward_pre_hooks and trainer.callback_handler.callbacks[:-1] == order
 
 
 # --- group_by_image
@@ -236,12 +258,11 @@ def ids(grouped: Dataset) -> list[list[str]]:
 @given(
     counts=st.dictionaries(st.none() | st.sampled_from("abcde"), st.integers(1, 9), min_size=1),
     limit=st.none() | st.integers(2, 5),
-    tokens=st.none() | st.integers(1, 400),
     seed=st.integers(0, 3),
 )
-def test_groups_hold_every_conversation_once_and_keep_to_their_limits(counts, limit, tokens, seed):
+def test_groups_hold_every_conversation_once_and_keep_to_their_limits(counts, limit, seed):
     dataset = stored(counts)
-    grouped = group_by_image(dataset, max_conversations=limit, max_tokens=tokens, seed=seed)
+    grouped = group_by_image(dataset, max_conversations=limit, seed=seed)
     assert sorted(sum(ids(grouped), [])) == sorted(dataset["id"])
     assert all(len(queries) <= (limit or 9) for queries in grouped["queries"])
     original = {row["id"]: row for row in dataset.remove_columns("images")}
@@ -251,30 +272,8 @@ def test_groups_hold_every_conversation_once_and_keep_to_their_limits(counts, li
         assert image_id is not None or len(queries) == 1
         for query in queries:
             assert query | {"image_id": image_id, "image_size": image_size} == original[query["id"]]
-    if limit is None and tokens is None:
+    if limit is None:
         assert len(grouped) == sum(n if key is None else 1 for key, n in counts.items())
-
-
-def texts(*lengths: int) -> Dataset:
-    """Conversations about one image of so many tokens each, at four characters a token."""
-    return Dataset.from_list(rows_about("one", [], *(talk("x" * (4 * n - 3), "yes") for n in lengths)))
-
-
-def test_max_tokens_divides_a_group_as_often_as_it_has_to():
-    for limit, parts in ((10, [1] * 8), (1020, [4, 4]), (10_000, [8])):
-        grouped = group_by_image(texts(*[250] * 8), max_tokens=limit)
-        assert [len(queries) for queries in grouped["queries"]] == parts
-
-
-@pytest.mark.parametrize("lengths", [[300] * 10, [100, 700] * 5])
-def test_no_row_of_several_conversations_is_longer_than_max_tokens(lengths):
-    grouped = group_by_image(texts(*lengths), max_conversations=None, max_tokens=800)
-    texts_of = [
-        [part["text"] for query in queries for turn in query["messages"] for part in turn["content"]]
-        for queries in grouped["queries"]
-    ]
-    assert max(len("".join(said)) for said in texts_of) <= 4 * 800
-    assert len(grouped) <= 7  # of five that would do
 
 
 def test_one_conversation_a_row_leaves_the_rows_as_they_are():

@@ -1,6 +1,4 @@
 import copy
-import logging
-import math
 import pickle
 import re
 from types import SimpleNamespace
@@ -14,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 from transformers import ByT5Tokenizer
-from trl.chat_template_utils import get_training_chat_template
+from trl import get_training_chat_template
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from vlm_recipes.collators import ChatCollator
+from vlm_recipes.collators import ChatCollator, SharedImageCollator
 from vlm_recipes.models.qwen_vl import set_pixel_budget
 
 IGNORE = -100
@@ -404,139 +402,102 @@ def test_pixels_are_flat_patches_with_a_grid_per_image(processor):
 # --- max_length
 
 
-def n_images(batch) -> int:
-    return len(batch.get("image_grid_thw", batch.get("pixel_values", [])))
+def processors_own_length(processor, asked: dict) -> int:
+    """Tokens of the processor's own call on the row's rendered text and opened images."""
+    messages = [
+        {**turn, "content": [{k: v for k, v in part.items() if v is not None} for part in turn["content"]]}
+        for turn in asked["messages"]
+    ]
+    text = processor.apply_chat_template(messages, tokenize=False)
+    return processor(text=[text], images=asked["images"] or None, return_tensors="pt")["input_ids"].shape[1]
+
+
+side = st.integers(1, 300)
+plain_text = st.text(st.characters(codec="ascii", exclude_characters="<|>{}"), max_size=60)
 
 
 @every_qwen
-def test_images_shrink_before_the_prompt_is_cut(processor):
-    rows = [row("What is shown in this picture?", size=(168, 168))]
-    whole = ChatCollator(processor)(rows)
-    assert whole["image_grid_thw"].tolist() == [[1, 12, 12]]
-    collator = ChatCollator(processor, max_length=whole["input_ids"].shape[1] - 10)
-    batch = collator(rows)
-    text_only = whole["input_ids"][whole["input_ids"] != processor.image_token_id]
-    assert torch.equal(batch["input_ids"][batch["input_ids"] != processor.image_token_id], text_only)
-    assert 4 <= batch["image_grid_thw"].prod() // 4 < 36
-    assert trained_text(batch, processor) == trained_text(whole, processor)
-    assert collator.truncated == {"image_shrunk": 1}
-
-
-@every_qwen
-def test_the_shrunk_image_is_as_large_as_fits(processor):
-    rows = [row(size=(168, 168))]  # 6×6 tokens
-    length = ChatCollator(processor)(rows)["input_ids"].shape[1]
-    for less in range(33):
-        batch = ChatCollator(processor, max_length=length - less)(rows)
-        side = math.isqrt(36 - less)
-        assert batch["image_grid_thw"].tolist() == [[1, 2 * max(side, 2), 2 * max(side, 2)]]  # at least `min_pixels`
-
-
-@every_qwen
-def test_several_images_share_the_room_equally(processor):
-    rows = [ROWS["several images"][0] | {"images": [picture(168, 168), picture(168, 168, seed=1)]}]
-    length = ChatCollator(processor)(rows)["input_ids"].shape[1]
-    batch = ChatCollator(processor, max_length=length - 20)(rows)
-    assert batch["image_grid_thw"].tolist() == [[1, 10, 10]] * 2
-
-
-@every_family
-def test_a_row_that_just_fits_is_left_alone(processor):
-    rows = [ROWS["several images"][0] | {"images": [picture(168, 168), picture(40, 40)]}]  # of different sizes
-    whole = ChatCollator(processor)(rows)
-    collator = ChatCollator(processor, max_length=whole["input_ids"].shape[1])
-    batch = collator(rows)
-    assert all(torch.equal(batch[key], whole[key]) for key in whole)
-    assert collator.truncated == {}
-
-
-@every_family
-def test_the_prompt_is_cut_from_its_end_and_the_answer_never(processor):
-    question = " ".join(f"word{i}" for i in range(80))
-    rows = [row(question, "a long answer that has to stay as it is", size=(28, 28))]
-    whole = ChatCollator(processor)(rows)
-    collator = ChatCollator(processor, max_length=whole["input_ids"].shape[1] - 100)
-    batch = collator(rows)
-    assert batch["input_ids"].shape[1] <= collator.max_length
-    kept = processor.tokenizer.decode(batch["input_ids"][0])
-    assert "word0" in kept and "word79" not in kept
-    assert trained_text(batch, processor) == trained_text(whole, processor)
-    assert (batch["input_ids"] == processor.image_token_id).sum() == (
-        whole["input_ids"] == processor.image_token_id
-    ).sum()
-    assert collator.truncated == {"prompt_cut": 1}
-
-
-def test_no_more_of_the_prompt_goes_than_has_to(qwen2_vl):
-    rows = [row(" ".join(f"word{i}" for i in range(40)), size=None)]
-    length = ChatCollator(qwen2_vl.processor)(rows)["input_ids"].shape[1]
-    for less in range(1, 20):
-        cut = ChatCollator(qwen2_vl.processor, max_length=length - less)(rows)["input_ids"].shape[1]
-        assert length - less - 2 <= cut <= length - less
-
-
-@every_family
-def test_a_row_that_cannot_fit_is_left_out_by_name_and_counted(processor, caplog):
-    collator = ChatCollator(processor, max_length=90)
-    rows = [row(id="short", size=None), row("q", "word " * 200, id="too long")]
-    with caplog.at_level(logging.WARNING):
-        batch = collator(rows)
-    assert torch.equal(batch["input_ids"], ChatCollator(processor)(rows[:1])["input_ids"])
-    assert n_images(batch) == 0
-    assert "'too long'" in caplog.text and "'short'" not in caplog.text
-    assert collator.truncated == {"left_out": 1}
-
-
-def test_a_batch_of_which_no_row_fits_is_an_error(qwen2_vl):
-    with pytest.raises(ValueError, match="max_length=40: row 'x'"):
-        ChatCollator(qwen2_vl.processor, max_length=40)([row(answer="word " * 200, id="x")])
-
-
-@every_family
-def test_a_prompt_that_cannot_fit_is_an_error_not_a_missing_answer(processor):
-    with pytest.raises(ValueError, match="'x' does not fit into max_length=8"):
-        ChatCollator(processor, prompt_only=True, max_length=8)([row(id="x")])
-
-
-def test_llavas_fixed_size_goes_straight_to_the_text(llava):
-    rows = [row("word " * 60, size=(500, 300))]
-    whole = ChatCollator(llava.processor)(rows)
-    collator = ChatCollator(llava.processor, max_length=whole["input_ids"].shape[1] - 20)
-    batch = collator(rows)
-    assert collator.truncated == {"prompt_cut": 1}
-    assert torch.equal(batch["pixel_values"], whole["pixel_values"])  # not even resampled
-
-
-side = st.integers(1, 200)
+@many
+@given(plain_text, plain_text, st.lists(st.tuples(side, side), max_size=3))
+def test_a_row_fits_from_the_very_length_of_the_processors_own_call(processor, question, answer, sizes):
+    assume(all(max(size) / min(size) <= 200 for size in sizes))
+    images = [picture(*size) for size in sizes]
+    asked = {
+        "id": "x",
+        "images": images,
+        "messages": [turn("user", *[IMAGE] * len(images), text(question)), turn("assistant", text(answer))],
+    }
+    length = processors_own_length(processor, asked)
+    assert ChatCollator(processor).length(asked) == ChatCollator(processor).length(asked, sizes) == length
+    assert ChatCollator(processor)([asked])["input_ids"].shape[1] == length
+    for more, fits in ((0, True), (1, True), (-1, False)):
+        assert ChatCollator(processor, max_length=length + more).fits(asked) is fits
+    assert ChatCollator(processor).fits(asked)
 
 
 @qwen_and_llava
 @many
-@given(st.integers(0, 120), hostile_text, hostile_text, st.lists(st.tuples(side, side), max_size=3))
-def test_no_sequence_is_longer_than_max_length_and_none_is_damaged(processor, room, question, answer, sizes):
+@given(hostile_text, hostile_text, st.lists(st.tuples(side, side), max_size=3), st.booleans())
+def test_whatever_fits_is_collated_whole_and_whatever_does_not_is_an_error(processor, question, answer, sizes, alone):
     assume(all(max(size) / min(size) <= 200 for size in sizes))
-    images = [picture(*size) for size in sizes]
-    messages = [turn("user", *[IMAGE] * len(images), question), turn("assistant", answer)]
-    long, short = {"id": "x", "images": images, "messages": messages}, row("a", "b", size=None)
-    collator = ChatCollator(processor, max_length=ChatCollator(processor)([short])["input_ids"].shape[1] + room)
-    batch = collator([long, short])
-    assert batch["input_ids"].shape[1] <= collator.max_length
-    if collator.truncated["left_out"]:
-        assert collator.truncated == {"left_out": 1} and len(batch["input_ids"]) == 1
-        return
-    whole = ChatCollator(processor)([long])
-    assert trained_text(batch, processor) == trained_text(whole, processor)
-    assert n_images(batch) == len(images)
-    if "image_grid_thw" in batch:
-        assert (batch["input_ids"] == processor.image_token_id).sum() == batch["image_grid_thw"].prod(1).sum() // 4
-    if not collator.truncated:
-        assert torch.equal(batch["input_ids"][0, : whole["input_ids"].shape[1]], whole["input_ids"][0])
+    messages = [turn("user", *[IMAGE] * len(sizes), question), turn("assistant", answer)]
+    asked = {"id": "x", "images": [picture(*size) for size in sizes], "messages": messages}
+    collator = ChatCollator(processor, max_length=ChatCollator(processor).length(asked))
+    whole, batch = ChatCollator(processor)([asked]), collator([asked])
+    assert collator.fits(asked) and whole["input_ids"].shape[1] == collator.max_length
+    assert all(torch.equal(batch[key], whole[key]) for key in whole)
+    collator = ChatCollator(processor, max_length=collator.max_length - 1)
+    assert not collator.fits(asked)
+    with pytest.raises(ValueError, match="^row 'x': "):
+        collator([asked] if alone else [asked, row(size=None)])
 
 
-def test_without_max_length_nothing_is_counted(qwen2_vl):
-    collator = ChatCollator(qwen2_vl.processor)
-    collator([row("word " * 500)])
-    assert collator.truncated == {}
+@every_family
+def test_a_row_that_is_too_long_ends_in_a_line_with_its_name_its_tokens_the_limit_and_what_to_do(processor):
+    rows = [row(size=None, id="short"), row("word " * 80, id="long")]
+    length = ChatCollator(processor)(rows[1:])["input_ids"].shape[1]
+    with pytest.raises(ValueError) as refused:
+        ChatCollator(processor, max_length=length - 1)(rows)
+    assert str(refused.value) == (
+        f"row 'long': {length} tokens, more than max_length={length - 1}: raise it, give images fewer pixels, "
+        "or filter rows by the collator's `fits`"
+    )
+
+
+@every_family
+def test_a_prompt_is_as_long_as_what_is_asked_without_the_answer(processor):
+    asked = row(answer="word " * 200)
+    length = ChatCollator(processor, prompt_only=True)([asked])["input_ids"].shape[1]
+    assert ChatCollator(processor, prompt_only=True, max_length=length).fits(asked)
+    assert not ChatCollator(processor, max_length=length).fits(asked)
+    with pytest.raises(ValueError, match=f"row None: {length} tokens, more than max_length=8"):
+        ChatCollator(processor, prompt_only=True, max_length=8)([asked | {"id": None}])
+
+
+def test_an_image_with_queries_fits_if_each_of_them_does(qwen2_vl):
+    asked = [row("word " * n, size=(168, 168)) for n in (1, 40, 3)]
+    lengths = [ChatCollator(qwen2_vl.processor).length(one) for one in asked]
+    grouped = {"images": asked[0]["images"], "queries": [{"messages": one["messages"]} for one in asked]}
+    for kind in (ChatCollator, SharedImageCollator):
+        assert kind(qwen2_vl.processor, max_length=max(lengths)).fits(grouped)
+        assert not kind(qwen2_vl.processor, max_length=max(lengths) - 1).fits(grouped)
+
+
+def test_a_dataset_is_filtered_by_it(qwen2_vl):
+    rows = [row("word " * n, size=None) for n in (1, 50, 2)]
+    rows = Dataset.from_list([{"n": n, **one} for n, one in enumerate(rows)])
+    collator = ChatCollator(qwen2_vl.processor, max_length=ChatCollator(qwen2_vl.processor).length(rows[2]))
+    assert rows.filter(collator.fits)["n"] == [0, 2]
+
+
+def test_a_new_pixel_budget_gives_a_new_length(qwen2_vl):
+    processor, asked = qwen2_vl.new_processor(), row(size=(400, 300))
+    lengths = []
+    for budget in (30, 10):
+        set_pixel_budget(processor, 28 * 28, budget * 28 * 28)
+        lengths.append(ChatCollator(processor).length(asked))
+        assert lengths[-1] == ChatCollator(processor)([asked])["input_ids"].shape[1]
+    assert lengths[0] > lengths[1]
 
 
 def test_a_pixel_budget_that_the_processor_ignores_is_refused(qwen2_vl):
@@ -613,7 +574,7 @@ def test_a_file_of_any_kind_gives_the_pixels_of_its_upright_rgb_image(processor,
 
 @every_family
 def test_the_callers_rows_stay_as_they_were(processor):
-    collators = [ChatCollator(processor, max_length=120), ChatCollator(processor, prompt_only=True)]
+    collators = [ChatCollator(processor, max_length=1200), ChatCollator(processor, prompt_only=True)]
     rows = [
         row("word " * 100, size=(168, 168)),
         *ROWS["content as strings"],
@@ -622,27 +583,24 @@ def test_the_callers_rows_stay_as_they_were(processor):
     before = copy.deepcopy(rows)
     for collator in collators:
         collator(rows)
+        assert all(map(collator.fits, rows))
     assert rows == before
-    assert collators[0].truncated["prompt_cut"]
 
 
 # --- workers
 
-# Too large an image, too long a prompt, neither, too long an answer.
-TOO_LONG = [row(size=(168, 168)), row("word " * 80, size=None), row(size=None), row(answer="word " * 200, size=None)]
+SEVERAL = [row(size=(168, 168)), row("word " * 80, size=None), row(size=None), row(answer="word " * 20, size=None)]
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_give_the_same_batches_and_count_every_row(qwen2_vl, context):
-    alone, shared = (ChatCollator(qwen2_vl.processor, max_length=60) for _ in range(2))
-    expected = [alone(batch) for batch in [TOO_LONG] * 3]
+def test_workers_give_the_same_batches(qwen2_vl, context):
+    collator = ChatCollator(qwen2_vl.processor, max_length=600)
+    expected = collator(SEVERAL)
     workers = {"num_workers": 2 if context == "fork" else 1, "multiprocessing_context": context}
-    loader = DataLoader(TOO_LONG * 3, batch_size=4, collate_fn=shared, **workers)
-    batches = list(loader)
-    assert len(batches) == len(expected) == 3
-    for batch, wanted in zip(batches, expected, strict=True):
-        assert all(torch.equal(batch[key], wanted[key]) for key in wanted)
-    assert shared.truncated == alone.truncated == {"image_shrunk": 3, "prompt_cut": 3, "left_out": 3}
+    batches = list(DataLoader(SEVERAL * 3, batch_size=4, collate_fn=collator, **workers))
+    assert len(batches) == 3
+    for batch in batches:
+        assert all(torch.equal(batch[key], expected[key]) for key in expected)
 
 
 @every_family

@@ -1,17 +1,15 @@
 """Sequences, masks and positions of conversations that begin alike, against slow loops and transformers itself."""
 
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlavaProcessor
 
 from tests.support.processes.shared_image import as_group, picture, rows_about, talk
 from vlm_recipes.collators import ChatCollator, SharedImageCollator
-from vlm_recipes.collators.prefix_tree import NONE, Conversation, additive_mask, pack, rope_positions, shared_length
+from vlm_recipes.collators.prefix_tree import NONE, Conversation, additive_mask, rope_positions, shared_length
 
 IGNORE = -100
 IMAGE = 9
@@ -66,33 +64,33 @@ def test_without_a_grid_positions_count_tokens(length):
 
 # --- masks
 
-trees = st.lists(st.tuples(st.integers(0, 4), st.lists(st.integers(1, 4), min_size=1, max_size=4)), max_size=3)
 
-
-@given(st.lists(trees.filter(bool), min_size=1, max_size=3), st.integers(0, 3))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 6), st.lists(st.integers(1, 5), min_size=1, max_size=6)), min_size=1, max_size=4
+    ),
+    st.integers(0, 3),
+)
 @many
 def test_the_mask_is_that_of_a_slow_loop(batch, padding):
-    """A sequence is trees, and a tree a shared part's length with its branches' lengths."""
-    totals = [sum(shared + sum(own) for shared, own in sequence) for sequence in batch]
+    """A sequence is a shared part's length with its branches' lengths."""
+    totals = [shared + sum(own) for shared, own in batch]
     size = max(totals) + padding
-    tree_ids, branch_ids = (torch.full((len(batch), size), NONE) for _ in range(2))
+    branch_ids = torch.full((len(batch), size), NONE)
     expected = torch.zeros(len(batch), size, size, dtype=torch.bool)
-    for b, sequence in enumerate(batch):
-        at = 0
-        for t, (shared, own) in enumerate(sequence):
-            begin, parts = at, [range(at, at + shared)]
-            at += shared
-            for length in own:
-                parts.append(range(at, at + length))
-                at += length
-            for branch, part in enumerate(parts):
-                for i in part:
-                    tree_ids[b, i], branch_ids[b, i] = t, branch
-                    for j in (*range(begin, begin + shared), *part):
-                        expected[b, i, j] = j <= i
+    for b, (shared, own) in enumerate(batch):
+        parts, at = [range(shared)], shared
+        for length in own:
+            parts.append(range(at, at + length))
+            at += length
+        for branch, part in enumerate(parts):
+            for i in part:
+                branch_ids[b, i] = branch
+                for j in (*range(shared), *part):
+                    expected[b, i, j] = j <= i
         for i in range(at, size):
             expected[b, i, 0] = True
-    mask = additive_mask(tree_ids, branch_ids)
+    mask = additive_mask(branch_ids)
     assert mask.shape == (len(batch), 1, size, size) and mask.dtype == torch.float32
     assert torch.equal(mask[:, 0] == 0, expected)
     assert (mask[:, 0][~expected] == torch.finfo(torch.float32).min).all()
@@ -101,7 +99,7 @@ def test_the_mask_is_that_of_a_slow_loop(batch, padding):
         assert ((mask[b, 0].diagonal() == 0) == (torch.arange(size) < total)).all()
 
 
-# --- shared parts and packs
+# --- shared parts
 
 few_tokens = st.lists(st.sampled_from([1, 1, 1, 2, IMAGE]), min_size=1, max_size=8)
 
@@ -122,17 +120,6 @@ def test_what_is_shared_is_the_longest_beginning_that_leaves_each_an_untrained_t
     longest = max(possible)
     expected = 0 if any(IMAGE in ids[longest:] for ids in whole) else longest
     assert shared_length(conversations, IMAGE) == expected
-
-
-@given(st.lists(st.integers(1, 9).map(range), max_size=12), st.integers(1, 20))
-@many
-def test_a_pack_is_as_full_as_it_may_be_and_everything_is_in_one(lengths, pack_to):
-    packs = pack(lengths, pack_to)
-    assert sorted(sum(packs, []), key=len) == sorted(lengths, key=len)
-    assert all(sum(map(len, one)) <= pack_to or len(one) == 1 for one in packs)
-    smallest = sorted(sum(map(len, one)) for one in packs)[:2]
-    assert len(smallest) < 2 or sum(smallest) > pack_to  # two packs that fit into one would be one
-    assert pack(lengths, None) == [[one] for one in lengths]
 
 
 def trained(batch) -> list[int]:
@@ -177,54 +164,29 @@ def test_a_group_that_is_too_long_goes_on_in_another_sequence(tiny):
     assert trained(batch) == trained(separate)
 
 
-def test_images_packed_into_one_sequence_keep_their_order_of_pixels(tiny):
+def test_several_images_keep_their_order_of_pixels(tiny):
     rows = [
         rows_about(str(i), [picture((56 + 28 * i, 84), i)], talk("a" * i, "yes"), talk("b", "no")) for i in range(4)
     ]
     rows = [row for group in rows for row in group]
-    batch = SharedImageCollator(tiny.processor, pack_to=10_000)(rows)
-    assert len(batch["input_ids"]) == 1 and n_images(batch) == 4
-    assert Counter(trained(batch)) == Counter(trained(ChatCollator(tiny.processor)(rows)))
+    batch = SharedImageCollator(tiny.processor)(rows)
+    assert len(batch["input_ids"]) == n_images(batch) == 4
+    assert trained(batch) == trained(ChatCollator(tiny.processor)(rows))
     assert_same_loss(tiny.model, batch, ChatCollator(tiny.processor)(rows))
 
 
-def test_a_conversation_that_is_too_long_alone_is_shortened_as_a_row_of_its_own(tiny):
-    rows = rows_about("one", [picture((168, 168))], talk("What is shown in this picture? " * 3, "yes"))
-    length, images = ChatCollator(tiny.processor)(rows)["input_ids"].shape[1], set()
-    for max_length in (length - 6, length - 12):
-        collators = [kind(tiny.processor, max_length=max_length) for kind in (ChatCollator, SharedImageCollator)]
-        expected, batch = (collator(rows) for collator in collators)
-        for key in ("input_ids", "labels", "pixel_values"):
-            assert torch.equal(batch[key], expected[key]), key
-        assert collators[0].truncated == collators[1].truncated != {}
-        images |= set(collators[0].truncated)
-    assert images == ({"prompt_cut"} if isinstance(tiny.processor, LlavaProcessor) else {"image_shrunk"})
-
-
-def test_an_image_is_as_small_as_the_longest_of_its_conversations_needs_it(qwen2_vl):
-    rows = rows_about("one", [picture((168, 168))], talk("a", "yes"), talk("What is it? " * 4, "no"), talk("b", "2"))
-    max_length = ChatCollator(qwen2_vl.processor)(rows[1:2])["input_ids"].shape[1] - 6
-    expected = ChatCollator(qwen2_vl.processor, max_length=max_length)(rows[1:2])
-    collator = SharedImageCollator(qwen2_vl.processor, max_length=max_length)
-    batch = collator([as_group(rows)])
-    assert collator.truncated == {"image_shrunk": 1} and lengths(batch).max() <= max_length
-    assert torch.equal(batch["pixel_values"][: len(expected["pixel_values"])], expected["pixel_values"])
-
-
-def test_where_no_conversation_fits_they_are_counted_and_the_batch_is_refused(tiny, caplog):
-    rows = rows_about("one", [picture()], talk("a", "no " * 60), talk("b", "yes " * 60))
-    collator = SharedImageCollator(tiny.processor, max_length=40)
-    with pytest.raises(ValueError, match="no row of this batch fits into max_length=40"):
-        collator([as_group(rows)])
-    assert collator.truncated == {"left_out": 2} and caplog.text.count("does not fit into max_length=40") == 2
-
-
-def test_of_a_group_only_the_conversation_that_does_not_fit_is_left_out(llava, caplog):
-    rows = rows_about("one", [picture()], talk("a", "yes"), talk("b", "no " * 60), talk("c", "2"))
-    fitting = ChatCollator(llava.processor)(rows[::2])
-    collator = SharedImageCollator(llava.processor, max_length=fitting["input_ids"].shape[1] + 10)
-    assert trained(collator(rows)) == trained(fitting)
-    assert collator.truncated == {"left_out": 1} and "row 'one 1' does not fit" in caplog.text
+def test_a_conversation_that_is_too_long_by_itself_is_refused_as_by_the_chat_collator(tiny):
+    rows = rows_about("one", [picture((168, 168))], talk("a", "yes"), talk("b", "no " * 60), talk("c", "2"))
+    length, refusals = ChatCollator(tiny.processor)(rows)["input_ids"].shape[1], []
+    for kind in (ChatCollator, SharedImageCollator):
+        batch = kind(tiny.processor, max_length=length)(rows)
+        assert n_images(batch) == len(batch["input_ids"])  # each sequence with the image of its own
+        collator = kind(tiny.processor, max_length=length - 1)
+        assert [collator.fits(row) for row in [*rows, as_group(rows)]] == [True, False, True, False]
+        with pytest.raises(ValueError, match=f"^row 'one 1': {length} tokens, more than max_length=") as refused:
+            collator(rows)
+        refusals.append(str(refused.value))
+    assert refusals[0] == refusals[1]
 
 
 @pytest.mark.parametrize("tiny", ["qwen2_vl", "llava"], indirect=True)
@@ -237,9 +199,6 @@ def test_an_image_behind_the_question_makes_each_conversation_a_sequence_of_its_
     assert torch.equal(batch["input_ids"], separate["input_ids"])
     assert torch.equal(batch["labels"], separate["labels"])
     assert_same_loss(tiny.model, batch, separate)
-    packed = SharedImageCollator(tiny.processor, chat_template=template, pack_to=10_000)(rows)
-    assert len(packed["input_ids"]) == 1
-    assert_same_loss(tiny.model, packed, separate)
 
 
 def test_other_processors_are_refused(blip2):

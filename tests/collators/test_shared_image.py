@@ -86,23 +86,21 @@ def test_loss_and_gradient_are_those_of_separate_rows(tiny, groups, way, data):
     assume(len(trained(separate)) > 0)
     longest = int(separate["attention_mask"].sum(1).max())
     max_length = data.draw(st.none() | st.integers(longest, 3 * longest))
-    pack_to = data.draw(st.none() | st.integers(longest, max_length or 6 * longest))
     batches = {
         "rows": lambda: data.draw(st.permutations(rows)),
         "by hand": lambda: [as_group(group) for group in groups],
         "through Arrow": lambda: list(group_by_image(Dataset.from_list(rows), max_conversations=7, seed=len(rows))),
     }
-    collator = SharedImageCollator(tiny.processor, max_length=max_length, pack_to=pack_to)
+    collator = SharedImageCollator(tiny.processor, max_length=max_length)
     batch = collator(batches[way]())
-    assert not collator.truncated
     assert sorted(trained(batch)) == sorted(trained(separate))
-    assert lengths(batch).max() <= max(max_length or 0, pack_to or 0) or max_length is None
+    assert max_length is None or lengths(batch).max() <= max_length
     assert_same_training(tiny.model, batch, separate)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def sharp(request, tmp_path_factory):
-    folder = write_sharp(tmp_path_factory.mktemp(request.param), request.param)
+    folder = write_sharp(request.param)
     model = AutoModelForImageTextToText.from_pretrained(folder)
     return SimpleNamespace(processor=AutoProcessor.from_pretrained(folder), model=model)
 
@@ -111,8 +109,8 @@ def test_two_layers_that_look_closely_learn_the_same_and_would_notice_another_ma
     said = [talk(question, answer) for question, answer in zip("abcdef", ["yes", "no, a bowl", "2"] * 2, strict=True)]
     rows = rows_about("one", [picture((84, 140))], *said) + rows_about("two", [picture((56, 84), 1)], *said[:3])
     separate = ChatCollator(sharp.processor)(rows)
-    batch = SharedImageCollator(sharp.processor, pack_to=500)(rows)
-    assert len(batch["input_ids"]) == 1
+    batch = SharedImageCollator(sharp.processor)(rows)
+    assert len(batch["input_ids"]) == 2
     assert_same_training(sharp.model, batch, separate)
     expected = loss_and_gradient(sharp.model, separate)[0]
     length = batch["input_ids"].shape[1]
@@ -139,8 +137,8 @@ def test_the_same_tokens_are_trained_in_the_same_order(tiny, groups):
 
 
 @few
-@given(groups=images_with_rows(), packed=st.booleans(), data=st.data())
-def test_what_an_answer_s_last_token_sees_is_its_conversation_alone_at_its_own_positions(tiny, groups, packed, data):
+@given(groups=images_with_rows(), data=st.data())
+def test_what_an_answer_s_last_token_sees_is_its_conversation_alone_at_its_own_positions(tiny, groups, data):
     rows = [row for group in groups for row in group]
     separate = ChatCollator(tiny.processor)(rows)
     assume(len(trained(separate)) > 0)
@@ -158,7 +156,7 @@ def test_what_an_answer_s_last_token_sees_is_its_conversation_alone_at_its_own_p
 
     longest = max(len(ids) for ids, _ in expected)
     max_length = data.draw(st.none() | st.integers(longest, 3 * longest))
-    batch = SharedImageCollator(tiny.processor, max_length=max_length, pack_to=4 * longest if packed else None)(rows)
+    batch = SharedImageCollator(tiny.processor, max_length=max_length)(rows)
     found = []
     for k, mask in enumerate(batch["attention_mask"][:, 0] == 0):
         tokens = int(mask.diagonal().sum())
@@ -188,13 +186,12 @@ def digits(k: int, seed: int) -> str:
 
 
 def asked_twice(sharp, changed: int, longer: str = "") -> tuple[list[torch.Tensor], list[slice]]:
-    """Logits of seven questions about two images in one sequence, of which one is then another; its places there."""
+    """Logits of seven questions about an image in one sequence, of which one is then another; its places there."""
     logits, ids, alone = [], [], []
     for seed in (0, 1):
         said = [digits(k, seed if k == changed else 0) + longer * (k == changed) * seed for k in range(7)]
-        talks = [talk(one, one[::-1]) for one in said]
-        rows = rows_about("one", [picture()], *talks[:3]) + rows_about("two", [picture((84, 56), 1)], *talks[3:])
-        batch = SharedImageCollator(sharp.processor, pack_to=10_000)(rows)
+        rows = rows_about("one", [picture((84, 56))], *(talk(one, one[::-1]) for one in said))
+        batch = SharedImageCollator(sharp.processor)(rows)
         with torch.no_grad():
             [one] = sharp.model(**batch).logits
         logits.append(one)

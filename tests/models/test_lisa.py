@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from peft import PeftModel, get_peft_model
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
-from transformers import LlavaForConditionalGeneration, LlavaProcessor, SamImageProcessor, TrainingArguments
+from transformers import (
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    SamConfig,
+    SamImageProcessor,
+    TrainingArguments,
+)
 from trl import ModelConfig, get_peft_config
 
 from recipes import reasonseg
@@ -22,13 +29,16 @@ from vlm_recipes.collators import SegmentationCollator
 from vlm_recipes.eval.metrics.baselines import best_constant_mask
 from vlm_recipes.eval.metrics.masks import mask_metrics
 from vlm_recipes.models.checkpoints import CheckpointError
+from vlm_recipes.models.lisa.config import LisaConfig
 from vlm_recipes.models.lisa.loading import load_lisa
 from vlm_recipes.models.lisa.loss import mask_losses, token_loss
+from vlm_recipes.models.lisa.mask_decoding import enlarge
 from vlm_recipes.rows.conventions import SEG_TOKEN
 from vlm_recipes.training.trainers import LisaTrainer
 
 LAUNCHES = [launch.ddp, *(pytest.param(partial(launch.deepspeed, i), marks=pytest.mark.slow) for i in (2, 3))]
 
+PARTS = (LlavaConfig, SamConfig)
 LAYERS = ("CLIPEncoderLayer", "LlamaDecoderLayer", "SamVisionLayer")
 LLAVA_INPUTS = ("input_ids", "attention_mask", "labels")
 
@@ -48,19 +58,9 @@ def to_device(network, batch):
 def learnt(tmp_path_factory):
     """A LISA that has learnt the rows by heart, saved whole."""
     network, processor = load(to_train=True)
-    batch = SegmentationCollator(processor)(tiny.mask_rows())
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0)
-    network.train()
     network.config.ce_weight = 0.05
-    for _ in range(160):
-        network(**batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    folder = tmp_path_factory.mktemp("lisa")
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    folder, collator = tmp_path_factory.mktemp("lisa"), SegmentationCollator(processor)
+    return tiny.learn_by_heart(network, processor, collator, tiny.mask_rows(), folder, steps=100, learning_rate=3e-3)
 
 
 def prompts(processor, rows):
@@ -181,6 +181,31 @@ def test_masks_are_those_of_sam_itself_for_the_projected_states(learnt):
     )
     assert isinstance(processor.sam_image_processor, SamImageProcessor)
     torch.testing.assert_close(torch.stack(network(**batch).mask_logits[0]), expected[0][0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (64, 48), (32, 32), (5, 90)], ids=str)
+def test_masks_are_enlarged_as_sam_s_own_processor_does_it(size):
+    logits = torch.randn(16, 16)
+    filled = [round(side * 32 / max(size)) for side in size]
+    processor = SamImageProcessor(pad_size={"height": 32, "width": 32})
+    expected = processor.post_process_masks([logits[None, None]], [size], [filled], binarize=False)
+    assert torch.equal(enlarge(logits, 32, filled, size), expected[0][0, 0])
+
+
+def test_the_parts_configurations_are_as_they_were_given():
+    llava, sam = (config.from_pretrained(folder) for config, folder in zip(PARTS, tiny.lisa(), strict=True))
+    llava.text_config.dtype, llava.text_config._attn_implementation = torch.bfloat16, "eager"
+    before = llava.to_dict(), sam.to_dict()
+    config = LisaConfig(llava, sam, seg_token_id=3)
+    assert config.llava is llava and (llava.to_dict(), sam.to_dict()) == before
+    assert llava.text_config.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_llava_s_attention_is_the_one_asked_for(learnt, attention):
+    for name in (None, learnt):  # new, whole
+        network, _ = load(name, attn_implementation=attention)
+        assert network.llava.config.get_text_config()._attn_implementation == attention
 
 
 def test_an_image_passes_each_tower_once_however_many_queries_ask_about_it():
@@ -423,7 +448,7 @@ def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(tmp_path):
 
 @pytest.mark.parametrize("launched", LAUNCHES, ids=["ddp", "zero2", "zero3"])
 def test_two_processes_of_which_one_sees_no_mask_train_as_one(launched, tmp_path):
-    first, second = (logged(result["log"]) for result in launched()["mask_losses"])
+    first, second = (logged(result["log"]) for result in launched("mask_losses"))
     network, processor = load(to_train=True)
     rows = [tiny.mask_rows()[i] for i in (1, 1, 2, 3)]
     trainer = train(network, processor, tmp_path, rows, per_device_train_batch_size=4, max_grad_norm=1e-3)
@@ -450,7 +475,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path):
         settings = {"per_device_train_batch_size": 4, "gradient_checkpointing": checkpointing}
         seen.append(logged(train(network, processor, tmp_path, tiny.mask_rows(), **settings).state.log_history))
         switched = [module.gradient_checkpointing for module in network.modules() if type(module).__name__ in LAYERS]
-        assert len(switched) == 3 + 2 + 2 and set(switched) == {checkpointing}  # of CLIP, Llama and SAM
+        assert len(switched) == 2 + 1 + 1 and set(switched) == {checkpointing}  # of CLIP, Llama and SAM
     torch.testing.assert_close(seen[0], seen[1], rtol=1e-5, atol=1e-6)
 
 
@@ -475,7 +500,7 @@ def test_an_adapter_reloads_with_its_llava_and_sam_to_identical_masks(bits, tmp_
     quantised = {"load_in_4bit": True, "use_bnb_nested_quant": True} if bits else {}
     network, processor = lisa_to_train(**quantised)
     rows = tiny.mask_rows()
-    settings = {"per_device_train_batch_size": 4, "learning_rate": 3e-3, "max_steps": 60, "optim": "adamw_torch"}
+    settings = {"per_device_train_batch_size": 4, "max_steps": 20, "optim": "adamw_torch_fused"}
     trainer = train(network, processor, tmp_path, rows, **settings)
     trainer.save_model()
     files = {file.name for file in tmp_path.iterdir()}

@@ -63,15 +63,16 @@ def labels_of(processor, labels) -> LabelTree:
 
 
 @torch.no_grad()
-def one_by_one(network, batch, tree: LabelTree, mean: bool = True) -> torch.Tensor:
-    """Each label's score by a forward of its own, the video and the question encoded again for each."""
-    scores = []
+def one_by_one(network, batch, tree: LabelTree) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each label's score, as a mean and in sum, by a forward of its own that encodes video and question again."""
+    means, sums = [], []
     for label in tree.labels:
         said = torch.tensor([*label, tree.end]).expand(len(batch["input_ids"]), -1)
         logits = network(**questions(batch), labels=said).logits
         of_tokens = logits.log_softmax(-1).gather(2, said[..., None])[..., 0]
-        scores.append(of_tokens.mean(1) if mean else of_tokens.sum(1))
-    return torch.stack(scores, dim=1)
+        means.append(of_tokens.mean(1))
+        sums.append(of_tokens.sum(1))
+    return torch.stack(means, dim=1), torch.stack(sums, dim=1)
 
 
 def few_scores(network, processor) -> torch.Tensor:
@@ -83,18 +84,8 @@ def learnt(tmp_path_factory):
     """A SurgViVQA that has learnt the rows by heart, saved whole."""
     network, processor = load(to_train=True)
     network = train_parts(network, PARTS, None)
-    batch = collate(processor)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0)
-    network.train()
-    for _ in range(80):
-        network(**batch).loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    folder = tmp_path_factory.mktemp("surgvivqa")
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    folder, collator = tmp_path_factory.mktemp("surgvivqa"), VideoCollator(processor, num_frames=2)
+    return tiny.learn_by_heart(network, processor, collator, tiny.video_rows(), folder, steps=80, learning_rate=3e-3)
 
 
 # --- Nothing of the answer before its turn --------------------------------------------------------------------------
@@ -284,9 +275,8 @@ def test_the_51_labels_score_as_in_51_forwards(learnt, attention):
         assert network.decoder.config._attn_implementation == (attention or "sdpa")
         batch, tree = collate(processor), labels_of(processor, LABELS)
         assert (batch["attention_mask"].sum(1).diff() != 0).any()
-        for mean in (True, False):
+        for mean, expected in zip((True, False), one_by_one(network, batch, tree), strict=True):
             scores = network.score_labels(tree, **questions(batch), mean=mean)
-            expected = one_by_one(network, batch, tree, mean)
             torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -301,7 +291,7 @@ def test_scoring_51_labels_at_once_takes_a_twentieth_of_51_forwards(tmp_path):
     batch, tree = collate(processor, rows), labels_of(processor, LABELS)
     assert batch["pixel_values"].shape[0] == 16
     best = {}
-    for _ in range(3):
+    for _ in range(2):
         for way in ("apart", *["at once"] * 3):  # which is so short that another process may be in its way
             start = time.perf_counter()
             if way == "apart":
@@ -359,6 +349,14 @@ def test_a_step_with_lora_changes_lora_of_gpt_2_s_attention_and_mlp_and_nothing_
     modules = ("attn.c_attn", "attn.c_proj", "mlp.c_proj")
     expected = {f"{block}.{module}.lora_{half}.default.weight" for module in modules for half in "AB"}
     assert changed_by_a_step(network, processor, tmp_path) == expected
+
+
+def test_the_adapter_s_settings_that_are_given_stay_as_they_are():
+    given, untouched = lora(), lora()
+    network = train_parts(load(to_train=True)[0], ["text_encoder"], given)
+    assert given == untouched
+    used = network.peft_config["default"]
+    assert used.modules_to_save == ["text_encoder"] and used.fan_in_fan_out
 
 
 def test_frozen_towers_keep_no_graph():
@@ -547,23 +545,29 @@ def test_three_checkpoints_are_joined_with_the_weights_and_the_words_that_they_h
 
 
 @pytest.mark.parametrize("parts", [[], ["text_encoder"]], ids=["lora", "and the text encoder"])
-@pytest.mark.parametrize("checkpoint", ["", "checkpoint-1"], ids=["saved", "checkpoint"])
-def test_an_adapter_knows_its_towers_and_reloads_to_identical_scores(three, parts, checkpoint, tmp_path):
+def test_an_adapter_knows_its_towers_and_reloads_to_identical_scores(three, parts, tmp_path):
     network, processor = compose(three, to_train=True)
     network = train_parts(network, parts, lora(lora_dropout=0.1))
-    trainer = train(network, processor, tmp_path, max_steps=2, save_strategy="steps", save_steps=2 - bool(checkpoint))
+    trainer = train(network, processor, tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
     trainer.save_model()
-    files = {file.name for file in (tmp_path / checkpoint).iterdir()}
-    assert {"adapter_model.safetensors", "adapter_config.json"} <= files and "model.safetensors" not in files
     expected = few_scores(network, processor)
-    again, processor = load(tmp_path / checkpoint)
-    assert isinstance(again, PeftModel) and not any(parameter.requires_grad for parameter in again.parameters())
-    assert again.config.video.num_frames == 2  # and not the six that it was asked for
-    assert torch.equal(few_scores(again, processor), expected) == (not checkpoint)  # there was one step more
-    more, _ = load(tmp_path / checkpoint, to_train=True)
-    more = train_parts(more, parts, lora())
     trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    assert trainable == {name for name, parameter in more.named_parameters() if parameter.requires_grad}
+    for folder in (tmp_path, tmp_path / "checkpoint-1"):
+        files = {file.name for file in folder.iterdir()}
+        assert {"adapter_model.safetensors", "adapter_config.json"} <= files and "model.safetensors" not in files
+        again, processor = load(folder)
+        assert isinstance(again, PeftModel) and not any(parameter.requires_grad for parameter in again.parameters())
+        assert again.config.video.num_frames == 2  # and not the six that it was asked for
+        assert torch.equal(few_scores(again, processor), expected) == (folder == tmp_path)  # one step more
+        more, _ = load(folder, to_train=True)
+        more = train_parts(more, parts, lora())
+        assert trainable == {name for name, parameter in more.named_parameters() if parameter.requires_grad}
+
+
+def test_each_part_keeps_the_attention_that_it_was_loaded_with(three):
+    network, _ = compose(three, attn_implementation="eager")
+    assert network.decoder.config._attn_implementation == "eager"
+    assert network.video.config._attn_implementation == "sdpa"
 
 
 def test_an_adapter_to_a_whole_model_comes_back_on_it(learnt, tmp_path):

@@ -1,79 +1,341 @@
-"""Who may import whom: recipes -> collators, callbacks, models -> eval -> third parties (design of the house)."""
+"""Who may import whom, by which name, and what importing a recipe does."""
 
 import ast
+import io
 import os
+import re
 import subprocess
 import sys
+import tokenize
+from collections.abc import Iterable, Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
 
-OURS = {"recipes", "collators", "callbacks", "models", "eval", "demo", "benchmarks", "tests"}
+PACKAGES = ("callbacks", "collators", "eval", "models", "rows", "training")
+LEAVES = {"rows.conventions", "models.upstream"}  # which import nothing of ours, and all may import
+EVAL = {"eval", "eval.generation", "eval.metrics", "eval.metrics.scripts", "eval.report", "eval.report.data"}
+ALL = {*PACKAGES, *EVAL, "recipes", "demo"}
 MAY_IMPORT = {
-    "recipes": {"collators", "callbacks", "models", "eval"},
-    "collators": set(),
-    "models": {"eval"},
-    "eval": set(),
-    "callbacks": {"eval"},
-    "demo": {"eval"},
-    "benchmarks": OURS - {"tests", "benchmarks"},
+    "recipes": ALL - {"recipes", "demo"},
+    "training": {"callbacks", "models", "rows", *EVAL},
+    "callbacks": EVAL,
+    "collators": {"rows"},
+    "models": {"eval.generation"},
+    "rows": set(),
+    "eval": {"eval.generation", "eval.metrics"},
+    "eval.generation": set(),
+    "eval.metrics": set(),
+    "eval.metrics.scripts": {"eval.metrics"},
+    "eval.report": {"eval", "eval.metrics"},
+    "eval.report.data": {"eval", "eval.metrics", "eval.report"},
+    "demo": {"eval.metrics"},
+    "benchmarks": ALL,
+    "tests": ALL | {"benchmarks"},
 }
 EXCEPTIONS = {
     "demo/worlds/build.py": {"recipes"},  # the prompts, which the small vocabulary has to cover
     "demo/checkpoints/surgvivqa.py": {"models"},  # an architecture that transformers lacks
 }
-FILES = [file for folder in MAY_IMPORT for file in sorted((ROOT / folder).rglob("*.py"))]
+FILES = sorted(
+    file for folder in {room.split(".")[0] for room in MAY_IMPORT} for file in (ROOT / folder).rglob("*.py")
+)
+PACKAGED = [file for file in FILES if file.relative_to(ROOT).parts[0] in PACKAGES]
+SCRIPTS = [file for file in PACKAGED if "scripts" in file.parts]
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
-
-
-def imported(file: Path) -> list[str]:
-    """Full names of the imported modules, wherever in the file the import stands; `.x` if it is relative."""
-    names = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names.append("." * node.level + (node.module or ""))
-    return names
 
 
 def name(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
-def test_there_are_files_to_look_at():
-    assert len(RECIPES) >= 2 and len(FILES) > 20
-    assert {file.relative_to(ROOT).parts[0] for file in FILES} == set(MAY_IMPORT)
+def module_of(file: Path) -> str:
+    """The dotted name under the root: `eval.report` for eval/report/__init__.py."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(file): file for file in FILES}
+
+
+def room_of(module: str) -> str:
+    """The room in MAY_IMPORT that the module stands in."""
+    while module not in MAY_IMPORT and "." in module:
+        module = module.rpartition(".")[0]
+    return module
+
+
+def computed(node: ast.Call) -> bool:
+    return not (node.args and isinstance(node.args[0], ast.Constant))
+
+
+def import_calls(nodes: Iterable[ast.AST]) -> list[ast.Call]:
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    return [node for node in calls if ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__")]
+
+
+def imported(nodes: Iterable[ast.AST], module: str, is_package: bool = False) -> list[str]:
+    """Full names of what is imported, wherever the import stands: in a function or for type checkers alone, too.
+
+    Relative names are resolved, `from x import y` gives `x.y` where that is a module, and `vlm_recipes.` is kept only
+    where it was written.
+    """
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    nodes, names = list(nodes), []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level <= len(package) + 1, f"{module}, line {node.lineno}: it leaves the project"
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *filter(None, [node.module])])
+            for alias in node.names:
+                inner = f"{origin}.{alias.name}"
+                names.append(inner if inner.removeprefix("vlm_recipes.") in MODULES else origin)
+    for call in import_calls(nodes):
+        if not computed(call):
+            given = call.args[0].value
+            dots = len(given) - len(given.lstrip("."))
+            base = package[: len(package) - dots + 1] if dots else []
+            names.append(".".join([*base, given.lstrip(".")]))
+    return names
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
+def imports_of(file: Path) -> list[str]:
+    return imported(ast.walk(parsed(file)), module_of(file), file.name == "__init__.py")
+
+
+def ours(names: list[str]) -> set[str]:
+    """Those of this project, named as under the root."""
+    shorn = {module.removeprefix("vlm_recipes.") for module in names}
+    return {
+        module for module in shorn if module.split(".")[0] in {*PACKAGES, "recipes", "demo", "benchmarks", "tests"}
+    }
+
+
+# --- arrows
+
+
+def test_an_import_is_found_wherever_it_stands_and_however_it_is_written():
+    source = """
+from typing import TYPE_CHECKING
+from . import chat
+from .conversation import segments
+from ..rows.conventions import Row
+if TYPE_CHECKING:
+    from ..eval import masks
+def late():
+    import vlm_recipes.models.blip2
+    importlib.import_module("vlm_recipes.training.run")
+    importlib.import_module("..eval.boxes", __package__)
+    return __import__("demo")
+"""
+    found = ours(imported(ast.walk(ast.parse(source)), "collators.video"))
+    assert found == {
+        "collators.chat",
+        "collators.conversation",
+        "rows.conventions",
+        "eval.masks",
+        "models.blip2",
+        "training.run",
+        "eval.boxes",
+        "demo",
+    }
+    assert {room_of(module) for module in found} == {
+        "collators",
+        "rows",
+        "eval",
+        "models",
+        "training",
+        "demo",
+    }
+    assert room_of("eval.report.data.page") == "eval.report.data" and room_of("eval.boxes") == "eval"
+
+
+def test_every_python_file_stands_in_a_room_with_arrows():
+    found = [file.relative_to(ROOT) for file in ROOT.rglob("*.py") if not file.relative_to(ROOT).parts[0][0] == "."]
+    folders = {file.parts[0] for file in found} - {"outputs", "build"}
+    assert folders == {room.split(".")[0] for room in MAY_IMPORT}
+    assert len(RECIPES) >= 5 and len(PACKAGED) > 80 and SCRIPTS
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
 def test_arrows_go_one_way(file):
-    package = file.relative_to(ROOT).parts[0]
-    ours = {module.split(".")[0] for module in imported(file)} & OURS
-    own = set() if package == "recipes" else {package}  # a recipe imports no other recipe
-    assert ours - own - EXCEPTIONS.get(name(file), set()) <= MAY_IMPORT[package]
+    room = room_of(module_of(file))
+    other = {module for module in ours(imports_of(file)) if room_of(module) != room} - LEAVES
+    allowed = MAY_IMPORT[room] | EXCEPTIONS.get(name(file), set())
+    assert {module for module in other if room_of(module) not in allowed} == set()
 
 
-@pytest.mark.parametrize("file", FILES, ids=name)
-def test_imports_are_absolute_and_name_a_module_of_eval(file):
-    """`import eval` would hide the builtin function."""
-    modules = imported(file)
-    assert not [module for module in modules if module.startswith(".")]
-    assert "eval" not in modules
+@pytest.mark.parametrize("leaf", sorted(LEAVES))
+def test_a_leaf_imports_nothing_of_ours(leaf):
+    assert ours(imports_of(MODULES[leaf])) == set()
 
 
-def test_nothing_else_in_the_root_is_python():
-    """A package that these tests do not know would have no arrows."""
-    folders = {file.relative_to(ROOT).parts[0] for file in ROOT.glob("*/*.py")} - {".venv", "outputs", "build"}
-    assert folders <= OURS and not list(ROOT.glob("*.py"))
+def test_no_modules_import_each_other_in_a_circle():
+    """For type checkers they may."""
+    graph = {}
+    for file in FILES:
+        module, nodes = module_of(file), list(ast.walk(parsed(file)))
+        blocks = [node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+        for_checkers = {id(inner) for block in blocks for inner in ast.walk(block)}
+        running = [node for node in nodes if id(node) not in for_checkers]
+        graph[module] = ours(imported(running, module, file.name == "__init__.py")) - {module}
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=name)
+def test_a_recipe_imports_no_other_recipe(file):
+    stems = {"recipes", *(other.stem for other in RECIPES)}
+    assert not [module for module in imports_of(file) if module.split(".")[0] in stems]
+
+
+@pytest.mark.parametrize("file", PACKAGED, ids=name)
+def test_a_computed_name_is_imported_only_by_a_package_that_hands_its_own_names_on(file):
+    """Where a package is lazy, what it hands on is what it tells type checkers."""
+    nodes = list(ast.walk(parsed(file)))
+    if not any(computed(call) for call in import_calls(nodes)):
+        return
+    assert file.name == "__init__.py"
+    for_checkers = {
+        (alias.asname or alias.name, node.module)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+    }
+    package = __import__(f"vlm_recipes.{module_of(file)}", fromlist=["MODULES"])
+    assert set(package.MODULES.items()) == for_checkers and set(package.__all__) == set(package.MODULES)
+    assert all(getattr(package, exported).__name__ == exported for exported in package.__all__)
+
+
+# --- names
+
+
+def test_inside_a_package_imports_are_relative_but_in_scripts_that_evaluate_copies_elsewhere():
+    for file in PACKAGED:
+        for node in ast.walk(parsed(file)):
+            if isinstance(node, ast.ImportFrom):
+                own = node.level > 0 or (node.module or "").split(".")[0] == "vlm_recipes"
+                assert not own or (node.level == 0) == (file in SCRIPTS), f"{name(file)}, line {node.lineno}"
+            elif isinstance(node, ast.Import):
+                assert not [alias for alias in node.names if alias.name.split(".")[0] == "vlm_recipes"], name(file)
+
+
+ONE_OF_OURS = f"(?:{'|'.join(PACKAGES)})"
+SUFFIXES = "cfg|css|csv|html|jinja|jpg|json|jsonl|lock|log|md|parquet|png|pt|py|safetensors|sh|toml|txt|yaml|yml"
+BARE = re.compile(
+    rf"^[ \t>`]*import (?:.*, ?)?{ONE_OF_OURS}\b(?!\.py)|`import {ONE_OF_OURS}\b"
+    rf"|\bfrom {ONE_OF_OURS}(?:\.\w+)* import\b|-m[ ',\"]+{ONE_OF_OURS}\b(?!/)"
+    rf"|(?<![\w./{{-])({ONE_OF_OURS}\.(?!(?:{SUFFIXES})\b)[A-Za-z_]\w*)",
+    re.MULTILINE,
+)
+TESTS_ABOUT_NAMES = ("test_arrows.py", "test_imports.py", "test_packaging.py")
+WORDS = {"models", "rows", "training"}  # names of variables, too: only followed by a module or an exported name
+
+
+def exported(package: str) -> set[str]:
+    """What may follow the package's name: its modules, and what its `__init__` speaks of."""
+    files = (ROOT / package).iterdir()
+    return {file.stem for file in files} | set(re.findall(r"\w+", (ROOT / package / "__init__.py").read_text()))
+
+
+def bare_names(text: str) -> list[str]:
+    found = []
+    for match in BARE.finditer(text):
+        package, _, rest = (match[1] or "").partition(".")
+        if package not in WORDS or rest in exported(package):
+            found.append(match[0].strip())
+    return found
+
+
+def texts(file: Path) -> Iterator[str]:
+    """What a file says; of Python, what stands in comments and strings (imports have a test of their own)."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".py":
+        yield text
+        return
+    yield from (
+        node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant) and str is type(node.value)
+    )
+    comments = tokenize.generate_tokens(io.StringIO(text).readline)
+    yield from (token.string for token in comments if token.type == tokenize.COMMENT)
+
+
+def kept_files() -> list[Path]:
+    """What git tracks; all files where the folder is no repository."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode == 0:
+        return [ROOT / line for line in listed.stdout.split("\0") if line and (ROOT / line).is_file()]
+    return [file for file in ROOT.rglob("*") if file.is_file() and not any(part[0] == "." for part in file.parts)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import eval",
+        ">>> import numpy, callbacks",
+        "from collators import ChatCollator",
+        "from eval.boxes import box_codec",
+        "python -m eval.ask OUTPUT",
+        '[sys.executable, "-m", "training.ask"]',
+        "as `eval.generation.generate` does",
+        "rows from `rows.grouping`",
+        'mock.patch("callbacks.GradNormCallback")',
+        "`import callbacks` installs",
+    ],
+)
+def test_the_search_finds_a_bare_name(text):
+    assert bare_names(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from vlm_recipes.callbacks import GradNormCallback",
+        "python -m vlm_recipes.eval.metrics.question_types rows.jsonl",
+        "model.eval() in models/lisa, beside eval.py and callbacks.py",
+        "rows.append(row); training.output_dir; models.values()",
+        "it may import models and rows. Training goes on",
+        "from rows to batches",
+    ],
+)
+def test_the_search_leaves_words_files_and_full_names_alone(text):
+    assert not bare_names(text)
+
+
+def test_no_file_names_a_package_of_ours_without_vlm_recipes():
+    """From a clone's root `import callbacks` would work, as a second module with other classes."""
+    found = {}
+    for file in kept_files():
+        speaks_of_names = file.parts[-3] == "tests" and file.name in TESTS_ABOUT_NAMES
+        try:
+            said = [] if speaks_of_names else [bare for text in texts(file) for bare in bare_names(text)]
+        except UnicodeDecodeError:
+            continue  # a picture
+        if file.suffix == ".py":
+            absolute = [node for node in ast.walk(parsed(file)) if not getattr(node, "level", 0)]
+            said += [module for module in imported(absolute, "") if module.split(".")[0] in PACKAGES]
+        if said:
+            found[name(file)] = said
+    assert found == {}, found
+
+
+# --- recipes
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=name)
 def test_a_recipe_only_defines_things(file):
     """At the top level: docstring, imports, constants, classes, functions, and `main` behind `__name__`."""
-    for i, node in enumerate(ast.parse(file.read_text(encoding="utf-8")).body):
+    for i, node in enumerate(parsed(file).body):
         if isinstance(node, ast.Expr):
             assert i == 0 and isinstance(node.value, ast.Constant), f"line {node.lineno}"
         elif isinstance(node, ast.If):
@@ -88,7 +350,7 @@ WATCHED_IMPORT = """
 import importlib, sys
 from trl import SFTConfig, SFTTrainer, TrlParser, get_peft_config  # third parties print and write as they like
 from transformers import Seq2SeqTrainer
-import callbacks, vlm_recipes.collators.rows, vlm_recipes.eval.record, vlm_recipes.models.checkpoints, peft, datasets
+import datasets, evaluate, matplotlib.pyplot, peft, pycocotools.mask, qwen_vl_utils, sklearn.metrics, torchvision
 seen = []
 def watch(event, arguments):
     if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
@@ -107,24 +369,8 @@ assert not seen and not said, (seen, said)
 """
 
 
-def run(code: str, *arguments: str, folder: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    subprocess.run([sys.executable, "-c", code, *arguments], cwd=folder, env=environment, check=True)
-
-
 def test_importing_a_recipe_prints_writes_and_starts_nothing(tmp_path):
-    run(WATCHED_IMPORT, *[file.stem for file in RECIPES], folder=tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", WATCHED_IMPORT, *[file.stem for file in RECIPES]]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_collator_brings_nothing_else_along(tmp_path):
-    """For somebody with a Trainer of their own."""
-    run(
-        """
-import sys
-from collators import ChatCollator, Seq2SeqCollator, SharedImageCollator, group_by_image
-unwanted = {"trl", "peft", "datasets", "deepspeed", "evaluate", "recipes", "callbacks", "eval", "models", "demo"}
-assert not unwanted & set(sys.modules), unwanted & set(sys.modules)
-""",
-        folder=tmp_path,
-    )

@@ -1,4 +1,4 @@
-"""The README's tree, the launch configs and the packaging say what is there."""
+"""The README's tree and the launch configs say what is there; no file has grown too long to read."""
 
 import re
 
@@ -13,22 +13,60 @@ NAMES = {"cpu", "rtx_8gb", "t4_16gb", "a100_40gb", "h100_80gb", "ddp", "zero2", 
 NAMES |= {"multinode_ddp", "multinode_zero3"}
 
 
-def test_every_file_of_the_readme_s_tree_exists_and_no_module_is_missing():
-    tree = (ROOT / "README.md").read_text().split("```")[3]
-    folder, named = "", set()
+ROOMS = ("callbacks", "collators", "eval", "models", "rows", "training")
+PRODUCT = sorted(
+    file for folder in ROOMS for suffix in ("py", "jinja") for file in (ROOT / folder).rglob(f"*.{suffix}")
+)
+
+
+def paths_of(tree: str) -> dict[str, str]:
+    """Path -> what is said of it: a folder's name ends with "/", what stands in it is set in by two blanks more."""
+    found, folders = {}, []
     for line in tree.splitlines():
-        if match := re.match(r"(\w+)/ ", line):
-            folder = match[1]
-        for name in re.findall(r"\w+\.py", line.split("   ")[0] if line.startswith(" ") is False else line):
-            named.add(f"{folder}/{name}")
-    there = {
-        str(path.relative_to(ROOT))
-        for folder in ("recipes", "collators", "callbacks", "eval")
-        for path in (ROOT / folder).glob("*.py")
-        if path.name != "__init__.py"
+        blanks, name, about = re.fullmatch(r"( *)(\S+)(?: +(.*))?", line).groups()
+        folders = folders[: len(blanks) // 2]
+        found["".join([*folders, name])] = about
+        if name.endswith("/"):
+            folders.append(name)
+    return found
+
+
+def test_a_tree_is_read_by_its_indentation():
+    assert paths_of("a/   rooms\n  b/\n    c.py  one\n  d.py  two\ne/  more") == {
+        "a/": "rooms",
+        "a/b/": None,
+        "a/b/c.py": "one",
+        "a/d.py": "two",
+        "e/": "more",
     }
-    assert {name for name in named if not (ROOT / name).is_file()} == set()
-    assert there - named == set()
+
+
+def test_the_readme_s_tree_has_a_line_for_every_module_and_names_nothing_that_is_not_there():
+    [tree] = [block for block in (ROOT / "README.md").read_text().split("```") if block.startswith("\nrecipes/ ")]
+    named = paths_of(tree.strip("\n"))
+    modules = [file for folder in ("recipes", *ROOMS) for file in (ROOT / folder).rglob("*.py")]
+    there = {file.relative_to(ROOT).as_posix() for file in modules if file.name != "__init__.py"}
+    rooms = {f"{file.parent.relative_to(ROOT).as_posix()}/" for file in modules}
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+    assert there | rooms <= set(named), there | rooms - set(named)
+    assert all(named.values()), [path for path, about in named.items() if not about]
+
+
+def test_tests_and_modules_that_the_pages_name_are_there():
+    pages = "".join(path.read_text() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+    tests = set(re.findall(r"tests/[\w/]+\.py", pages))
+    modules = set(re.findall(r"python -m ((?:vlm_recipes|benchmarks|demo)[\w.]*)", pages))
+    files = {module.removeprefix("vlm_recipes.").replace(".", "/") for module in modules}
+    assert len(tests) > 30 and len(files) > 4
+    assert [path for path in tests if not (ROOT / path).is_file()] == []
+    assert [
+        path for path in files if not any((ROOT / f"{path}{end}").is_file() for end in (".py", "/__main__.py"))
+    ] == []
+
+
+@pytest.mark.parametrize("file", PRODUCT, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_no_file_but_a_recipe_is_longer_than_200_lines(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 200
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -18,8 +18,8 @@ from vlm_recipes.eval.report.data.page import Example, write_data_page
 
 SOURCES = [
     path
-    for folder in ("callbacks", "collators", "eval", "models", "recipes")
-    for path in sorted((ROOT / folder).glob("*.py"))
+    for folder in ("callbacks", "collators", "eval", "models", "recipes", "rows", "training")
+    for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 FORBIDDEN = {
     "eval",
@@ -43,7 +43,7 @@ def called(tree: ast.AST) -> set[str]:
     return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_file_loads_a_pickle_or_runs_text(path):
     tree = ast.parse(path.read_text())
     assert not called(tree) & FORBIDDEN

@@ -12,6 +12,7 @@ from recipes import kvasir_vqa
 from tests.support.running import QUIET
 from vlm_recipes.eval.metrics.question_types import QuestionTypes
 
+pytestmark = pytest.mark.usefixtures("figures_are_blank")
 PIXELS = {"min_pixels": 16 * 28 * 28, "max_pixels": 24 * 28 * 28}
 
 

@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +18,19 @@ from transformers import AutoConfig
 from demo.checkpoints.llava import write_llava
 from demo.checkpoints.sam import write_sam
 from recipes import reasonseg
-from tests.support.paths import ROOT
+from tests.support.processes.launch import in_two_processes
 from tests.support.running import QUIET, fails
+from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory) -> Path:
+pytestmark = pytest.mark.usefixtures("figures_are_blank")
+
+
+def write_scenes(folder: Path) -> None:
     """Eight pictures with two rectangles, one asked for by its colour, as every split; some asked twice."""
-    folder = tmp_path_factory.mktemp("scenes")
     for split in ("train", "val", "test"):
         (folder / split).mkdir()
         for i, colour in enumerate(COLOURS):
@@ -55,17 +55,25 @@ def scenes(tmp_path_factory) -> Path:
         initializer_range=0.1,
     )
     write_sam(folder / "model" / "sam", image_size=64)
-    return folder
 
 
-def run(dataset: Path, output: Path, data: dict | None = None, model: dict | None = None, **training) -> dict:
-    """Run the recipe in this process; return its results, its log and its predictions."""
+@pytest.fixture(scope="session")
+def scenes() -> Path:
+    return once("scenes", write_scenes)
+
+
+def start(dataset: Path, output: Path, data: dict | None = None, model: dict | None = None, **training) -> None:
+    """Run the recipe in this process."""
     paths = {"model_name_or_path": str(dataset / "model"), "sam_name_or_path": str(dataset / "model" / "sam")}
     reasonseg.main(
         reasonseg.Data(dataset_name=str(dataset), **(data or {})),
         reasonseg.Training(**{**QUIET, "output_dir": str(output), **training}),
         reasonseg.Model(**{**paths, "tune": "all", "dtype": "float32", **(model or {})}),
     )
+
+
+def read(output: Path) -> dict:
+    """The results, the predictions and the log that a run left."""
     state = output / "trainer_state.json"
     return {
         "results": json.loads((output / "results.json").read_text()),
@@ -75,15 +83,20 @@ def run(dataset: Path, output: Path, data: dict | None = None, model: dict | Non
     }
 
 
+def run(dataset: Path, output: Path, *parts: dict, **settings) -> dict:
+    start(dataset, output, *parts, **settings)
+    return read(output)
+
+
 LEARNING = dict(per_device_train_batch_size=8, gradient_accumulation_steps=1, learning_rate=2e-3, warmup_steps=10)
 
 
-@pytest.fixture(scope="module")
-def learnt(scenes, tmp_path_factory) -> dict:
+@pytest.fixture(scope="session")
+def learnt(scenes) -> dict:
     """The recipe after it has learnt its eight pictures by heart, each with all its queries at once."""
     settings = {"max_steps": 150, "eval_strategy": "steps", "eval_steps": 100, "per_device_eval_batch_size": 9}
-    output = tmp_path_factory.mktemp("learnt") / "run"
-    return run(scenes, output, {"questions_per_row": 8}, {"ce_weight": 0.05}, **LEARNING, **settings)
+    parts = {"data": {"questions_per_row": 8}, "model": {"ce_weight": 0.05}}
+    return read(once("scenes_learnt", lambda output: start(scenes, output, **parts, **LEARNING, **settings)))
 
 
 def test_eight_masks_are_learnt_by_heart_and_drawn_after_the_model_s_own_seg(learnt):
@@ -158,21 +171,13 @@ def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(questions_per_r
 
 
 def test_two_processes_evaluate_to_the_same_numbers_as_one(scenes, learnt, tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]
-    command += ["--mixed_precision", "no", "--num_processes", "2", "--main_process_port", "0"]
-    command += ["recipes/reasonseg.py", "--use_cpu", "true", "--do_train", "false", "--output_dir", str(tmp_path)]
-    command += ["--per_device_eval_batch_size", "2", "--dataloader_num_workers", "0"]
-    command += ["--dataset_name", str(scenes), "--model_name_or_path", str(learnt["output"])]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    model, settings = {"model_name_or_path": str(learnt["output"])}, {"do_train": False}
+    in_two_processes(partial(start, scenes, tmp_path, model=model, per_device_eval_batch_size=2, **settings))
     assert json.loads((tmp_path / "run.json").read_text())["processes"] == 2
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["test"] == pytest.approx(learnt["results"]["test"], abs=2e-3)
-    texts = [
-        json.loads(line)["prediction"]["text"] for line in (tmp_path / "predictions.jsonl").read_text().splitlines()
-    ]
-    assert texts[-9:] == [row["prediction"]["text"] for row in learnt["predictions"]][-9:]
+    ended = read(tmp_path)
+    assert ended["results"]["test"] == pytest.approx(learnt["results"]["test"], abs=2e-3)
+    texts = [[row["prediction"]["text"] for row in one["predictions"]][-9:] for one in (ended, learnt)]
+    assert texts[0] == texts[1]
 
 
 def test_an_adapter_is_evaluated_again_to_the_same_masks_on_a_folder_with_a_test_split_alone(scenes, tmp_path):

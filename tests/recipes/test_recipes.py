@@ -1,11 +1,12 @@
 """The recipes as a whole, on small checkpoints: they learn, add up, agree across processes and fail in one line."""
 
 import json
-import os
+import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,23 +16,26 @@ from transformers import AutoProcessor
 
 from demo.checkpoints.blip2 import write_blip2
 from demo.checkpoints.qwen2_vl import write_qwen2_vl
+from demo.worlds.build import spoken
 from recipes import kvasir_vqa, nutrition_tables, vqa_rad
-from tests.support.paths import ROOT, SHARED_DATA
+from tests.support.paths import DATA, written_and_real
+from tests.support.processes.launch import in_two_processes
 from tests.support.running import QUIET, fails
+from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.rows.pictures import check_image
 
-REAL = SHARED_DATA
 RECIPES = [nutrition_tables, kvasir_vqa, vqa_rad]
 HEADLINES = {nutrition_tables: "iou_mean", kvasir_vqa: "accuracy", vqa_rad: "token_f1"}
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory) -> Path:
+pytestmark = pytest.mark.usefixtures("figures_are_blank")
+
+
+def write_tables(folder: Path) -> None:
     """Eight pictures with one bright table each, on whole thousandths, as training and as test part."""
-    folder = tmp_path_factory.mktemp("tables")
     for split in ("train", "val"):
         (folder / split).mkdir()
         lines = []
@@ -49,15 +53,12 @@ def tables(tmp_path_factory) -> Path:
         f"  - split: {split}\n    path: {split}/*\n" for split in ("train", "val")
     )
     (folder / "README.md").write_text(f"---\n{configs}---\n")
-    spoken = [part["text"] for message in nutrition_tables.prompt() for part in message["content"] if "text" in part]
-    write_qwen2_vl(folder / "model", spoken * 20)
-    return folder
+    said = spoken(nutrition_tables.prompt())
+    write_qwen2_vl(folder / "model", said * 20, phrases=[line for text in said for line in text.split("\n")])
 
 
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory) -> Path:
+def write_scans(folder: Path) -> None:
     """Eight pictures with one question each in VQA-RAD's original format, as training and as test part."""
-    folder = tmp_path_factory.mktemp("scans")
     (folder / "images").mkdir()
     rows = []
     for i, colour in enumerate(COLOURS):
@@ -77,13 +78,10 @@ def scans(tmp_path_factory) -> Path:
     (folder / "rows.json").write_text(json.dumps(rows))
     texts = [text for row in rows for text in (vqa_rad.prompt(row["question"]), row["answer"])]
     write_blip2(folder / "model", texts, width=64, queries=4)
-    return folder
 
 
-@pytest.fixture(scope="module")
-def polyps(tmp_path_factory) -> Path:
+def write_polyps(folder: Path) -> None:
     """Eight colours on four pictures each, in the Hub's schema; every picture asks one of four questions."""
-    folder = tmp_path_factory.mktemp("polyps")
     (folder / "images").mkdir()
     lines, texts = [], []
     for i, colour in enumerate(COLOURS):
@@ -103,16 +101,30 @@ def polyps(tmp_path_factory) -> Path:
     data_files = "  - split: raw\n    path:\n    - metadata.jsonl\n    - images/*\n"
     (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{data_files}---\n")
     write_qwen2_vl(folder / "model", texts, phrases=[kvasir_vqa.SYSTEM])
-    return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def tables() -> Path:
+    return once("tables", write_tables)
+
+
+@pytest.fixture(scope="session")
+def scans() -> Path:
+    return once("scans", write_scans)
+
+
+@pytest.fixture(scope="session")
+def polyps() -> Path:
+    return once("polyps", write_polyps)
+
+
+@pytest.fixture(scope="session")
 def datasets(tables, polyps, scans) -> dict:
     return {nutrition_tables: tables, kvasir_vqa: polyps, vqa_rad: scans}
 
 
-def run(recipe, dataset: Path, output: Path, data: dict | None = None, model: dict | None = None, **training) -> dict:
-    """Run a recipe in this process; return its results, its log and its predictions."""
+def start(recipe, dataset: Path, output: Path, data: dict | None = None, model: dict | None = None, **training):
+    """Run a recipe in this process."""
     settings = {**QUIET, "output_dir": str(output), **training}
     plain = {"tune": "all"} if recipe is nutrition_tables else {"use_peft": False}
     plain |= {"load_in_8bit": False} if recipe is vqa_rad else {}
@@ -125,38 +137,46 @@ def run(recipe, dataset: Path, output: Path, data: dict | None = None, model: di
         recipe.Training(**settings),
         recipe.Model(**{"model_name_or_path": str(dataset / "model"), "dtype": "float32", **plain, **(model or {})}),
     )
+
+
+def read(output: Path) -> dict:
+    """The results, the predictions and the log that a run left."""
     state = output / "trainer_state.json"
     return {
         "results": json.loads((output / "results.json").read_text()),
         "predictions": [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()],
         "log": json.loads(state.read_text())["log_history"] if state.exists() else [],
+        "output": output,
     }
 
 
-@pytest.fixture(scope="module")
-def overfitted(datasets, tmp_path_factory) -> dict:
-    """The recipes after they have learnt their eight rows by heart."""
-    return {
-        recipe: run(
-            recipe,
-            datasets[recipe],
-            tmp_path_factory.mktemp("overfitted") / "run",
-            max_steps=steps,
-            per_device_train_batch_size=8,
-            gradient_accumulation_steps=1,
-            learning_rate=rate,
-            warmup_steps=10,
-        )
-        | {"output": tmp_path_factory.getbasetemp() / f"overfitted{i}" / "run"}
-        for i, (recipe, steps, rate) in enumerate(
-            [(nutrition_tables, 160, 3e-3), (kvasir_vqa, 100, 3e-3), (vqa_rad, 120, 3e-3)]
-        )
-    }
+def run(recipe: ModuleType, dataset: Path, output: Path, *arguments: dict, **settings) -> dict:
+    start(recipe, dataset, output, *arguments, **settings)
+    return read(output)
+
+
+LEARNING = {
+    nutrition_tables: {"max_steps": 80, "learning_rate": 3e-3},
+    kvasir_vqa: {"max_steps": 60, "learning_rate": 3e-3},
+    vqa_rad: {"max_steps": 90, "learning_rate": 5e-3},
+}
+
+
+@pytest.fixture(scope="session")
+def learnt_by_heart(datasets) -> Callable[[ModuleType], dict]:
+    """What a recipe's run left that has learnt its eight rows by heart."""
+    batch = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "warmup_steps": 10}
+
+    def learnt(recipe: ModuleType) -> dict:
+        train = partial(start, recipe, datasets[recipe], **batch, **LEARNING[recipe])
+        return read(once(f"{recipe.__name__}_learnt_by_heart", train))
+
+    return learnt
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
-def test_eight_rows_are_learnt_by_heart(recipe, overfitted):
-    learnt = overfitted[recipe]
+def test_eight_rows_are_learnt_by_heart(recipe, learnt_by_heart):
+    learnt = learnt_by_heart(recipe)
     assert [log["loss"] for log in learnt["log"] if "loss" in log][-1] < 0.05
     assert learnt["results"]["test"][HEADLINES[recipe]] == pytest.approx(1.0)
     assert all(row["prediction"] == row["reference"] for row in learnt["predictions"])
@@ -198,36 +218,20 @@ def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(recipe, dataset
     torch.testing.assert_close(torch.tensor(seen), torch.tensor(seen[:1] * 4), rtol=1e-4, atol=0)
 
 
-# The first recipe's two processes are those of test_many_processes.py, which train, too; LISA's and SurgViVQA's are
-# tested with them, and are not slow.
-@pytest.mark.slow
+# The first recipe's two processes are those of test_many_processes.py, which train, too.
 @pytest.mark.parametrize("recipe", RECIPES[1:], ids=lambda recipe: recipe.__name__)
-def test_two_processes_evaluate_to_the_same_numbers_as_one(recipe, datasets, overfitted, tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]
-    command += ["--mixed_precision", "no", "--num_processes", "2", "--main_process_port", "0"]
-    command += [f"recipes/{recipe.__name__.split('.')[-1]}.py", "--use_cpu", "true", "--do_train", "false"]
-    command += [
-        "--validation_fraction",
-        "0.15" if recipe is kvasir_vqa else "0.3",
-        "--per_device_eval_batch_size",
-        "2",
-        "--dataloader_num_workers",
-        "0",
-        "--output_dir",
-        str(tmp_path),
-    ]
-    command += ["--dataset_name", str(datasets[recipe]), "--model_name_or_path", str(overfitted[recipe]["output"])]
-    command += ["--load_in_8bit", "false"] if recipe is vqa_rad else []
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads((tmp_path / "results.json").read_text())
+def test_two_processes_evaluate_to_the_same_numbers_as_one(recipe, datasets, learnt_by_heart, tmp_path):
+    learnt = learnt_by_heart(recipe)
+    model = {"model_name_or_path": str(learnt["output"])}
+    data = {"validation_fraction": 0.15 if recipe is kvasir_vqa else 0.3}
+    settings = {"do_train": False, "per_device_eval_batch_size": 2}
+    in_two_processes(partial(start, recipe, datasets[recipe], tmp_path, data, model, **settings))
+    ended = read(tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["processes"] == 2
-    assert results["test"] == pytest.approx(overfitted[recipe]["results"]["test"])
-    assert results["validation"]["n"] == (5 if recipe is kvasir_vqa else 2)
-    predictions = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    learnt = [row for row in overfitted[recipe]["predictions"] if row["split"] == "test"]
-    assert [row for row in predictions if row["split"] == "test"] == learnt
+    assert ended["results"]["test"] == pytest.approx(learnt["results"]["test"])
+    assert ended["results"]["validation"]["n"] == (5 if recipe is kvasir_vqa else 2)
+    answered = [[row for row in one["predictions"] if row["split"] == "test"] for one in (ended, learnt)]
+    assert answered[0] == answered[1]
 
 
 @pytest.mark.parametrize("tune", ["language", "vision", "joint"])
@@ -261,20 +265,20 @@ def test_an_adapter_is_evaluated_again_to_the_same_answers(tables, tmp_path):
     assert again["results"] == first["results"]
 
 
-def test_ask_draws_the_box_that_evaluation_found(tables, overfitted, capsys, tmp_path):
+def test_ask_draws_the_box_that_evaluation_found(tables, learnt_by_heart, capsys, tmp_path):
     from vlm_recipes.training.ask import main as ask
 
     output = tmp_path / "run"
-    shutil.copytree(overfitted[nutrition_tables]["output"], output)
+    shutil.copytree(learnt_by_heart(nutrition_tables)["output"], output)
     ask([str(output), str(tables / "val" / "0.png")])
-    assert overfitted[nutrition_tables]["predictions"][0]["prediction"] in capsys.readouterr().out
+    assert learnt_by_heart(nutrition_tables)["predictions"][0]["prediction"] in capsys.readouterr().out
     assert Image.open(output / "answers" / "0.png").size == (112, 112)
 
 
-def test_ask_answers_every_picture_of_a_folder(scans, overfitted, capsys):
+def test_ask_answers_every_picture_of_a_folder(scans, learnt_by_heart, capsys):
     from vlm_recipes.training.ask import main as ask
 
-    ask([str(overfitted[vqa_rad]["output"]), str(scans / "images"), "What is shown?"])
+    ask([str(learnt_by_heart(vqa_rad)["output"]), str(scans / "images"), "What is shown?"])
     out = capsys.readouterr().out
     assert f"{scans / 'images' / '1.png'}: lime tissue" in out and out.count(".png:") == 8
 
@@ -319,14 +323,56 @@ def test_a_dataset_without_a_usable_row_is_refused(recipe, datasets, tmp_path, m
     assert len(refused) == (32 if recipe is kvasir_vqa else 16)
 
 
-@pytest.mark.skipif(not (REAL / "nutrition_tables").is_dir(), reason="the real samples are not on this machine")
-def test_the_real_photograph_gives_the_golden_row(tables):
-    row = json.loads((REAL / "nutrition_tables" / "metadata.jsonl").read_text().splitlines()[0])
-    path = REAL / "nutrition_tables" / row["file_name"]
+@pytest.mark.parametrize("recipe", [nutrition_tables, kvasir_vqa], ids=lambda recipe: recipe.__name__)
+def test_a_row_longer_than_max_length_is_refused_at_load_with_its_numbers(recipe, datasets, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(datasets[recipe], folder, ignore=shutil.ignore_patterns("model"))
+    file = folder / ("metadata.jsonl" if recipe is kvasir_vqa else "train/metadata.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    if recipe is kvasir_vqa:
+        rows[3]["question"] = "Is there text? " * 100
+    else:
+        rows[3]["objects"]["category_name"] = ["table " * 600]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    model, data = {"model_name_or_path": str(datasets[recipe] / "model")}, {"max_rejected": 0.1}
+    limit = 500 if recipe is kvasir_vqa else 300
+    ended = run(recipe, folder, tmp_path / "out", data, model, do_train=False, do_predict=False, max_length=limit)
+    assert ended["results"] == {}
+    (refused,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
+    assert refused["id"] == (f"{rows[3]['img_id']}#3" if recipe is kvasir_vqa else "train3")
+    said = re.fullmatch(r"(\d+) tokens, more than max_length=(\d+): raise it, .*", refused["reason"])
+    processor = AutoProcessor.from_pretrained(datasets[recipe] / "model")
+    nutrition_tables.set_pixel_budget(processor, 112 * 112, 112 * 112)
+    if recipe is kvasir_vqa:
+        kind = kvasir_vqa.QuestionTypes.load(tmp_path / "out" / "question_types.json")[rows[3]["question"].strip()]
+        asked, answer = kvasir_vqa.prompt(rows[3]["question"].strip(), kind), rows[3]["answer"]
+    else:
+        row = rows[3] | {"image_size": [112, 112]}
+        asked, answer = nutrition_tables.prompt(), nutrition_tables.to_chat(row, Qwen2VLBoxes())["answer"]
+    messages = [*asked, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+    text = processor.apply_chat_template(messages, tokenize=False)
+    tokens = processor(text=[text], images=[Image.new("RGB", (112, 112))])["input_ids"][0]
+    assert [int(number) for number in said.groups()] == [len(tokens), limit]
+
+
+@pytest.mark.parametrize(
+    ("file", "size", "corners"),
+    written_and_real(
+        "nutrition_tables/metadata.jsonl",
+        ([1600, 1200], "(120,251),(890,751)"),
+        ([2592, 1944], "(14,57),(991,603)"),
+    ),
+)
+def test_a_photograph_s_row_gives_the_golden_row(tables, tmp_path, file, size, corners):
+    row = json.loads(file.read_text().splitlines()[0])
+    path = file.parent / row["file_name"]
+    if not path.exists():
+        path = tmp_path / row["file_name"]
+        Image.new("RGB", size, "grey").save(path)
     row["image_size"] = check_image({"path": str(path), "bytes": None})
-    assert row["image_size"] == [row["width"], row["height"]] == [2592, 1944]
+    assert row["image_size"] == [row["width"], row["height"]] == size
     chat = nutrition_tables.to_chat(row, Qwen2VLBoxes())
-    golden = "<|box_start|>(14,57),(991,603)<|box_end|>"
+    golden = f"<|box_start|>{corners}<|box_end|>"
     assert chat["answer"] == f"<|object_ref_start|>nutrition-table<|object_ref_end|>{golden}"
     processor = AutoProcessor.from_pretrained(tables / "model")
     nutrition_tables.set_pixel_budget(processor, 256 * 28 * 28, 1280 * 28 * 28)
@@ -336,9 +382,8 @@ def test_the_real_photograph_gives_the_golden_row(tables):
     assert 256 <= int(batch["image_grid_thw"].prod()) // 4 <= 1280
 
 
-@pytest.mark.skipif(not (REAL / "vqa_rad").is_dir(), reason="the real samples are not on this machine")
-def test_the_real_vqa_rad_is_read_with_its_quirks():
-    splits = vqa_rad.read(vqa_rad.Data(dataset_name=str(REAL / "vqa_rad")))
+def test_vqa_rad_s_own_file_is_read_with_its_quirks():
+    splits = vqa_rad.read(vqa_rad.Data(dataset_name=str(DATA / "vqa_rad")))
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 1797, "test": 451}
     rows = [vqa_rad.to_row({**row, "image_size": [1, 1]}, exemplar=False) for row in splits["test"]]
     closed = [row for row in rows if row["closed"]]
@@ -348,14 +393,13 @@ def test_the_real_vqa_rad_is_read_with_its_quirks():
     assert len({row["image_id"] for row in rows} & in_train) == 202 and len({row["image_id"] for row in rows}) == 203
 
 
-@pytest.mark.skipif(not (REAL / "vqa_rad").is_dir(), reason="the real samples are not on this machine")
-def test_vqa_rad_trains_on_the_real_questions_and_ends_beside_the_majority(tmp_path):
-    rows = json.loads(next((REAL / "vqa_rad").glob("*.json")).read_text())
+def test_vqa_rad_trains_on_the_real_questions_and_ends_beside_the_majority(drawn_vqa_rad, tmp_path):
+    rows = json.loads(next(drawn_vqa_rad.glob("*.json")).read_text())
     texts = [text for row in rows for text in (vqa_rad.prompt(str(row["question"])), str(row["answer"]))]
     write_blip2(tmp_path / "model", texts, image_size=32, width=32, layers=1, queries=4)
     learning = {"max_steps": 6, "per_device_train_batch_size": 32, "per_device_eval_batch_size": 100}
     model = {"model_name_or_path": str(tmp_path / "model")}
-    ended = run(vqa_rad, REAL / "vqa_rad", tmp_path / "run", model=model, learning_rate=1e-2, **learning)
+    ended = run(vqa_rad, drawn_vqa_rad, tmp_path / "run", model=model, learning_rate=1e-2, **learning)
     losses = [entry["loss"] for entry in ended["log"] if "loss" in entry]
     assert losses[-1] < losses[0]
     test = ended["results"]["test"]
@@ -389,9 +433,9 @@ def test_kvasir_vqa_is_split_by_image_into_the_published_sizes(monkeypatch):
     assert of_part != {n: set(p["img_id"]) for n, p in kvasir_vqa.read(kvasir_vqa.Data(split_seed=1)).items()}
 
 
-def test_kvasir_vqa_s_prompt_says_type_and_valid_answers_unless_told_not_to(overfitted, polyps):
+def test_kvasir_vqa_s_prompt_says_type_and_valid_answers_unless_told_not_to(learnt_by_heart, polyps):
     question = "What color is the abnormality? If more than one separate with ;"
-    types = kvasir_vqa.QuestionTypes.load(overfitted[kvasir_vqa]["output"] / "question_types.json")
+    types = kvasir_vqa.QuestionTypes.load(learnt_by_heart(kvasir_vqa)["output"] / "question_types.json")
     row = {"question": question, "answer": " red; pink", "img_id": "a", "id": "a#7", "image_size": [9, 9]}
     typed, untyped = (kvasir_vqa.to_chat(row, types, typed_prompt=typed) for typed in (True, False))
     assert [message["role"] for message in typed["messages"]] == ["system", "user", "assistant"]
@@ -403,8 +447,8 @@ def test_kvasir_vqa_s_prompt_says_type_and_valid_answers_unless_told_not_to(over
         kvasir_vqa.to_chat(row | {"question": "none", "answer": "nan"}, types, typed_prompt=True)
 
 
-def test_kvasir_vqa_stands_free_beside_constrained_and_a_type_without_rows_is_n_0(overfitted):
-    learnt = overfitted[kvasir_vqa]
+def test_kvasir_vqa_stands_free_beside_constrained_and_a_type_without_rows_is_n_0(learnt_by_heart):
+    learnt = learnt_by_heart(kvasir_vqa)
     test = learnt["results"]["test"]
     assert test["free_accuracy"] == test["accuracy"] == 1 and test["constrained_gain"] == 0
     assert test["accuracy_open_ended_n"] == 0 and "accuracy_open_ended" not in test
@@ -428,10 +472,10 @@ def test_an_untrained_kvasir_vqa_says_nothing_but_what_is_allowed(polyps, tmp_pa
     assert ended["results"]["test"]["constrained_gain"] == pytest.approx(sum(gains) / len(gains))
 
 
-def test_ask_types_a_question_as_the_run_did(polyps, overfitted, capsys):
+def test_ask_types_a_question_as_the_run_did(polyps, learnt_by_heart, capsys):
     from vlm_recipes.training.ask import main as ask
 
-    ask([str(overfitted[kvasir_vqa]["output"]), str(polyps / "images" / "blue0.png"), "Is there text?"])
+    ask([str(learnt_by_heart(kvasir_vqa)["output"]), str(polyps / "images" / "blue0.png"), "Is there text?"])
     assert capsys.readouterr().out.splitlines()[-1].endswith(("blue0.png: yes", "blue0.png: no"))
 
 

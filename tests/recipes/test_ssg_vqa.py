@@ -1,10 +1,8 @@
 """The SurgViVQA recipe as a whole, on a small checkpoint: it learns, adds up, agrees across processes, goes on."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +12,13 @@ from PIL import Image
 
 from demo.checkpoints.surgvivqa import write_surgvivqa
 from recipes import ssg_vqa
-from tests.support.paths import ROOT, SHARED_DATA
+from tests.support.paths import written_and_real
+from tests.support.processes.launch import in_two_processes
 from tests.support.running import QUIET, fails
+from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 
-REAL = SHARED_DATA
+pytestmark = pytest.mark.usefixtures("figures_are_blank")
 COLOURS = {"red": "liver", "yellow": "omentum", "blue": "hook", "white": "cystic_plate"}
 VIDEOS = {"train": ["VID04"], "validation": ["VID01"], "test": ["VID02"]}
 HEADERS = ["Which anatomical structures are present?|liver", "Which tools are present?|hook", ""]
@@ -34,10 +34,8 @@ def questions(i: int, colour: str) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory) -> Path:
+def write_frames(folder: Path) -> None:
     """Four one-colour frames with four questions each, in SSG-VQA's layout, as each of three videos."""
-    folder = tmp_path_factory.mktemp("frames")
     for [video] in VIDEOS.values():
         for kind in ("ssg-qa", "data"):
             (folder / kind / video).mkdir(parents=True)
@@ -47,14 +45,18 @@ def frames(tmp_path_factory) -> Path:
     (folder / "videos.yaml").write_text(json.dumps(VIDEOS))
     texts = [ssg_vqa.prompt(line.split("|")[0], True) for i, c in enumerate(COLOURS) for line in questions(i, c)]
     write_surgvivqa(folder / "model", texts, [f" {label}" for label in ssg_vqa.LABELS] * 9, hidden_size=64, layers=1)
-    return folder
+
+
+@pytest.fixture(scope="session")
+def frames() -> Path:
+    return once("frames", write_frames)
 
 
 TRAINED = {"train_videomae": True, "train_blip": True, "train_gpt2": True}
 
 
-def run(dataset: Path, output: Path, data: dict | None = None, model: dict = TRAINED, **training) -> dict:
-    """Run the recipe in this process; return its results, its log and its predictions."""
+def start(dataset: Path, output: Path, data: dict | None = None, model: dict = TRAINED, **training) -> None:
+    """Run the recipe in this process."""
     ssg_vqa.main(
         ssg_vqa.Data(**{"dataset_name": str(dataset), "videos": str(dataset / "videos.yaml"), **(data or {})}),
         ssg_vqa.Training(**{**QUIET, "output_dir": str(output), **training}),
@@ -66,6 +68,10 @@ def run(dataset: Path, output: Path, data: dict | None = None, model: dict = TRA
             }
         ),
     )
+
+
+def read(output: Path) -> dict:
+    """The results, the predictions and the log that a run left."""
     state = output / "trainer_state.json"
     return {
         "results": json.loads((output / "results.json").read_text()),
@@ -75,14 +81,20 @@ def run(dataset: Path, output: Path, data: dict | None = None, model: dict = TRA
     }
 
 
+def run(dataset: Path, output: Path, *parts: dict, **settings) -> dict:
+    start(dataset, output, *parts, **settings)
+    return read(output)
+
+
 LEARNING = dict(per_device_train_batch_size=8, learning_rate=3e-3, warmup_steps=10)
 
 
-@pytest.fixture(scope="module")
-def learnt(frames, tmp_path_factory) -> dict:
+@pytest.fixture(scope="session")
+def learnt(frames) -> dict:
     """The recipe after it has learnt its sixteen questions by heart."""
     settings = {"max_steps": 100, "eval_strategy": "steps", "eval_steps": 50}
-    return run(frames, tmp_path_factory.mktemp("learnt") / "run", {"questions_per_row": 2}, **LEARNING, **settings)
+    data = {"questions_per_row": 2}
+    return read(once("frames_learnt", lambda output: start(frames, output, data, **LEARNING, **settings)))
 
 
 def test_sixteen_questions_are_learnt_by_heart(learnt):
@@ -127,18 +139,12 @@ def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(questions_per_r
 
 
 def test_a_saved_model_gives_the_same_numbers_in_one_process_and_in_two(frames, learnt, tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]
-    command += ["--mixed_precision", "no", "--num_processes", "2", "--main_process_port", "0"]
-    command += ["recipes/ssg_vqa.py", "--use_cpu", "true", "--do_train", "false", "--dtype", "float32"]
-    command += ["--dataset_name", str(frames), "--videos", str(frames / "videos.yaml")]
-    command += ["--model_name_or_path", str(learnt["output"]), "--output_dir", str(tmp_path), "--report_to", "none"]
-    command += ["--dataloader_num_workers", "0", "--per_device_eval_batch_size", "3"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
-    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-3000:]
-    assert json.loads((tmp_path / "results.json").read_text()) == learnt["results"]
-    again = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert again == learnt["predictions"]
+    model = {"model_name_or_path": str(learnt["output"])}
+    settings = {"do_train": False, "per_device_eval_batch_size": 3}
+    in_two_processes(partial(start, frames, tmp_path, model=model, **settings))
+    assert json.loads((tmp_path / "run.json").read_text())["processes"] == 2
+    ended = read(tmp_path)
+    assert ended["results"] == learnt["results"] and ended["predictions"] == learnt["predictions"]
 
 
 def test_lora_alone_trains_by_default_and_its_folder_is_a_model_again(frames, tmp_path, capsys):
@@ -295,10 +301,8 @@ def test_ask_answers_with_a_label(frames, learnt, capsys):
     assert capsys.readouterr().out.splitlines()[-1].endswith("000000.png: red")
 
 
-def test_real_colon_rows_train_and_are_scored_by_their_keyword(frames, tmp_path):
-    source = REAL / "real_colon_vqa" / "in_template.jsonl"
-    if not source.is_file():
-        pytest.skip("the real samples are not here")
+@pytest.mark.parametrize("source", written_and_real("real_colon_vqa/in_template.jsonl", slow=True))
+def test_real_colon_rows_train_and_are_scored_by_their_keyword(frames, tmp_path, source):
     folder = tmp_path / "colon"
     rows = [json.loads(line) for line in source.read_text().splitlines()]
     rows = [row for row in rows if row["question_type"] in ("scope_motion", "lighting_mode")]
@@ -322,11 +326,9 @@ def test_real_colon_rows_train_and_are_scored_by_their_keyword(frames, tmp_path)
     assert all(isinstance(row["prediction"], str) for row in ended["predictions"])
 
 
-def test_the_real_file_has_nineteen_questions_of_the_51_labels():
-    folder = REAL / "ssg_vqa"
-    if not folder.is_dir():
-        pytest.skip("the real samples are not here")
+@pytest.mark.parametrize(("folder", "n"), written_and_real("ssg_vqa", (13,), (19,)))
+def test_a_frame_s_file_has_questions_of_the_51_labels_alone(folder, n):
     rows = ssg_vqa.load_question_folder(folder, folder, ["VID01"])
     queries = [ssg_vqa.read_line(line) for line in rows["line"]]
-    assert len(queries) == 19
+    assert len(queries) == n
     assert [query["answer"] for query in queries if query["answer"] not in ssg_vqa.LABELS] == []

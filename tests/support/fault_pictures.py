@@ -1,5 +1,6 @@
 """What may be wrong with a row's picture or text, in whatever format; see `tests.support.faults`."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +11,7 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
-from tests.support import tiny
+from tests.support import session
 from tests.support.fault_formats import SIZE, Row, encoded, picture
 
 Change = Callable[[Row], None]
@@ -44,7 +45,7 @@ def links_to(content: bytes) -> Change:
     """A link to a file of the same content that is in no dataset's folder."""
 
     def change(row: Row) -> None:
-        row.elsewhere = tiny.folder() / f"outside_{row.number}"
+        row.elsewhere = Path(tempfile.mkdtemp(dir=session.FOLDER), "outside")
         row.elsewhere.write_bytes(content)
 
     return change
@@ -66,9 +67,10 @@ def word(text: str) -> Change:
 @cache
 def outside() -> Path:
     """A good picture that is in no dataset's folder."""
-    path = tiny.folder() / "outside.jpg"
-    path.write_bytes(encoded(picture()))
-    return path
+    return (
+        session.once("outside", lambda folder: (folder / "outside.jpg").write_bytes(encoded(picture())))
+        / "outside.jpg"
+    )
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -1,8 +1,5 @@
-"""A few rows, and small checkpoints that have learnt them; written once per process and removed at its end."""
+"""A few rows, and small checkpoints that have learnt them; written once a session."""
 
-import atexit
-import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from demo.checkpoints.llava import write_llava
 from demo.checkpoints.qwen2_vl import write_qwen2_vl
 from demo.checkpoints.sam import write_sam
 from demo.checkpoints.surgvivqa import write_surgvivqa
+from tests.support.session import once
 from vlm_recipes.collators import ChatCollator, Seq2SeqCollator
 from vlm_recipes.eval.metrics.masks import encode
 
@@ -111,28 +109,19 @@ def exact_match(answers: list[str], rows: list[dict]) -> dict[str, float]:
 
 
 @cache
-def folder() -> Path:
-    path = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, path)
-    return path
-
-
-@cache
 def qwen2_vl() -> Path:
     """A random Qwen2-VL."""
     texts = [part["text"] for row in chat_rows() for message in row["messages"] for part in message["content"][-1:]]
-    write_qwen2_vl(
-        folder() / "qwen2_vl", texts * 20, hidden_size=64, layers=1, min_pixels=4 * 784, max_pixels=16 * 784
-    )
-    return folder() / "qwen2_vl"
+    sizes = {"hidden_size": 64, "layers": 1, "min_pixels": 4 * 784, "max_pixels": 16 * 784}
+    return once("qwen2_vl", lambda folder: write_qwen2_vl(folder, texts * 20, **sizes))
 
 
 @cache
 def blip2() -> Path:
     """A random BLIP-2."""
     texts = [text for row in question_rows() for text in (row["prompt"], row["answer"])]
-    write_blip2(folder() / "blip2", texts, image_size=16, width=64, layers=1, queries=4)
-    return folder() / "blip2"
+    sizes = {"image_size": 16, "width": 64, "layers": 1, "queries": 4}
+    return once("blip2", lambda folder: write_blip2(folder, texts, **sizes))
 
 
 @cache
@@ -140,9 +129,9 @@ def lisa() -> tuple[Path, Path]:
     """A random LLaVA and a random SAM."""
     texts = [row[key].replace("[SEG]", "") for row in mask_rows() for key in ("question", "answer")]
     texts = [*texts, "USER: ASSISTANT:"] * 20
-    write_llava(folder() / "llava", texts, hidden_size=64, image_size=32, patch_size=16, initializer_range=0.1)
-    write_sam(folder() / "sam", image_size=32)
-    return folder() / "llava", folder() / "sam"
+    sizes = {"hidden_size": 64, "layers": 1, "image_size": 32}
+    llava = once("llava", lambda folder: write_llava(folder, texts, **sizes, patch_size=16, initializer_range=0.1))
+    return llava, once("sam", lambda folder: write_sam(folder, **sizes))
 
 
 @cache
@@ -150,35 +139,40 @@ def surgvivqa() -> Path:
     """A random SurgViVQA that reads two frames."""
     prompts, answers = ([row[key] for row in video_rows()] for key in ("prompt", "answer"))
     sizes = {"hidden_size": 64, "layers": 1, "image_size": 32, "patch_size": 8, "num_frames": 2}
-    write_surgvivqa(folder() / "surgvivqa", prompts, [*answers, "grasper"], **sizes)
-    return folder() / "surgvivqa"
+    return once("surgvivqa", lambda folder: write_surgvivqa(folder, prompts, [*answers, "grasper"], **sizes))
 
 
-def learn(checkpoint: Path, collator_class, rows: list[dict], steps: int, learning_rate: float) -> Path:
-    """Train on all rows at every step; returns the folder of the trained model with its processor."""
-    model, processor = (
-        AutoModelForImageTextToText.from_pretrained(checkpoint),
-        AutoProcessor.from_pretrained(checkpoint),
-    )
-    batch = collator_class(processor)(rows)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+def learn_by_heart(
+    model, processor, collator, rows: list[dict], folder: Path, steps: int, learning_rate: float
+) -> Path:
+    """Train on all rows at every step and save the model with its processor in `folder`, which is returned."""
+    batch = collator(rows)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True)
     model.train()
     for _ in range(steps):
         model(**batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-    trained = checkpoint.with_name(f"{checkpoint.name}_trained")
-    model.save_pretrained(trained)
-    processor.save_pretrained(trained)
-    return trained
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def learn(checkpoint: Path, trained: Path, collator_class, rows: list[dict], steps: int, learning_rate: float) -> None:
+    """`learn_by_heart` with what is in the folder `checkpoint`; the trained model is written to `trained`."""
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    learn_by_heart(model, processor, collator_class(processor), rows, trained, steps, learning_rate)
 
 
 @cache
 def trained_qwen2_vl() -> Path:
-    return learn(qwen2_vl(), ChatCollator, chat_rows(), steps=60, learning_rate=5e-3)
+    given = {"collator_class": ChatCollator, "rows": chat_rows(), "steps": 60, "learning_rate": 5e-3}
+    return once("qwen2_vl_trained", lambda folder: learn(qwen2_vl(), folder, **given))
 
 
 @cache
 def trained_blip2() -> Path:
-    return learn(blip2(), Seq2SeqCollator, question_rows(), steps=150, learning_rate=2e-3)
+    given = {"collator_class": Seq2SeqCollator, "rows": question_rows(), "steps": 80, "learning_rate": 4e-3}
+    return once("blip2_trained", lambda folder: learn(blip2(), folder, **given))

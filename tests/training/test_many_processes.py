@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.data_loader import BatchSamplerShard
 from safetensors.torch import load_file
-from torch.utils.data import BatchSampler
 
 from tests.support.paths import ROOT
+from tests.support.processes.launch import ddp
 from tests.support.processes.recipes import SINGLE, SINGLE_GPU, WORLDS, Run, alone, launch
-from vlm_recipes.callbacks.each_row_once import WholeRounds
 
 CONFIGS = ["ddp", "zero2", "zero3"]
 FAST = [("nutrition_tables", "ddp")]
@@ -79,17 +77,11 @@ def agree(several: Run, one: Run) -> None:
     assert apart < 1e-3 * torch.nn.utils.get_total_norm(expected.values())
 
 
-@pytest.mark.parametrize("processes", [2, 3, 4])
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_processes_take_as_many_turns_each_and_share_the_batches_of_one_process(size, processes):
-    for rows in range(1, 20):
-        batches = BatchSampler(range(rows), size, drop_last=False)
-        rounds = WholeRounds(batches, processes)
-        shares = [BatchSamplerShard(rounds, processes, i, even_batches=False) for i in range(processes)]
-        turns = list(zip(*shares, strict=True))
-        assert {len(share) for share in shares} == {len(turns)}
-        taking_part = [batch for i, batch in enumerate(turns[-1]) if not rounds.is_over(i)]
-        assert [*(batch for turn in turns[:-1] for batch in turn), *taking_part] == list(batches)
+def test_the_last_step_of_an_epoch_is_filled_with_the_rows_that_the_epoch_began_with():
+    """accelerate's way: five rows in steps of two a process, so that the second step lacks three."""
+    results = ddp("rows_seen")
+    assert [result["seen"] for result in results] == [[0, 1, 4, 0], [2, 3, 1, 2]]
+    assert [result["steps"] for result in results] == [2, 2]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from trl import ModelConfig, ScriptArguments
 
 from tests.support import tiny
 from vlm_recipes.callbacks import GenerationEvalCallback
-from vlm_recipes.callbacks.preflight.memory import peak_memory
+from vlm_recipes.callbacks.preflight.probe import peak_memory
 from vlm_recipes.collators import ChatCollator
-from vlm_recipes.eval.boxes import answer_box_metrics
+from vlm_recipes.eval.boxes import box_evaluation
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.statistics import summarize
@@ -101,7 +101,7 @@ def test_groups_reach_the_report_with_their_confusions_and_failures(tmp_path, tr
         "metric": score,
         "groups": ("open", "color"),
         "group": lambda row: row["kind"] if "images" not in row else None,
-        "label": lambda row, answer: None if row["kind"] == "open" or "nothing" in answer else answer,
+        "answer_class": lambda row, answer: None if row["kind"] == "open" or "nothing" in answer else answer,
     }
     record = record_of(processor, tmp_path, **changes)
     record.conclude(model, {"test": datasets.Dataset.from_list(rows)}, [])
@@ -116,7 +116,8 @@ def test_groups_reach_the_report_with_their_confusions_and_failures(tmp_path, tr
 
 def test_an_answer_of_no_class_counts_as_a_wrong_one(tmp_path, trained):
     rows = [{"id": str(i), "answer": answer} for i, answer in enumerate(["yes", "no", "describe"])]
-    changes = {"group": lambda row: "all", "label": lambda row, answer: answer if answer in ("yes", "no") else None}
+    changes = {"group": lambda row: "all"}
+    changes["answer_class"] = lambda row, answer: answer if answer in ("yes", "no") else None
     record = record_of(trained[1], tmp_path, **changes)
     predictions = [
         {"id": row["id"], "reference": row["answer"], "prediction": said, "score": 0.0}
@@ -138,7 +139,8 @@ def test_a_split_of_hardly_any_rows_ends_in_results_too(tmp_path, trained, capsy
         codec = Qwen2VLBoxes()
         for row in rows:
             row |= {"boxes": codec.decode(tiny.ANSWERS["yellow"], [1000, 1000]), "image_size": [1000, 1000]}
-        changes = {"metric": answer_box_metrics(codec, [0.1, 0.1, 0.9, 0.9]), "headline": "iou_mean"}
+        metric = box_evaluation(None, codec, 1, baseline=[0.1, 0.1, 0.9, 0.9]).metric
+        changes = {"metric": metric, "headline": "iou_mean"}
     record_of(processor, tmp_path, **changes).conclude(model, {"test": rows[:count]}, [])
     _, results, predictions = read(tmp_path)
     assert results["test"]["n"] == count == len(predictions)
@@ -195,7 +197,10 @@ def test_run_json_says_what_one_needs_to_repeat_a_run_and_no_secret(tmp_path, tr
     training = TrainingArguments(
         tmp_path, hub_token="hf_secret_token", push_to_hub=False, learning_rate=3e-4, use_cpu=True, report_to="none"
     )
-    run = describe_run(str(tmp_path / "nutrition_tables.py"), data, training, model, {"train": "abc", "test": "def"})
+    rows = [datasets.Dataset.from_dict({"id": ["a", "b"], "answer": answers}) for answers in (["x", "y"], ["x", "z"])]
+    parts = {"train": rows[0], "again": datasets.Dataset.from_dict(rows[0].to_dict()), "test": rows[1]}
+    parts["turned"] = rows[0].select([1, 0])
+    run = describe_run(str(tmp_path / "nutrition_tables.py"), data, training, model, parts)
     record_of(trained[1], tmp_path, run).write([], {}, {}, {})
     text = (tmp_path / "run.json").read_text()
     written = json.loads(text)
@@ -206,7 +211,8 @@ def test_run_json_says_what_one_needs_to_repeat_a_run_and_no_secret(tmp_path, tr
     assert written["arguments"]["model"]["load_in_4bit"] is True
     assert torch.__version__.startswith(written["versions"]["torch"].split("+")[0])
     assert set(written["versions"]) == {"python", "torch", "transformers", "trl", "accelerate", "peft", "datasets"}
-    assert written["dataset_fingerprint"] == {"train": "abc", "test": "def"}
+    found = written["dataset_fingerprint"]
+    assert found["train"] == found["again"] and len({*found.values()}) == 3  # of the rows and their order
     assert written["git_commit"] is None  # tmp_path is in no repository
     assert written["processes"] == 1 and written["device"] and written["finished"] is False
 

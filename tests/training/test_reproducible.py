@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.small_worlds import BUILDERS, build
+from tests.support.small_worlds import SIZES, build
 
+pytestmark = pytest.mark.usefixtures("figures_are_blank")
 SHORT = """--use_cpu true --eval_strategy no --save_strategy no --load_best_model_at_end false --logging_steps 1
 --seed 5 --max_steps 3 --warmup_steps 0
 --dataloader_num_workers 0 --dataloader_pin_memory false --disable_tqdm true""".split()
@@ -34,7 +35,7 @@ def launch(recipe: str, output: Path, *arguments: str, monkeypatch) -> dict:
 
 
 @pytest.mark.parametrize(
-    "recipe", [pytest.param(name, marks=[] if name == "vqa_rad" else pytest.mark.slow) for name in BUILDERS]
+    "recipe", [pytest.param(name, marks=[] if name == "vqa_rad" else pytest.mark.slow) for name in SIZES]
 )
 def test_run_json_launches_the_same_run_again_to_the_same_numbers(recipe, tmp_path, monkeypatch):
     arguments = build(recipe, tmp_path)

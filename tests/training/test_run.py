@@ -1,9 +1,33 @@
+"""What a run leaves behind, and how it ends where it cannot work."""
+
+import json
+import shutil
+import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
+from transformers import (
+    AttentionInterface,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
+from tests.support import tiny
+from tests.support.running import fails
+from tests.support.small_worlds import SMALL_PIXELS, build
+from vlm_recipes.callbacks.interrupt import SIGNALS
+from vlm_recipes.callbacks.preflight.model import Expected
+from vlm_recipes.collators import ChatCollator
+from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.training.launch import launch
+from vlm_recipes.training.record import RunRecord
+from vlm_recipes.training.run import train_watched
 
 
 @dataclass
@@ -32,3 +56,70 @@ def test_a_refusal_is_one_line_and_does_not_wait_for_the_other_processes(process
     with pytest.raises(SystemExit, match="^error: row 3: no image$"):
         launch(refuse, (Arguments,), refusals=(ValueError,))
     assert torch.distributed.is_initialized()
+
+
+# --- what a training refuses, as a recipe's user sees it
+
+
+def started(recipe: str, folder: Path, monkeypatch, *more: str) -> str:
+    """The one line that the recipe ends with, on the dataset and the model in the folder."""
+    places = ["--dataset_name", str(folder / "data"), "--model_name_or_path", str(folder / "model")]
+    arguments = ["--use_cpu", "true", "--eval_rows", "2", "--dataloader_num_workers", "0", "--output_dir"]
+    return fails(recipe, *places, *SMALL_PIXELS, *arguments, str(folder / "output"), *more, monkeypatch=monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def polyps(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("polyps")
+    build("kvasir_vqa", folder)
+    return folder
+
+
+def test_labels_that_would_teach_no_end_are_one_line_and_named_once(polyps, tmp_path, monkeypatch, capsys):
+    """The tokenizer's end is another token than the one that the template writes."""
+    for part in ("data", "model"):
+        shutil.copytree(polyps / part, tmp_path / part)
+    config = tmp_path / "model" / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token": "<|endoftext|>"}))
+    line = started("kvasir_vqa", tmp_path, monkeypatch)
+    assert line.startswith("error: ") and line.count("ends without an end-of-turn token") == 1
+    assert "row '" in line
+
+
+def test_an_attention_without_masks_is_one_line(polyps, monkeypatch):
+    AttentionInterface.register("maskless", lambda *arguments, **named: None)
+    line = started("kvasir_vqa", polyps, monkeypatch, "--attn_implementation", "maskless")
+    assert line.startswith("error: attn_implementation='maskless' reads no mask of pairs")
+
+
+class Fails(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        raise KeyError("as any error in training")
+
+
+def test_a_training_that_ends_by_an_error_leaves_no_hook_and_no_signal_handler_behind(tmp_path):
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+    model, rows = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl()), Dataset.from_list(tiny.chat_rows())
+    processor = AutoProcessor.from_pretrained(tiny.qwen2_vl())
+    settings = {"report_to": "none", "use_cpu": True, "remove_unused_columns": False, "disable_tqdm": True}
+    args = TrainingArguments(tmp_path, max_steps=2, **settings)
+    trainer = Trainer(
+        model, args, data_collator=ChatCollator(processor), train_dataset=rows, processing_class=processor
+    )
+    evaluation = Evaluation(
+        collator=ChatCollator(processor, prompt_only=True),
+        metric=tiny.exact_match,
+        headline="exact",
+        max_new_tokens=2,
+        reference=lambda row: row["answer"],
+    )
+    record = RunRecord(str(tmp_path), "A title", evaluation, {"recipe": "none"})
+    named = rows.map(lambda row: {"image_id": row["id"]})
+    parts = {"train": named, "validation": named.select(range(1)), "test": named.select(range(1))}
+    before = [*trainer.callback_handler.callbacks]
+    with pytest.raises(KeyError):
+        train_watched(trainer, record, parts, Expected(), None, Fails())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in trainer.model.modules())
+    assert trainer.callback_handler.callbacks[: len(before)] == before
+    assert "get_batch_samples" not in vars(trainer)
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers

@@ -1,16 +1,15 @@
 """The data page's figures as PNG bytes: every part in its colour over the same axes, so that a shift is seen."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ..plotting import GREY, HEIGHT, INK, STYLE, WIDTH, as_png, shortened
-from ..training_figures import CURVE_COLORS
+from ..plotting import BLUE, GREY, HEIGHT, INK, ORANGE, STYLE, WIDTH, as_png, color_of, shortened, show_plain_numbers
 from .summary import Part
 
 MARKERS = "oDs^vP"
@@ -20,11 +19,6 @@ HEAT = LinearSegmentedColormap.from_list("heat", ["#ffffff", "#9fc9e8", "#0067b1
 SMALL = 0.1  # where half of all areas are below this share of the image, their axis is logarithmic
 NOTABLE = 0.05  # share of images that makes a size worth naming
 SMALLEST = 1e-4  # what is smaller still stands at the left end of that axis
-
-
-def color_of(place: int) -> str:
-    """The colour of a part by its place among all."""
-    return CURVE_COLORS[place % len(CURVE_COLORS)]
 
 
 def draw_data_figures(
@@ -53,9 +47,7 @@ def sizes_figure(parts: Sequence[Part]) -> Figure | None:
     if high > 8 * low:
         panel.set(xscale="log", yscale="log")
         for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
+            show_plain_numbers(axis, (1, 2, 5))
         ends = low / 1.3, high * 1.3
     else:
         ends = 0, 1.15 * high
@@ -84,12 +76,12 @@ def aspects_figure(parts: Sequence[Part]) -> Figure | None:
     ratios = [np.log2(part.sizes[:, 0] / part.sizes[:, 1]) for part in parts]
     if not any(map(len, ratios)):
         return None
-    figure, panel = _panel("width : height", "share of images", "Aspect ratios of images")
     furthest = max(1.1, max(abs(part).max() for part in ratios if len(part)) + 0.1)
-    _draw_histograms(panel, parts, ratios, np.linspace(-furthest, furthest, BINS + 1), "image")
+    figure, panel = _histograms(parts, ratios, np.linspace(-furthest, furthest, BINS + 1), "image", "width : height")
     shown = {name: np.log2(ratio) for name, ratio in RATIOS.items() if abs(np.log2(ratio)) <= furthest}
     panel.set_xticks(list(shown.values()), list(shown))
-    return _with_legend(figure, panel)
+    panel.set_title("Aspect ratios of images")
+    return figure
 
 
 def areas_figure(parts: Sequence[Part]) -> Figure | None:
@@ -100,16 +92,16 @@ def areas_figure(parts: Sequence[Part]) -> Figure | None:
     if not len(every):
         return None
     what = "mask" if of_masks else "box"
-    figure, panel = _panel(f"{what} as a share of its image", f"share of {_plural(what)}")
-    bins = np.linspace(0, max(1.0, every.max()), BINS + 1)
-    if np.median(every) < SMALL:
-        panel.set_xscale("log")
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    are_small, bins = np.median(every) < SMALL, np.linspace(0, max(1.0, every.max()), BINS + 1)
+    if are_small:
         bins = np.geomspace(SMALLEST, bins[-1], BINS + 1)
         areas = [part.clip(min=SMALLEST) for part in areas]
-    _draw_histograms(panel, parts, areas, bins, what)
+    figure, panel = _histograms(parts, areas, bins, what, f"{what} as a share of its image")
+    if are_small:
+        panel.set_xscale("log")
+        show_plain_numbers(panel.xaxis, (1,))
     panel.set_title(f"Sizes of {_plural(what)}: half cover less than {np.median(every):.2g} of their image")
-    return _with_legend(figure, panel)
+    return figure
 
 
 def places_figure(parts: Sequence[Part]) -> Figure | None:
@@ -141,12 +133,12 @@ def questions_figure(parts: Sequence[Part]) -> Figure | None:
     if not any(map(len, counts)):
         return None
     most = max(part.max() for part in counts if len(part))
-    figure, panel = _panel("questions about one image", "share of images", "Questions per image")
     width = -(-most // BINS)  # of a bar, in questions
-    _draw_histograms(panel, parts, counts, np.arange(0.5, most + width + 0.5, width), "image")
-    panel.set_xlim(0, most + width)
+    bins = np.arange(0.5, most + width + 0.5, width)
+    figure, panel = _histograms(parts, counts, bins, "image", "questions about one image")
+    panel.set(xlim=(0, most + width), title="Questions per image")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _with_legend(figure, panel)
+    return figure
 
 
 def tokens_figure(token_lengths: Sequence[int], token_budget: int | None) -> Figure | None:
@@ -158,12 +150,12 @@ def tokens_figure(token_lengths: Sequence[int], token_budget: int | None) -> Fig
     low, high = lengths.min(), lengths.max()
     width = max(1, np.ceil((high - low + 1) / BINS))  # whole tokens, so that no bar has more of them than another
     edges = np.arange(low - 0.5, high + width, width)
-    panel.hist(lengths, bins=edges, color=CURVE_COLORS[0], alpha=0.55)
+    panel.hist(lengths, bins=edges, color=BLUE, alpha=0.55)
     panel.axvline(np.median(lengths), color=INK, linewidth=1.4, label=f"median {np.median(lengths):,.0f}")
     if token_budget is not None:
         over = lengths > token_budget
         label = f"budget {token_budget:,}: {over.sum():,} ({over.mean():.1%}) are longer"
-        panel.axvline(token_budget, color=CURVE_COLORS[1], linewidth=2, linestyle="--", label=label)
+        panel.axvline(token_budget, color=ORANGE, linewidth=2, linestyle="--", label=label)
         if token_budget <= 2 * high:  # one further to the right would leave the bars no room
             high = max(high, token_budget)
     panel.set_xlim(0, 1.08 * high)
@@ -179,18 +171,19 @@ def _panel(across: str, up: str, title: str = "") -> tuple[Figure, Axes]:
     return figure, panel
 
 
-def _draw_histograms(
-    panel: Axes, parts: Sequence[Part], values: Iterable[np.ndarray], bins: np.ndarray, what: str
-) -> None:
+def _histograms(
+    parts: Sequence[Part], values: Sequence[np.ndarray], bins: np.ndarray, what: str, across: str
+) -> tuple[Figure, Axes]:
     """Each part's share in every bin: the first part filled, the others as outlines over it."""
+    figure, panel = _panel(across, f"share of {_plural(what)}")
     for place, (part, of_part) in enumerate(zip(parts, values, strict=True)):
         if len(of_part):
-            style = {"alpha": 0.4} if place == 0 else {"fill": False, "linewidth": 1.8}
-            counts = np.histogram(of_part, bins)[0]
-            label = _label(part.name, len(of_part), what)
-            panel.stairs(counts / len(of_part), bins, color=color_of(place), label=label, **{"fill": True} | style)
+            style = {"alpha": 0.4, "fill": True} if place == 0 else {"fill": False, "linewidth": 1.8}
+            shares = np.histogram(of_part, bins)[0] / len(of_part)
+            panel.stairs(shares, bins, color=color_of(place), label=_label(part.name, len(of_part), what), **style)
     panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     panel.set_ylim(bottom=0)
+    return _with_legend(figure, panel), panel
 
 
 def _with_legend(figure: Figure, panel: Axes) -> Figure:

@@ -1,4 +1,4 @@
-"""The data page of a run: one HTML file, beside the report, that shows what is in the rows and what is odd there."""
+"""The data page of a run: one HTML file, beside the report, that shows what is in the rows."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..check import Check
 from ..page import DATA_PAGE, PAGES, replace_file
-from .figures import color_of, draw_data_figures
-from .findings import findings
+from ..plotting import color_of
+from .figures import draw_data_figures
 from .summary import Rows, summarize_part
 from .tables import answer_table, overview, type_table
 
@@ -32,6 +33,7 @@ def write_data_page(
     *,
     title: str,
     parts: Mapping[str, Rows],
+    checks: Sequence[Check] = (),
     token_lengths: Sequence[int] = (),
     token_budget: int | None = None,
     examples: Sequence[Example] = (),
@@ -41,7 +43,8 @@ def write_data_page(
     Args:
         parts: split -> rows, the training part first: the others are compared with it. Read are, where there are
             such columns, `image_id`, `image_size` (width, height in pixels), `boxes` (x1, y1, x2, y2 in pixels),
-            `masks` (run lengths), `question`, `answer`, and `question_type` or `kind`; no image is decoded.
+            `masks` (run lengths), `answer`, and `question_type` or `kind`; no image is decoded.
+        checks: what was found in the rows, shown before everything.
         token_lengths: of the rows that were measured, in tokens.
         token_budget: the longest row in tokens that training takes whole; None: no limit.
         examples: the first twelve are shown.
@@ -56,7 +59,7 @@ def write_data_page(
         parts=known,
         colors=[color_of(place) for place in range(len(known))],
         table=overview(known),
-        findings=findings(known, token_lengths, token_budget),
+        checks=checks,
         figures=draw_data_figures(known, token_lengths, token_budget),
         answers=answer_table(known),
         types=type_table(known),

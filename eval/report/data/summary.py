@@ -14,7 +14,7 @@ from ...metrics.masks import RLE, decode
 
 Rows = datasets.Dataset | Sequence[Mapping[str, Any]]
 TYPES = ("question_type", "kind")  # a row's type is in the first of these columns that there is
-COLUMNS = ("image_id", "image_size", "boxes", "masks", "question", "answer", *TYPES)
+COLUMNS = ("image_id", "image_size", "boxes", "masks", "answer", *TYPES)
 GRID = 64  # cells a side of a heat map
 MASKS_PLACED = 500  # so many, evenly chosen, are decoded to see where masks are
 
@@ -33,7 +33,6 @@ class Part:
     placed: int  # how many of them were looked at for `place`
     types: Counter[str] = field(default_factory=Counter)  # how many rows are of each type, where rows have types
     answers_of: dict[str, Counter[str]] = field(default_factory=dict)  # per type, "" without, how often each is given
-    contradictions: int = 0  # questions with several answers about one image
 
     @cached_property
     def answers(self) -> Counter[str]:
@@ -72,7 +71,7 @@ def summarize_part(name: str, rows: Rows) -> Part:
         place=mask_cover(placed) if masks else box_cover(boxes),
         placed=len(placed) if masks else len(boxes),
     )
-    _read_answers(part, images, columns)
+    _read_answers(part, columns)
     return part
 
 
@@ -93,16 +92,12 @@ def _in_shares(boxes: Iterable[Sequence | None], sizes: np.ndarray) -> np.ndarra
     return shares[np.isfinite(shares).all(axis=1)]
 
 
-def _read_answers(part: Part, images: list[Hashable], columns: defaultdict[str, list]) -> None:
+def _read_answers(part: Part, columns: defaultdict[str, list]) -> None:
     kinds = next((columns[name] for name in TYPES if any(columns[name])), [""] * part.n)
     part.types = Counter(str(kind) for kind in kinds if kind)
-    given: dict[Any, set[str]] = defaultdict(set)
-    for image, question, answer, kind in zip(images, columns["question"], columns["answer"], kinds, strict=True):
+    for answer, kind in zip(columns["answer"], kinds, strict=True):
         if answer is not None:
             part.answers_of.setdefault(str(kind or ""), Counter())[str(answer)] += 1
-            given[image, question].add(str(answer))
-    if any(columns["question"]):
-        part.contradictions = sum(len(answers) > 1 for answers in given.values())
 
 
 def box_cover(boxes: np.ndarray) -> np.ndarray:

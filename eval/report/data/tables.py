@@ -36,6 +36,7 @@ def overview(parts: Sequence[Part]) -> list[tuple[str, list[Cell]]]:
     """A name and a cell for each part, without the rows that nothing is known of."""
     first = parts[0]
     by_area = [part.sizes[part.sizes.prod(axis=1).argsort(kind="stable")] for part in parts]
+    middles = [np.median(sizes, axis=0)[None] if len(sizes) else sizes for sizes in by_area]
     table = [
         ("rows", [part.n for part in parts]),
         ("images", [len(part.questions) for part in parts]),
@@ -43,7 +44,7 @@ def overview(parts: Sequence[Part]) -> list[tuple[str, list[Cell]]]:
         ("questions per image, median", [_median(list(part.questions.values())) for part in parts]),
         ("questions per image, most", [max(part.questions.values(), default=None) for part in parts]),
         ("smallest image, pixels", [_size(sizes[:1]) for sizes in by_area]),
-        ("median width and height", [_size(_middle(sizes)) for sizes in by_area]),
+        ("median width and height", list(map(_size, middles))),
         ("largest image, pixels", [_size(sizes[-1:]) for sizes in by_area]),
         ("boxes", [len(part.boxes) or None for part in parts]),
         ("median box, share of its image", [_median(part.areas) for part in parts]),
@@ -99,10 +100,6 @@ def _median(values: Sequence[float]) -> float | None:
         return None
     median = float(np.median(values))
     return int(median) if median.is_integer() else median
-
-
-def _middle(sizes: np.ndarray) -> np.ndarray:
-    return np.median(sizes, axis=0, keepdims=True) if len(sizes) else sizes
 
 
 def _size(sizes: np.ndarray) -> str | None:

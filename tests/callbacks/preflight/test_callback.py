@@ -17,7 +17,7 @@ from trl import SFTConfig, SFTTrainer
 from tests.support import tiny
 from tests.support.processes.shared_image import twelve_questions
 from vlm_recipes.callbacks import FrozenPartsCallback, PreflightCallback, SharedImageCallback
-from vlm_recipes.callbacks.preflight.blank_images import check_looking, with_blank_images
+from vlm_recipes.callbacks.preflight.blank_images import check_blank_images, with_blank_images
 from vlm_recipes.callbacks.preflight.callback import PreflightDone, PreflightError
 from vlm_recipes.callbacks.preflight.model import Expected, check_first_loss, check_gradients, duration
 from vlm_recipes.callbacks.preflight.probe import frozen_parts
@@ -326,24 +326,24 @@ class Answering:
 @pytest.mark.parametrize(("looks", "status", "gain"), [(True, "pass", 2 / 3), (False, "warn", 0.0)])
 def test_a_model_that_does_not_fall_on_blank_images_is_not_looking(looks, status, gain):
     rows, evaluation = coloured(30), Answering(looks)
-    line = check_looking(evaluation, None, rows, evaluation(None, rows)[1])
+    line = check_blank_images(evaluation, None, rows, evaluation(None, rows)[1])
     assert line.status == status and line.numbers["gain"] == pytest.approx(gain) and line.numbers["n"] == 30
 
 
 def test_rows_in_a_list_are_asked_again_as_those_of_a_dataset(tmp_path):
     rows, evaluation = coloured(30), Answering(looks=True)
     listed = list(rows)
-    line = check_looking(evaluation, None, listed, evaluation(None, listed)[1])
-    assert line == check_looking(evaluation, None, rows, evaluation(None, rows)[1])
+    line = check_blank_images(evaluation, None, listed, evaluation(None, listed)[1])
+    assert line == check_blank_images(evaluation, None, rows, evaluation(None, rows)[1])
     some = [*range(0, 30, 3), 1, 2]  # blocks of a table that begin and end anywhere
     assert len(with_blank_images(rows.select(some).select(range(5, 12)))) == 7
 
 
 def test_one_row_is_too_few_and_many_are_sampled_evenly():
     rows, evaluation = coloured(1), Answering(True)
-    assert check_looking(evaluation, None, rows, evaluation(None, rows)[1]).status == "skip"
+    assert check_blank_images(evaluation, None, rows, evaluation(None, rows)[1]).status == "skip"
     rows = coloured(1200)
-    assert check_looking(evaluation, None, rows, evaluation(None, rows)[1]).numbers["n"] == 400
+    assert check_blank_images(evaluation, None, rows, evaluation(None, rows)[1]).numbers["n"] == 400
 
 
 def test_blank_images_are_grey_and_of_the_image_s_size():

@@ -1,6 +1,8 @@
+"""Drawn operations are files like SSG-VQA's, and answers follow from what is seen."""
+
 import json
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +20,7 @@ LABELS = set(
     "grasp grasper gut hook instrument irrigate irrigator liver omentum pack peritoneum red retract scissors silver "
     "specimen_bag specimenbag white yellow".split()
 )
-KINDS = ("count", "exist", "query_color", "query_type", "query_component")
 VIDEOS = {"VID01": 110, "VID31": 90, "VID02": 100}
-ACTIONS = {"hook": "dissect", "grasper": "grasp", "irrigator": "irrigate"}
-PARTICIPLES = {"dissect": "dissected", "grasp": "grasped", "irrigate": "irrigated"}
 SIDE = r"(?P<{0}>(?:to the |on the )?(?:left|right)(?: side)? of|above|below)"
 PHRASE = r"(?P<{0}>(?:\w+(?:-\w+)? )*?(?:thing|object|anatomy|instrument))"
 RELATED = SIDE.format("r") + " the " + PHRASE.format("y")
@@ -148,29 +147,6 @@ def test_every_video_has_consecutive_frames_and_a_file_of_questions_for_each(dra
         assert (image.size, image.mode) == ((72, 72), "RGB")
 
 
-def test_the_headers_name_what_is_there_and_each_only_once(frames):
-    for scene, (anatomy, tools), _ in frames.values():
-        assert sorted(anatomy) == sorted(one.component for one in scene if one.component in ANATOMY)
-        assert sorted(tools) == sorted(one.component for one in scene if one.component in INSTRUMENTS)
-        assert 2 <= len({one.component for one in scene}) == len(scene) <= 4
-        assert anatomy and tools
-
-
-def test_a_frame_has_about_38_questions_and_none_twice(frames, lines):
-    for _, _, rows in frames.values():
-        assert 24 <= len(rows) == len({line.question for line in rows})
-    assert 36 < len(lines) / len(frames) < 42
-    assert {line.answer for line in lines} <= LABELS
-    assert max(len(line.question.split()) for line in lines) <= 30
-    assert len({word for line in lines for word in re.findall(r"[\w-]+", line.question)}) < 100
-
-
-def test_some_files_have_an_empty_line_between_questions(drawn):
-    texts = [path.read_text(encoding="utf-8") for path in drawn.rglob("*.txt")]
-    assert 0.04 < sum("\n\n" in text for text in texts) / len(texts) < 0.18
-    assert all(text.endswith("\n") and "" not in text.split("\n")[:2] and text[-2] != "\n" for text in texts)
-
-
 def test_every_typed_answer_follows_from_names_colours_and_centres(frames):
     checked = Counter()
     for scene, _, rows in frames.values():
@@ -181,98 +157,20 @@ def test_every_typed_answer_follows_from_names_colours_and_centres(frames):
     assert len(checked) == 15 and min(checked.values()) > 30
 
 
-def test_actions_and_places_are_those_of_the_scene(frames):
-    checked = Counter()
-    for scene, _, rows in frames.values():
-        structures = {one.component: one for one in scene if one.component in ANATOMY}
-        tools = {one.component: one for one in scene if one.component in INSTRUMENTS}
-        away = {
-            tool: {name: np.hypot(one.x - other.x, one.y - other.y) for name, other in structures.items()}
-            for tool, one in tools.items()
-        }
-        nearest = {tool: min(far, key=far.get) for tool, far in away.items()}
-        for line in rows:
-            if line.hops:
-                continue
-            if match := re.fullmatch(r"What is the action being performed on (\w+)\?", line.question):
-                (tool,) = (tool for tool, name in nearest.items() if name == match[1])
-                assert line.answer == ACTIONS[tool]
-            elif match := re.fullmatch(r"Which target is being (\w+) in the scene\?", line.question):
-                (tool,) = (tool for tool in tools if PARTICIPLES[ACTIONS[tool]] == match[1])
-                first, *others = sorted(away[tool].values())
-                assert line.answer == nearest[tool] and all(other > 1.2 * first for other in others)
-            else:
-                match = re.fullmatch(r"What anatomy is at the ([\w-]+) of the frame \?", line.question)
-                one = structures[line.answer]
-                assert cell(one) == match[1] and sum(cell(other) == match[1] for other in scene) == 1
-                assert np.allclose(line.centre, (72 * one.x, 72 * one.y), atol=0.051)
-            checked[line.question.split()[1]] += 1
-    assert checked["anatomy"] == sum(len(anatomy) for _, (anatomy, _), _ in frames.values())
-    assert min(checked["is"], checked["target"]) > 100
-
-
-def test_no_answer_and_no_answer_of_a_type_is_much_too_frequent(lines):
-    answers = defaultdict(Counter)
-    for line in lines:
-        answers[line.kind][line.answer] += 1
-    assert answers.keys() == {*KINDS, "untyped"}
-    assert max(sum(answers.values(), Counter()).values()) < 0.2 * len(lines)
-    assert 0.3 < sum(max(counter.values()) for counter in answers.values()) / len(lines) < 0.48
-    limits = {"count": 0.42, "exist": 0.53, "query_color": 0.3, "query_type": 0.55, "query_component": 0.17}
-    for kind, limit in limits.items():
-        assert max(answers[kind].values()) < limit * answers[kind].total(), kind
-    assert answers["count"].keys() == {"0", "1", "2", "3"}
-    assert answers["query_color"].keys() == COLOURS.keys()
-    assert answers["query_component"].keys() == {*ANATOMY, *INSTRUMENTS}
-    assert {*ACTIONS.values()} < answers["untyped"].keys()
-
-
-def test_the_words_of_a_question_do_not_give_its_answer_away(tmp_path):
-    draw_laparoscopy(tmp_path / "many", {"VID01": 400})
-    by_words = defaultdict(Counter)
-    for path in (tmp_path / "many").rglob("*.txt"):
-        for line in parse(path)[1]:
-            alike = re.sub(r"object", "thing", line.question.replace("What number of", "How many"))
-            by_words[line.kind, alike][line.answer] += 1
-    frequent = [counter for counter in by_words.values() if counter.total() >= 15]
-    assert len(frequent) > 60
-    right = sum(max(counter.values()) for counter in frequent) / sum(counter.total() for counter in frequent)
-    assert right < 0.56  # though the most frequent of few is above its share
-
-
-@pytest.mark.parametrize("size", [72, 112])
-def test_a_thing_has_its_colour_at_its_centre_and_no_component_has_a_colour_of_its_own(tmp_path, size):
-    draw_laparoscopy(tmp_path / "drawn", {"VID01": 100}, size=size, seed=6)
+def test_a_thing_has_its_colour_at_its_centre_and_no_component_has_a_colour_of_its_own(tmp_path):
+    draw_laparoscopy(tmp_path / "drawn", {"VID01": 100}, seed=6)
     names, values = list(COLOURS), np.array(list(COLOURS.values()))
     seen = set()
     for number in range(100):
         with Image.open(tmp_path / "drawn" / "data" / "VID01" / f"{number:06}.png") as image:
             pixels = np.asarray(image).astype(int)
-        assert pixels.shape == (size, size, 3)
+        assert pixels.shape == (72, 72, 3)
         for thing in draw_scene(np.random.default_rng([6, 0, number])):
-            x, y = int(thing.x * size), int(thing.y * size)
+            x, y = int(thing.x * 72), int(thing.y * 72)
             centre = np.median(pixels[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3), axis=0)
             assert names[np.linalg.norm(values - centre, axis=1).argmin()] == thing.colour, (number, thing)
             seen.add((thing.component, thing.colour))
     assert len(seen) == 2 * (len(ANATOMY) + len(INSTRUMENTS))
-
-
-def test_things_are_clearly_apart_and_clearly_in_their_cells(frames):
-    for scene, *_ in frames.values():
-        for index, one in enumerate(scene):
-            assert all(min(abs(side - 1 / 3), abs(side - 2 / 3)) > 0.08 for side in (one.x, one.y))
-            for other in scene[:index]:
-                assert np.hypot(one.x - other.x, one.y - other.y) > 0.31 and cell(one) != cell(other)
-
-
-def test_the_videos_differ_in_their_tissue(drawn):
-    tints = []
-    for video in VIDEOS:
-        pictures = [Image.open(path).convert("RGB") for path in sorted((drawn / "data" / video).glob("*.png"))[:30]]
-        tints.append(np.median([np.asarray(picture) for picture in pictures], axis=0))
-        assert tints[-1][0, 0].max() < 40 and tints[-1][36, 36, 0] > tints[-1][36, 36, 1:].max() + 30
-    for index, tint in enumerate(tints):
-        assert all(abs(tint[24:40, 24:40] - other[24:40, 24:40]).mean() > 2 for other in tints[:index])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -291,12 +189,6 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
         for number in range(frames)
     ]
     assert len(set(whole)) == 11
-
-
-def test_a_folder_that_is_there_already_is_not_written_to(tmp_path):
-    with pytest.raises(FileExistsError):
-        draw_laparoscopy(tmp_path, {"VID01": 1})
-    assert not list(tmp_path.iterdir())
 
 
 def test_broken_ones_are_broken_each_in_its_own_way_and_change_nothing_else(tmp_path):

@@ -1,8 +1,9 @@
+"""Drawn scenes are files like ReasonSeg's, and a query is true of its target alone."""
+
 import colorsys
-import hashlib
 import io
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +16,9 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from demo.worlds.scenes.dataset import draw_scenes
-from demo.worlds.scenes.queries import CLUES, KINDS, all_queries
+from demo.worlds.scenes.queries import CLUES, KINDS
 
-PICTURES = {"train": 90, "val": 20, "test": 20}
+PICTURES = {"train": 40, "val": 10, "test": 10}
 HUES = {0: "red", 130: "green", 230: "blue", 53: "yellow", 288: "purple"}  # in degrees
 FORMS = {  # shares of the bounding box and of the convex hull that a shape fills, and its width's of both sides
     "circle": (np.pi / 4, 1.0, 0.5),
@@ -121,18 +122,6 @@ def annotations(scenes) -> dict[Path, dict]:
     return {path: read(path) for path in sorted(scenes.rglob("*.json"))}
 
 
-def test_every_picture_has_four_annotations_and_four_copies_of_the_same_bytes(scenes, annotations):
-    for split, pictures in PICTURES.items():
-        copies = defaultdict(list)
-        for path in (scenes / split).glob("*.png"):
-            copies[hashlib.sha256(path.read_bytes()).digest()].append(path.with_suffix(".json"))
-        assert [len(paths) for paths in copies.values()] == [4] * pictures
-        for paths in copies.values():
-            kinds = [annotations[path]["kind"] for path in paths]
-            assert len(set(kinds)) == 4
-            assert len({str(outline(annotations[path])) for path in paths}) >= 3
-
-
 def test_annotations_have_the_fields_of_the_original(annotations):
     for path, annotation in annotations.items():
         assert annotation.keys() == {"text", "is_sentence", "shapes", "kind"}
@@ -145,11 +134,10 @@ def test_annotations_have_the_fields_of_the_original(annotations):
             assert np.shape(shape["points"]) == (len(shape["points"]), 2)
 
 
-@pytest.mark.parametrize("size", [64, 112])
-def test_the_outline_is_that_of_a_figure_in_the_picture(tmp_path, size):
-    draw_scenes(tmp_path, train=12, val=0, test=0, size=size)
+def test_the_outline_is_that_of_a_figure_in_the_picture(tmp_path):
+    draw_scenes(tmp_path, train=12, val=0, test=0)
     for path in tmp_path.rglob("*.json"):
-        mask = fill(outline(read(path)), size)
+        mask = fill(outline(read(path)), 64)
         overlaps = [
             overlap(mask & ~one.unclear, one.mask & ~one.unclear)
             for one in look(path.with_suffix(".png").read_bytes())
@@ -170,51 +158,6 @@ def test_a_query_is_true_of_its_target_and_of_no_other_figure(annotations):
             assert overlap(fill(outline(annotation), 64), target.mask) > 0.75, (path, text)
             checked[value] += 1
     assert min(checked[value] for value in CLUES) >= 3
-
-
-def test_the_kinds_are_balanced_and_a_quarter_are_sentences(annotations):
-    kinds = Counter(annotation["kind"] for annotation in annotations.values())
-    assert kinds.keys() == KINDS.keys()
-    assert max(kinds.values()) < 1.5 * min(kinds.values())
-    assert 0.18 < np.mean([annotation["is_sentence"] for annotation in annotations.values()]) < 0.32
-    assert 0.25 < np.mean([len(annotation["text"]) - 1 for annotation in annotations.values()]) < 0.42
-    for annotation in annotations.values():
-        assert len(set(annotation["text"])) == len(annotation["text"])
-        assert {text.endswith("?") for text in annotation["text"]} == {annotation["is_sentence"]}
-
-
-def test_queries_are_short_and_of_few_words_and_all_are_listed(annotations):
-    listed = all_queries()
-    assert len(set(listed)) == len(listed)
-    assert {text for annotation in annotations.values() for text in annotation["text"]} <= set(listed)
-    assert len({word.strip("?") for text in listed for word in text.split()}) <= 70
-    assert max(len(text.split()) for text in listed) == 9
-
-
-def test_some_annotations_have_a_region_to_ignore_on_the_rim_or_a_flag(annotations):
-    extras = Counter()
-    for annotation in annotations.values():
-        for shape in annotation["shapes"]:
-            extras[shape["label"]] += 1
-            if shape["label"] == "ignore":
-                region, target = fill(shape["points"], 64), fill(outline(annotation), 64)
-                assert region.sum() < 50 and 0 < (region & target).sum() < region.sum()
-            elif shape["label"] == "flag":
-                assert len(shape["points"]) == 2
-    assert extras["target"] == len(annotations)
-    assert 0.06 < extras["ignore"] / len(annotations) < 0.14
-    assert 0.02 < extras["flag"] / len(annotations) < 0.08
-
-
-def test_a_few_annotations_are_in_cp1252_and_not_in_utf_8(annotations):
-    odd = [path for path, annotation in annotations.items() if any("’" in text for text in annotation["text"])]
-    assert 0.005 < len(odd) / len(annotations) < 0.05
-    for path in odd:
-        content = path.read_bytes()
-        with pytest.raises(UnicodeDecodeError):
-            content.decode("utf-8")
-        assert "that’s" in content.decode("cp1252")
-    assert all(path.read_bytes().isascii() for path in annotations if path not in odd)
 
 
 def test_no_picture_is_in_two_splits_or_comes_back_with_another_seed(scenes, tmp_path):

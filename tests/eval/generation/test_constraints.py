@@ -1,16 +1,12 @@
 """Constrained answers, against plain forward passes over every sequence that the set allows."""
 
-import json
-import os
 import re
-import sys
 import unicodedata
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import PartialState
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, trainers
@@ -23,7 +19,6 @@ from vlm_recipes.eval.generation.constraints import Constraint, numbers
 from vlm_recipes.eval.generation.generate import generate
 from vlm_recipes.eval.metrics.question_types import QuestionType
 from vlm_recipes.eval.typed import Constraints
-from vlm_recipes.training.launch import leave_processes
 
 WORDS = ["red", "reddish", "red wine", "wine red", "pink", "none", "yes", "yes/no", "not relevant", "it's", "'s", "in"]
 SIZES = ["<5mm", "5-10mm", "11-20mm", ">20mm", ">20", "10", "100", "1", "0", "3.5 cm", "≥5", "½"]
@@ -532,16 +527,7 @@ def answers_of_layouts(checkpoint: Path, batch_size: int) -> list[dict]:
 
 def test_two_processes_give_the_constrained_answers_of_one():
     expected = answers_of_layouts(tiny.trained_qwen2_vl(), batch_size=1)
-    ranks = launch.run(launch.TORCHRUN, ["constrained"], __file__, (tiny.trained_qwen2_vl(),))["constrained"]
+    ranks = launch.in_two_processes(answers_of_layouts, tiny.trained_qwen2_vl(), 2)
     for i, alone in enumerate(expected):
         assert [rank[i]["texts"] for rank in ranks] == [alone["texts"]] * 2
         assert ranks[0][i]["calls"] == ranks[1][i]["calls"] == -(-alone["calls"] // 4), "both wait for each other"
-
-
-if __name__ == "__main__":  # one of the two processes
-    torch.set_num_threads(1)
-    PartialState(cpu=True)
-    here = Path(sys.argv[1])
-    result = answers_of_layouts(here / "qwen2_vl_trained", batch_size=2)
-    (here / f"constrained.{os.environ['RANK']}.json").write_text(json.dumps(result))
-    leave_processes()

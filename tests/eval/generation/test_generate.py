@@ -246,14 +246,14 @@ def test_two_processes_of_which_one_sees_no_image_train_as_one(launched, qwen):
     loss = model(**ChatCollator(processor)(tiny.chat_rows()[2:4])).loss
     loss.backward()
     norm = torch.nn.utils.get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None])
-    for rank in launched()["image_losses"]:
+    for rank in launched("image_losses"):
         assert rank["log"][0]["loss"] == pytest.approx(loss.item(), rel=1e-4)
         assert rank["log"][0]["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
 
 
 def test_two_processes_answer_each_row_once_with_the_texts_of_one(qwen):
     expected = answer(*qwen, batch_size=1)
-    ranks = launch.ddp()["answers"]
+    ranks = launch.ddp("answers")
     for count in (0, 1, 2, 5, 7):
         results = [rank[str(count)] for rank in ranks]
         assert [result["texts"] for result in results] == [expected[:count]] * 2, count
@@ -267,7 +267,7 @@ def test_two_processes_answer_each_row_once_with_the_texts_of_one(qwen):
 def test_a_model_divided_by_deepspeed_answers_as_a_whole_one(qwen, stage):
     pytest.importorskip("deepspeed")
     expected = answer(*qwen, batch_size=1)
-    for rank in launch.deepspeed(stage)["answers"]:
+    for rank in launch.deepspeed(stage, "answers"):
         assert rank["divided"] is (stage == 3)
         for count in (0, 1, 2, 5, 7):
             assert rank[str(count)]["texts"] == expected[:count]

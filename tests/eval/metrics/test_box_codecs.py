@@ -3,7 +3,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
@@ -96,13 +96,29 @@ def test_json_codecs_write_a_list_of_bbox_2d_and_label():
     assert Qwen3VLBoxes().encode([], (100, 200), []) == "[]"
 
 
-@pytest.mark.parametrize("size", [(640, 480), (3000, 1000), (40, 33), (333, 2000)])
-def test_qwen2_5_counts_pixels_of_what_the_image_processor_makes(size):
-    processor = Qwen2VLImageProcessor(size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS})
+@st.composite
+def sizes_with_budgets(draw):
+    """Sides from 1 pixel on, up to 200 times longer than wide, and budgets of 1 to 400 patches."""
+    short = draw(st.integers(1, 14) | st.integers(15, 300))
+    long = draw(st.integers(short, min(1500, 200 * short)))
+    patches = sorted(draw(st.tuples(st.integers(1, 400), st.integers(1, 400))))
+    return draw(st.sampled_from([(short, long), (long, short)])), [n * 28 * 28 for n in patches]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes_with_budgets())
+@example(((640, 480), [MIN_PIXELS, MAX_PIXELS]))
+@example(((40, 33), [MIN_PIXELS, MAX_PIXELS]))
+@example(((1500, 15), [28 * 28, 2 * 28 * 28]))  # qwen-vl-utils alone would leave it no height,
+@example(((1500, 14), [4 * 28 * 28, 400 * 28 * 28]))  # and keep this one as wide as it is
+def test_qwen2_5_counts_pixels_of_what_the_image_processor_makes(case):
+    size, (min_pixels, max_pixels) = case
+    processor = Qwen2VLImageProcessor(size={"shortest_edge": min_pixels, "longest_edge": max_pixels})
     grid = processor(images=Image.new("RGB", size), return_tensors="pt")["image_grid_thw"][0].tolist()
-    text = Qwen25VLBoxes(MIN_PIXELS, MAX_PIXELS).encode([[0, 0, *size]], size, [LABEL])
+    codec = Qwen25VLBoxes(min_pixels, max_pixels)
+    text = codec.encode([[0, 0, *size]], size, [LABEL])
     assert json.loads(text)[0]["bbox_2d"] == [0, 0, grid[2] * 14, grid[1] * 14]
-    assert Qwen25VLBoxes(MIN_PIXELS, MAX_PIXELS).decode(text, size) == [[0, 0, *size]]
+    assert codec.decode(text, size) == [[0, 0, *size]]
 
 
 def test_qwen2_5_scales_boxes_to_the_resized_image():

@@ -2,13 +2,19 @@
 
 import random
 
-from vlm_recipes.eval.report.gallery import GalleryItem, best_and_worst, shelves
+from vlm_recipes.eval.report.gallery import GalleryItem, shelves
 
 NAN = float("nan")
 
 
 def item(name: str, score: float | None, group: str = "", image_id: str = "") -> GalleryItem:
     return GalleryItem(name, None, "", "", "", score, group, image_id)
+
+
+def best_and_worst(gallery: list[GalleryItem]) -> tuple[list[GalleryItem], list[GalleryItem]]:
+    best, worst = shelves(gallery)
+    assert (best.kind, worst.kind) == ("best", "worst")
+    return best.items, worst.items
 
 
 def test_the_gallery_shows_the_best_first_then_the_worst_first_and_no_row_twice():

@@ -1,3 +1,5 @@
+import base64
+import io
 import math
 import os
 import re
@@ -11,13 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_recipes.eval.drawing import PREDICTED_COLOR, TRUE_COLOR, draw_boxes, thumbnail_jpeg
 from vlm_recipes.eval.metrics.confusion import confusion
 from vlm_recipes.eval.report.check import Check
 from vlm_recipes.eval.report.gallery import GalleryItem
 from vlm_recipes.eval.report.group_figures import free_constrained_figure, groups_figure
 from vlm_recipes.eval.report.metric_figures import draw_figures, metric_figure
-from vlm_recipes.eval.report.page import TEXT_LIMIT
+from vlm_recipes.eval.report.page import TEXT_LIMIT, picture_address
 from vlm_recipes.eval.report.plotting import HEIGHT, WIDTH, curve
 from vlm_recipes.eval.report.report import write_report
 from vlm_recipes.eval.report.tables import Published, group_table
@@ -460,32 +461,13 @@ def test_rejected_rows_are_counted_by_reason_and_the_first_twenty_shown(tmp_path
     assert "row-19" in page.text and "row-20" not in page.text
 
 
-def test_a_thumbnail_fits_480_pixels_whatever_the_mode():
+def test_a_small_picture_is_shown_as_it_is_and_a_large_one_fits_480_pixels_whatever_the_mode():
     for mode in ("RGB", "L", "CMYK", "RGBA", "P", "1", "I;16"):
-        image = Image.new(mode, (1000, 500))
-        data = thumbnail_jpeg(image)
-        assert data.startswith(b"\xff\xd8") and image.size == (1000, 500)
-        assert b"\xff\xc0\x00\x11\x08" + (240).to_bytes(2, "big") + (480).to_bytes(2, "big") in data
-
-
-def test_true_boxes_are_green_predicted_ones_orange_and_exact_ones_both():
-    image = Image.new("L", (400, 400))
-    drawn = draw_boxes(image, [[50, 60, 150, 160], [200, 200, 300, 300]], [[60.4, 70, 160, 170], [200, 200, 300, 300]])
-    assert drawn.mode == "RGB" and drawn.size == image.size and image.getextrema() == (0, 0)
-    assert drawn.getpixel((50, 110)) == TRUE_COLOR == drawn.getpixel((100, 160))
-    assert drawn.getpixel((60, 110)) == PREDICTED_COLOR == drawn.getpixel((160, 120))
-    assert drawn.getpixel((200, 250)) == PREDICTED_COLOR and drawn.getpixel((204, 250)) == TRUE_COLOR
-    assert drawn.getpixel((250, 250)) == (0, 0, 0)
-    assert drawn.getpixel((1, 1)) == (255, 255, 255)  # the legend, in a corner without boxes
-
-
-def test_boxes_that_leave_the_image_end_at_its_border_and_odd_ones_are_harmless():
-    image = Image.new("RGB", (100, 80))
-    drawn = draw_boxes(image, [[-50, -1e9, INF, 500]], [[90, 70, 20.5, 30], [NAN, 0, 1, 1], [500, 500, 600, 600]])
-    assert drawn.getpixel((99, 40)) == TRUE_COLOR == drawn.getpixel((50, 79))
-    assert drawn.getpixel((90, 50)) == PREDICTED_COLOR
-    assert image.getextrema() == ((0, 0), (0, 0), (0, 0))
-    assert draw_boxes(Image.new("CMYK", (1, 1)), [[0, 0, 1, 1]], []).size == (1, 1)
+        for size, shown in (((1000, 500), ("image/jpeg", (480, 240))), ((160, 90), ("image/png", (160, 90)))):
+            image = Image.new(mode, size)
+            kind, data = picture_address(image).removeprefix("data:").split(";base64,")
+            with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+                assert (kind, picture.size) == shown and picture.mode == "RGB" and image.size == size
 
 
 def chromium(page: Path, profile: Path, *arguments: str) -> str:

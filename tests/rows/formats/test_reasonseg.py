@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -15,16 +16,15 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
 from recipes import reasonseg
-from tests.support.paths import SHARED_DATA
+from tests.support.paths import DATA, written_and_real
 from vlm_recipes.eval.metrics.masks import decode
 from vlm_recipes.rows.errors import BadRow, DataError
 from vlm_recipes.rows.formats.reasonseg import parse_annotation, picture_mask, polygon_mask
 from vlm_recipes.rows.grouping import one_per_query
 from vlm_recipes.rows.usable import usable_rows
 
-REAL = SHARED_DATA / "reasonseg" / "val" / "2759322646_230f21cac0_o.json"
-CANVAS = [4000, 3000]
-needs_real = pytest.mark.skipif(not REAL.is_file(), reason="no real annotation of ReasonSeg in ../shared/data")
+WRITTEN = "reasonseg/val/written_kitchen.json"
+REAL = "reasonseg/val/2759322646_230f21cac0_o.json"
 
 
 def polygon(label: str, *points: tuple[float, float]) -> dict:
@@ -71,39 +71,53 @@ def distance_to_outline(pixels: np.ndarray, points: np.ndarray) -> np.ndarray:
 # --- polygons
 
 
-@pytest.fixture(scope="module")
-def real() -> tuple[list[dict], np.ndarray]:
-    shapes = parse_annotation(REAL.read_bytes())["shapes"]
-    return shapes, polygon_mask(shapes, CANVAS)
+@dataclass
+class Annotated:
+    file: Path
+    canvas: list[int]  # width and height of the image, which is not beside it
+
+    def __post_init__(self):
+        self.shapes = parse_annotation(self.file.read_bytes())["shapes"]
+        self.mask = polygon_mask(self.shapes, self.canvas)
 
 
-@needs_real
-def test_the_real_annotation_becomes_the_mask_that_lisas_rules_give(real):
-    shapes, mask = real
+@pytest.fixture(scope="module", params=written_and_real(WRITTEN, real_name=REAL))
+def annotated(request) -> Annotated:
+    return Annotated(request.param, [1600, 1200] if request.param.name in WRITTEN else [4000, 3000])
+
+
+def test_an_annotation_becomes_the_mask_that_lisas_rules_give(annotated):
+    shapes, canvas = annotated.shapes, annotated.canvas
     assert sorted(shape["label"] for shape in shapes) == ["flag", "ignore", "target", "target"]
-    counted = [(filled(s["points"], CANVAS), 255 if s["label"] == "ignore" else 1) for s in shapes[:3]]
-    assert mask.shape == (3000, 4000) and mask.dtype == np.uint8
-    assert np.array_equal(mask, smallest_wins(counted, CANVAS))
+    counted = [(filled(s["points"], canvas), 255 if s["label"] == "ignore" else 1) for s in shapes[:3]]
+    assert annotated.mask.shape == (canvas[1], canvas[0]) and annotated.mask.dtype == np.uint8
+    assert np.array_equal(annotated.mask, smallest_wins(counted, canvas))
 
 
-@needs_real
-def test_the_real_mask_has_the_area_that_lisas_own_calls_give_it(real):
+@pytest.mark.parametrize("annotated", written_and_real(WRITTEN, real_name=REAL)[1:], indirect=True)
+def test_the_real_mask_has_the_area_that_lisas_own_calls_give_it(annotated):
     """Counted with OpenCV 5.0's polylines and fillPoly, whose lines are a pixel off here and there."""
-    assert abs((real[1] == 1).sum() - 565_528) <= 60 and abs((real[1] == 255).sum() - 1_673_823) <= 60
+    assert abs((annotated.mask == 1).sum() - 565_528) <= 60 and abs((annotated.mask == 255).sum() - 1_673_823) <= 60
 
 
-@needs_real
-def test_the_real_annotation_is_pycocotools_mask_up_to_the_outline(real):
-    shapes, mask = real
-    layers = []
+def test_an_annotation_is_pycocotools_mask_up_to_the_outline(annotated):
+    shapes, layers = annotated.shapes, []
     for shape in shapes[:3]:
-        runs = coco.frPyObjects([np.ravel(shape["points"]).tolist()], *CANVAS[::-1])[0]
+        runs = coco.frPyObjects([np.ravel(shape["points"]).tolist()], *annotated.canvas[::-1])[0]
         layers.append((coco.decode(runs).astype(bool), 255 if shape["label"] == "ignore" else 1))
-    other = mask != smallest_wins(layers, CANVAS)
-    assert 0 < other.sum() < 0.01 * (mask > 0).sum()
+    other = annotated.mask != smallest_wins(layers, annotated.canvas)
+    assert 0 < other.sum() < 0.01 * (annotated.mask > 0).sum()
     middles = np.argwhere(other)[:, ::-1] + 0.5
     distances = [distance_to_outline(middles, np.array(shape["points"])) for shape in shapes[:3]]
     assert np.min(distances, axis=0).max() <= 1.5
+
+
+def test_the_same_annotation_in_cp1252_is_read_alike():
+    in_utf8, in_cp1252 = (DATA / WRITTEN).read_bytes(), (DATA / WRITTEN.replace(".json", "_cp1252.json")).read_bytes()
+    with pytest.raises(UnicodeDecodeError):
+        in_cp1252.decode()
+    assert parse_annotation(in_cp1252) == parse_annotation(in_utf8)
+    assert "you’re off to the café" in parse_annotation(in_cp1252)["text"][-1]
 
 
 def test_a_polygon_covers_its_inside_and_its_outline():
@@ -376,19 +390,19 @@ def test_two_images_of_one_name_are_not_silently_made_one(tmp_path):
     assert [row["id"] for row in refused] == ["a"]
 
 
-@needs_real
-def test_the_real_file_gives_six_queries_of_one_mask(tmp_path, real):
-    write(tmp_path / "test", REAL.stem, REAL.read_bytes(), Image.new("RGB", tuple(CANVAS)))
+def test_an_annotation_gives_six_queries_of_one_mask(tmp_path, annotated):
+    name = annotated.file.stem
+    write(tmp_path / "test", name, annotated.file.read_bytes(), Image.new("RGB", tuple(annotated.canvas)))
     images, refused = checked(tmp_path, tmp_path / "out")
     assert not refused and len(images) == 1
     rows = one_per_query(images)
-    texts = json.loads(REAL.read_text(encoding="utf-8"))["text"]
+    texts = json.loads(annotated.file.read_text(encoding="utf-8"))["text"]
     assert len(rows) == 6 and rows["question"] == texts
-    assert [row["id"] for row in rows.remove_columns("image")] == [f"{REAL.stem} {i}" for i in range(6)]
+    assert [row["id"] for row in rows.remove_columns("image")] == [f"{name} {i}" for i in range(6)]
     assert len({row["counts"] for masks in rows["masks"] for row in masks}) == 1
     assert [len(masks) for masks in rows["masks"]] == [1] * 6
-    assert np.array_equal(decode(rows[0]["masks"][0]), real[1] == 1)
-    assert np.array_equal(decode(rows[0]["ignore"]), real[1] == 255)
+    assert np.array_equal(decode(rows[0]["masks"][0]), annotated.mask == 1)
+    assert np.array_equal(decode(rows[0]["ignore"]), annotated.mask == 255)
     assert rows["first"] == [True, *[False] * 5]
     assert all(text in chat[0]["content"] for text, chat in zip(texts, rows["messages"], strict=True))
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.support.paths import ROOT, SHARED_DATA
+from tests.support.paths import ROOT, written_and_real
 from vlm_recipes.rows.errors import BadRow, DataError
 from vlm_recipes.rows.formats.real_colon import load_real_colon, read_real_colon
 from vlm_recipes.rows.formats.ssg_vqa import (
@@ -28,17 +28,7 @@ from vlm_recipes.rows.formats.ssg_vqa import (
 from vlm_recipes.rows.splits import TEST_VIDEOS, by_video, read_videos
 from vlm_recipes.rows.usable import usable_rows
 
-SHARED = SHARED_DATA
-REAL = SHARED / "ssg_vqa"
-REAL_COLON = SHARED / "real_colon_vqa" / "in_template.jsonl"
 VIDEOS = ROOT / "recipes" / "ssg_vqa_videos.yaml"
-needs_real = pytest.mark.skipif(
-    not (REAL / "VID01" / "262.txt").is_file(), reason="no real file of SSG-VQA in ../shared/data"
-)
-needs_real_colon = pytest.mark.skipif(
-    not REAL_COLON.is_file(), reason="no real file of REAL-Colon-VQA in ../shared/data"
-)
-
 
 # --- a line
 
@@ -141,25 +131,31 @@ def test_a_line_that_cannot_be_read_says_why(line, reason):
 # --- a folder of them
 
 
-@needs_real
-def test_the_real_file_has_the_19_questions_that_a_look_at_it_finds():
-    rows = load_question_folder(REAL, Path("frames"), ["VID01", "VID04"])
-    raw = (REAL / "VID01" / "262.txt").read_text(encoding="utf-8")
-    assert raw.count("\n") in (20, 21) and len(rows) == 19
+@pytest.mark.parametrize(
+    ("folder", "frame", "headers", "counts", "points", "first"),
+    written_and_real(
+        "ssg_vqa",
+        (88, 2, {"count": 3, "exist": 2, "untyped": 4}, [[88.0, 41.5], [310.0, 207.5]], ("gallbladder?", "retract")),
+        (262, 2, {"count": 5, "exist": 2, "untyped": 4}, [[157.0, 60.0], [203.5, 207.0]], ("duct?", "dissect")),
+    ),
+)
+def test_a_frame_s_file_has_the_questions_that_a_look_at_it_finds(folder, frame, headers, counts, points, first):
+    rows = load_question_folder(folder, Path("frames"), ["VID01", "VID04"])
+    raw = (folder / "VID01" / f"{frame}.txt").read_text(encoding="utf-8")
+    n = len(raw.splitlines()) - headers
+    assert len(rows) == n == {88: 13, 262: 19}[frame]
     read = [read_line(line) for line in rows["line"]]
     kinds, hops = Counter(row["kind"] for row in read), Counter(row["hops"] for row in read)
     for kind in KINDS:
         assert kinds[kind] == raw.count(f".json|{kind}|")
     for hop in HOPS:
         assert hops[hop.removesuffix(".json")] == raw.count(f"|{hop}|")
-    assert kinds["count"] == 5 and kinds["exist"] == 2 and kinds["untyped"] == 4 and hops["untyped"] == 4
-    assert [row["point"] for row in read if row["point"]] == [[157.0, 60.0], [203.5, 207.0]]
-    assert (
-        read[0]["question"] == "What is the action being performed on cystic_duct?" and read[0]["answer"] == "dissect"
-    )
-    assert rows["id"] == [f"VID01/262#{number}" for number in range(3, 22)]  # its lines, as an editor counts them
-    assert rows[0]["image"] == {"bytes": None, "path": str(Path("frames/VID01/000262.png"))}
-    assert set(rows["video"]) == {"VID01"} and set(rows["frame"]) == {262}
+    assert {kind: kinds[kind] for kind in counts} == counts and hops["untyped"] == counts["untyped"]
+    assert [row["point"] for row in read if row["point"]] == points
+    assert read[0]["question"].endswith(first[0]) and read[0]["answer"] == first[1]
+    assert rows["id"] == [f"VID01/{frame}#{number}" for number in range(3, 3 + n)]  # its lines, as an editor counts
+    assert rows[0]["image"] == {"bytes": None, "path": str(Path(f"frames/VID01/{frame:06d}.png"))}
+    assert set(rows["video"]) == {"VID01"} and set(rows["frame"]) == {frame}
 
 
 def write(folder: Path, name: str, *lines: str | bytes) -> None:
@@ -351,16 +347,19 @@ def test_a_clip_with_a_frame_missing_broken_or_of_another_size_is_refused_with_i
 # --- REAL-Colon-VQA
 
 
-@needs_real_colon
-def test_the_real_rows_of_real_colon_vqa_are_all_there():
-    rows = load_real_colon(REAL_COLON, Path("frames"))
-    raw = [json.loads(line) for line in REAL_COLON.read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == 240 and set(rows["problem"]) == {""}
+@pytest.mark.parametrize(
+    ("file", "kinds"),
+    written_and_real("real_colon_vqa/in_template.jsonl", ([3, 3, 3, 3, 8, 8],), ([12] * 20,)),
+)
+def test_the_rows_of_real_colon_vqa_are_all_there(file, kinds):
+    rows = load_real_colon(file, Path("frames"))
+    raw = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == len(raw) == sum(kinds) and set(rows["problem"]) == {""}
     for key, name in {"id": "id", "video_id": "video", "question_type": "kind"}.items():
         assert [row[key] for row in raw] == rows[name]
     for key in ("question", "answer", "short_answer"):
         assert [row[key] for row in raw] == rows[key]
-    assert set(Counter(rows["kind"]).values()) == {12} and len(set(rows["kind"])) == 20
+    assert sorted(Counter(rows["kind"]).values()) == kinds
     for row, given_row in zip(rows, raw, strict=True):
         assert len(row["frames"]) == 8 and row["image"] == {"bytes": None, "path": row["frames"][-1]}
         numbers = [f"{row['video']}_frames/{row['video']}_{number}.jpg" for number in given_row["frame_numbers"]]

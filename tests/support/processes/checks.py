@@ -1,11 +1,13 @@
-"""What has to hold in several processes too. Each check's result goes to FOLDER/<check>.<rank>.json.
+"""What has to hold in several processes too; each check works in a folder and returns what its process found.
 
-torchrun --nproc_per_node 2 tests/support/processes/checks.py FOLDER grad_norms answers …
+accelerate launch --config_file accelerate_configs/zero2.yaml tests/support/processes/checks.py FOLDER runs those that
+ZeRO could fail; what they return goes to FOLDER/results.<rank>.json.
 """
 
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import ModelConfig
 
 from tests.support import tiny
+from tests.support.processes import shared_image
 from tests.support.processes.toy import N_ROWS, Toy, toy_rows
 from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import ChatCollator, SegmentationCollator, Seq2SeqCollator
@@ -27,6 +30,12 @@ from vlm_recipes.training.launch import leave_processes
 from vlm_recipes.training.trainers import LisaTrainer, TokenMeanTrainer
 
 ROW_COUNTS = (0, 1, 2, 5, 7)
+
+
+def write_checkpoints() -> None:
+    """Before there are several processes, of which the first alone would save."""
+    for write in (tiny.trained_qwen2_vl, tiny.trained_blip2, tiny.lisa, partial(shared_image.sharp, "qwen2_vl")):
+        write()
 
 
 def arguments(folder: Path, **settings) -> Seq2SeqTrainingArguments:
@@ -47,7 +56,25 @@ def grad_norms(folder: Path) -> dict:
     trainer = Trainer(Toy(), args, train_dataset=toy_rows())
     trainer.add_callback(GradNormCallback(trainer))
     trainer.train()
-    return {"kind": trainer.accelerator.distributed_type.value, "log": trainer.state.log_history}
+    result = {"kind": trainer.accelerator.distributed_type.value, "log": trainer.state.log_history}
+    if trainer.is_deepspeed_enabled:
+        result["steps_by"] = trainer.model_wrapped.optimizer.step.__qualname__
+    return result
+
+
+def rows_seen(folder: Path) -> dict:
+    """Which of five rows this process collates in an epoch of steps of two rows a process."""
+    seen: list[int] = []
+
+    def collate(rows: list[tuple[int, dict]]) -> dict[str, torch.Tensor]:
+        seen.extend(number for number, _ in rows)
+        return torch.utils.data.default_collate([row for _, row in rows])
+
+    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "num_train_epochs": 1}
+    args = arguments(folder, train_sampling_strategy="sequential", remove_unused_columns=False, **settings)
+    trainer = Trainer(Toy(), args, data_collator=collate, train_dataset=list(enumerate(toy_rows()))[:5])
+    trainer.train()
+    return {"seen": seen, "steps": trainer.state.global_step}
 
 
 def sharded_grad_norms(folder: Path) -> dict:
@@ -65,7 +92,7 @@ def sharded_grad_norms(folder: Path) -> dict:
 def answers(folder: Path) -> dict:
     """Answers of the trained Qwen2-VL; under DeepSpeed as its Trainer divided it among the processes."""
     rows = tiny.chat_rows()
-    checkpoint = folder / "qwen2_vl_trained"
+    checkpoint = tiny.trained_qwen2_vl()
     model, processor = (
         AutoModelForImageTextToText.from_pretrained(checkpoint),
         AutoProcessor.from_pretrained(checkpoint),
@@ -89,7 +116,7 @@ def answers(folder: Path) -> dict:
 def token_mean(folder: Path) -> dict:
     """BLIP-2 at one optimizer step over all rows, evaluated by a callback before and after it."""
     PartialState().wait_for_everyone()
-    checkpoint = folder / "blip2_trained"
+    checkpoint = tiny.trained_blip2()
     model, processor = (
         AutoModelForImageTextToText.from_pretrained(checkpoint),
         AutoProcessor.from_pretrained(checkpoint),
@@ -119,7 +146,8 @@ def token_mean(folder: Path) -> dict:
 def mask_losses(folder: Path) -> dict:
     """LISA at one optimizer step over rows of which one process sees none with a mask, and the other three masks."""
     torch.manual_seed(0)
-    network, processor = load_lisa(ModelConfig(str(folder / "llava"), dtype="float32"), str(folder / "sam"), True)
+    llava, sam = tiny.lisa()
+    network, processor = load_lisa(ModelConfig(str(llava), dtype="float32"), str(sam), True)
     args = arguments(
         folder, max_steps=1, learning_rate=0.0, remove_unused_columns=False, gradient_accumulation_steps=1
     )
@@ -133,7 +161,7 @@ def mask_losses(folder: Path) -> dict:
 
 def image_losses(folder: Path) -> dict:
     """Qwen2-VL at one optimizer step over an image's row and a text-only one, each in a process of its own."""
-    checkpoint = folder / "qwen2_vl_trained"
+    checkpoint = tiny.trained_qwen2_vl()
     model = AutoModelForImageTextToText.from_pretrained(checkpoint)
     rows = tiny.chat_rows()[2:4]
     settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 1, "max_steps": 1}
@@ -145,10 +173,24 @@ def image_losses(folder: Path) -> dict:
     return {"log": trainer.state.log_history}
 
 
+def shared_images(folder: Path) -> dict:
+    """Each process sees two of the four images, or half of the questions, one after the other."""
+    settings = {"ddp_backend": "gloo"} if os.environ.get("ACCELERATE_USE_DEEPSPEED") else {"use_cpu": True}
+    checkpoint = shared_image.sharp("qwen2_vl")
+    processor, result = AutoProcessor.from_pretrained(checkpoint), {}
+    for name, shared in (("shared", True), ("separate", False)):
+        model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+        more = {"gradient_accumulation_steps": 2, **settings}
+        trainer = shared_image.new_trainer(model, processor, folder, shared_image.twelve_questions(), shared, **more)
+        trainer.train()
+        result[name] = trainer.state.log_history
+    return result | {"kind": trainer.accelerator.distributed_type.value}
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     here = Path(sys.argv[1])
-    for name in sys.argv[2:]:
-        result = globals()[name](here)
-        (here / f"{name}.{os.environ['RANK']}.json").write_text(json.dumps(result))
+    checks = (grad_norms, answers, mask_losses, image_losses, shared_images)
+    results = {check.__name__: check(here) for check in checks}
+    (here / f"results.{os.environ['RANK']}.json").write_text(json.dumps(results))
     leave_processes()

@@ -1,27 +1,21 @@
-"""Rows about shared images and TRL's SFTTrainer for them, also in two processes.
+"""Rows about shared images, and TRL's SFTTrainer for them."""
 
-torchrun --nproc_per_node 2 tests/support/processes/shared_image.py FOLDER, which holds the checkpoint `model`
-"""
-
-import json
-import os
 import re
-import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 from trl import SFTConfig, SFTTrainer
 
 from demo.checkpoints.llava import write_llava
 from demo.checkpoints.qwen2_vl import write_qwen2_vl
+from tests.support.session import once
 from vlm_recipes.callbacks import SharedImageCallback
 from vlm_recipes.collators import ChatCollator, SharedImageCollator
 from vlm_recipes.rows.grouping import group_by_image
-from vlm_recipes.training.launch import leave_processes
 
 TEXTS = ["You are a helpful assistant.", "What is shown?", "USER: ASSISTANT: a bowl of muesli\n\n", "yes no"] * 5
 SETTINGS = {"max_steps": 1, "learning_rate": 0.0, "logging_steps": 1, "gradient_checkpointing": False, "seed": 0}
@@ -65,8 +59,7 @@ def twelve_questions() -> list[dict]:
     return rows
 
 
-def sharp(folder: Path, family: str) -> Path:
-    """A random model of two layers whose attention looks at some tokens and not at others."""
+def _write_sharp(folder: Path, family: str) -> None:
     if family == "llava":
         write_llava(folder, TEXTS, hidden_size=64, image_size=56, initializer_range=0.1)
     else:
@@ -76,7 +69,12 @@ def sharp(folder: Path, family: str) -> Path:
         if re.search(r"language_model.*[qk]_proj.weight", name):
             weight.data *= 6
     model.save_pretrained(folder)
-    return folder
+
+
+@cache
+def sharp(family: str) -> Path:
+    """A random model of two layers whose attention looks at some tokens and not at others; its folder."""
+    return once(f"sharp_{family}", lambda folder: _write_sharp(folder, family))
 
 
 def new_trainer(model, processor, folder, rows: list[dict], shared: bool, images: int = 1, **settings) -> SFTTrainer:
@@ -97,24 +95,3 @@ def new_trainer(model, processor, folder, rows: list[dict], shared: bool, images
     if shared:
         trainer.add_callback(SharedImageCallback(trainer))
     return trainer
-
-
-def main(folder: Path) -> dict:
-    """Each of two processes sees two of the four images, or half of the questions, one after the other."""
-    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED")  # with use_cpu accelerate would take DDP instead
-    settings = {"ddp_backend": "gloo"} if deepspeed else {"use_cpu": True}
-    processor, result = AutoProcessor.from_pretrained(folder / "model"), {}
-    for name, shared in (("shared", True), ("separate", False)):
-        model = AutoModelForImageTextToText.from_pretrained(folder / "model")
-        more = {"gradient_accumulation_steps": 2, **settings}
-        trainer = new_trainer(model, processor, folder, twelve_questions(), shared, **more)
-        trainer.train()
-        result[name] = trainer.state.log_history
-    return result | {"kind": trainer.accelerator.distributed_type.value}
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    here = Path(sys.argv[1])
-    (here / f"trained.{os.environ['RANK']}.json").write_text(json.dumps(main(here)))
-    leave_processes()

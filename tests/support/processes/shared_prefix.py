@@ -1,17 +1,10 @@
-"""Models that say something else of each picture, questions about shared images, and their answers in two processes.
+"""Models that say something else of each picture, and questions about shared images."""
 
-torchrun --nproc_per_node 2 tests/support/processes/shared_prefix.py FOLDER
-"""
-
-import json
-import os
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -19,7 +12,6 @@ from demo.checkpoints.llava import write_llava
 from demo.checkpoints.qwen2_vl import write_qwen2_vl
 from vlm_recipes.collators import SharedImageCollator
 from vlm_recipes.eval.generation.generate import generate
-from vlm_recipes.training.launch import leave_processes
 
 COUNTS, LENGTH = (0, 1, 7, 50), 8  # rows; tokens of an answer
 TEXTS = [
@@ -100,13 +92,3 @@ def recorded(speaking, count: int, batch_size: int) -> tuple[list[str], list]:
     collate.batches = []
     texts = generate(model, dealt_rows(count), collate, max_new_tokens=LENGTH, batch_size=batch_size)
     return texts, collate.batches
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    here, rank = Path(sys.argv[1]), os.environ["RANK"]
-    speaking = speaker("qwen2_vl", here / f"speaker {rank}")  # before the processes know each other: one would write
-    PartialState(cpu=True)
-    result = {f"{count} by {size}": recorded(speaking, count, size) for count in COUNTS for size in (2, 8)}
-    (here / f"shared.{rank}.json").write_text(json.dumps(result))
-    leave_processes()

@@ -16,6 +16,7 @@ from torchvision.ops import box_area
 
 from tests.eval.report.test_report import HOSTILE, Page, chromium, report
 from vlm_recipes.eval.metrics.masks import encode
+from vlm_recipes.eval.report.check import Check
 from vlm_recipes.eval.report.data.figures import (
     areas_figure,
     aspects_figure,
@@ -25,7 +26,6 @@ from vlm_recipes.eval.report.data.figures import (
     sizes_figure,
     tokens_figure,
 )
-from vlm_recipes.eval.report.data.findings import findings
 from vlm_recipes.eval.report.data.page import Example, write_data_page
 from vlm_recipes.eval.report.data.summary import GRID, box_cover, summarize_part
 from vlm_recipes.eval.report.data.tables import Bar, TypeRow, answer_table, overview, type_table
@@ -200,40 +200,16 @@ def test_token_lengths_stand_beside_their_budget_with_the_share_above_it():
     assert [line.get_xdata()[0] for line in panel.lines] == [100, 300]
     assert sum(bar.get_height() for bar in panel.patches) == 20 and "n = 20" in title(panel)
     assert tokens_figure(lengths, 100_000).axes[0].get_xlim()[1] < 500  # the bars keep their room
-    part = summarize_part("train", [{}])
-    assert findings([part], lengths, 300) == ["1 of 20 (5.0%) measured rows are longer than 300 tokens."]
-    assert findings([part], lengths, 401) == findings([part], lengths) == []
 
 
-def test_what_is_odd_is_said_in_a_sentence_each():
-    full, empty = np.ones((4, 4), dtype=bool), np.zeros((4, 4), dtype=bool)
-    assert findings([summarize_part("train", mask_rows(full, full, empty))]) == [
-        "1 of 3 (33.3%) masks of train are empty.",
-        "2 of 3 (66.7%) masks of train cover all of their image.",
-    ]
-    assert findings([boxes_part([[0, 0, 200, 100], [-50, 0, 10, 10], [10, 10, 10, 30], [30, 20, 10, 40]])]) == [
-        "1 of 4 (25.0%) boxes of train leave their image.",
-        "2 of 4 (50.0%) boxes of train have no area.",
-    ]
-    parts = [summarize_part(name, rows) for name, rows in PARTS.items()]
-    again = summarize_part("again", [*TRAIN[:1], {**TRAIN[0], "answer": "no"}])
-    assert findings([*parts, again]) == [
-        "1 of 2 (50.0%) images of test are also in train.",
-        "1 of 1 (100.0%) images of again are also in train.",
-        "2 of 3 (66.7%) rows of test have the answer “no”.",
-        "1 of 3 (33.3%) rows of test have an answer that train never gives.",
-        "again has several answers to the same question about the same image, 1 time.",
-    ]
-
-
-def test_where_nothing_is_odd_nothing_is_said_but_what_was_looked_for(tmp_path):
-    shown = page(tmp_path, parts={"train": TRAIN, "test": [TEST[2], {**TEST[1], "answer": "red"}]})
-    assert "None of what is looked for" in shown.text and "<li>" not in shown.source
-
-
-def test_free_text_answers_may_be_new():
-    train, test = ([{"answer": f"{name} says {i}"} for i in range(9)] for name in ("train", "test"))
-    assert findings([summarize_part("train", train), summarize_part("test", test)]) == []
+def test_the_preflight_s_checks_stand_first_those_that_passed_folded(tmp_path):
+    checks = [Check("coordinates", "pass", "all inside"), Check("images kept apart", "warn", "1 of 2 images of test")]
+    shown = page(tmp_path, checks=checks)
+    assert "! images kept apart 1 of 2 images of test" in shown.text and "✓ 1 of 2 checks passed" in shown.text
+    assert shown.source.index("1 of 2 images") < shown.source.index("<details") < shown.source.index("all inside")
+    assert (
+        shown.source.index("all inside") < shown.source.index("<table") and "checks passed" not in page(tmp_path).text
+    )
 
 
 ODD_ROWS = {
@@ -291,7 +267,8 @@ def test_hostile_text_anywhere_is_escaped_and_hidden_characters_are_spelled_out(
     rows = [{"image_id": evil, "image_size": [9, 9], "question": evil, "answer": evil, "kind": evil}] * 2
     example = Example(evil, PILImage.new("RGB", (5, 5)), evil, evil)
     parts = {evil: rows, "two": [*rows, {**rows[0], "answer": f"{evil}!"}]}
-    shown = page(tmp_path, title=evil, parts=parts, examples=[example])
+    checks = [Check(evil, status, evil) for status in ("pass", "stop")]
+    shown = page(tmp_path, title=evil, parts=parts, examples=[example], checks=checks)
     assert "script" not in {tag for tag, _ in shown.tags}
     assert not [name for _, attributes in shown.tags for name in attributes if name.startswith("on")]
     assert "{{ 7 * 7 }}\\u202e\\u2067\\u0000\\ud800" in shown.text and shown.text.count("<script>") >= 15

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from qwen_vl_utils.vision_process import smart_resize
 from transformers import LlavaProcessor, SamImageProcessor, VideoMAEImageProcessor
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from tests.support import tiny
 from vlm_recipes.collators import SegmentationCollator, VideoCollator

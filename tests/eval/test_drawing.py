@@ -1,4 +1,4 @@
-"""Masks on a picture: colours, outlines, sizes."""
+"""Boxes and masks on a picture: colours, outlines, sizes."""
 
 import time
 
@@ -7,14 +7,43 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from vlm_recipes.eval.drawing import PREDICTED_COLOR, TRUE_COLOR
-from vlm_recipes.eval.mask_drawing import IGNORED_COLOR, draw_masks, outline, resized
+from vlm_recipes.eval.drawing import (
+    IGNORED_COLOR,
+    PREDICTED_COLOR,
+    TRUE_COLOR,
+    draw_boxes,
+    draw_masks,
+    outline,
+    resized,
+)
+
+NAN, INF = float("nan"), float("inf")
 
 
 def rectangle(size: tuple[int, int], left: int, top: int, right: int, bottom: int) -> np.ndarray:
     mask = np.zeros(size[::-1], dtype=bool)
     mask[top:bottom, left:right] = True
     return mask
+
+
+def test_true_boxes_are_green_predicted_ones_orange_and_exact_ones_both():
+    image = Image.new("L", (400, 400))
+    drawn = draw_boxes(image, [[50, 60, 150, 160], [200, 200, 300, 300]], [[60.4, 70, 160, 170], [200, 200, 300, 300]])
+    assert drawn.mode == "RGB" and drawn.size == image.size and image.getextrema() == (0, 0)
+    assert drawn.getpixel((50, 110)) == TRUE_COLOR == drawn.getpixel((100, 160))
+    assert drawn.getpixel((60, 110)) == PREDICTED_COLOR == drawn.getpixel((160, 120))
+    assert drawn.getpixel((200, 250)) == PREDICTED_COLOR and drawn.getpixel((204, 250)) == TRUE_COLOR
+    assert drawn.getpixel((250, 250)) == (0, 0, 0)
+    assert drawn.getpixel((1, 1)) == (255, 255, 255)  # the legend, in a corner without boxes
+
+
+def test_boxes_that_leave_the_image_end_at_its_border_and_odd_ones_are_harmless():
+    image = Image.new("RGB", (100, 80))
+    drawn = draw_boxes(image, [[-50, -1e9, INF, 500]], [[90, 70, 20.5, 30], [NAN, 0, 1, 1], [500, 500, 600, 600]])
+    assert drawn.getpixel((99, 40)) == TRUE_COLOR == drawn.getpixel((50, 79))
+    assert drawn.getpixel((90, 50)) == PREDICTED_COLOR
+    assert image.getextrema() == ((0, 0), (0, 0), (0, 0))
+    assert draw_boxes(Image.new("CMYK", (1, 1)), [[0, 0, 1, 1]], []).size == (1, 1)
 
 
 def test_a_true_mask_has_a_green_outline_a_predicted_one_an_orange_one_and_both_let_the_picture_through():

@@ -1,0 +1,55 @@
+"""How many tokens a row has, and what is said of one that is too long: nothing of it is ever cut."""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from transformers import ProcessorMixin
+
+from ..rows.conventions import Row
+from ..rows.errors import BadRow
+
+if TYPE_CHECKING:
+    from .chat import ChatCollator
+
+
+def check_length(tokens: int, max_length: int | None) -> None:
+    """Raise `BadRow` if a row has more than `max_length` tokens (None: no limit)."""
+    if max_length is not None and tokens > max_length:
+        raise BadRow(
+            f"{tokens} tokens, more than max_length={max_length}: raise it, give images fewer pixels, "
+            "or filter rows by the collator's `fits`"
+        )
+
+
+def within_length(adapt: Callable[[Row], Row], collator: "ChatCollator") -> Callable[[Row], Row]:
+    """A row adapter for `usable_rows` that also refuses rows longer than the collator's `max_length`.
+
+    The image is not decoded for it: its `image_size` says how many tokens it takes.
+    """
+    return partial(_within_length, adapt=adapt, collator=collator) if collator.max_length is not None else adapt
+
+
+def _within_length(row: Row, adapt: Callable[[Row], Row], collator: "ChatCollator") -> Row:
+    adapted = adapt(row)
+    check_length(collator.length(adapted, [row["image_size"]]), collator.max_length)
+    return adapted
+
+
+def image_tokens(processor: ProcessorMixin, pixels: Mapping[str, torch.Tensor], n_images: int) -> list[int]:
+    """How many tokens each image of the image processor's output `pixels` takes in the text."""
+    return [processor.replace_image_token(pixels, i).count(str(processor.image_token)) for i in range(n_images)]
+
+
+def image_tokens_of_sizes(processor: ProcessorMixin, sizes: tuple[tuple[int, int], ...]) -> list[int]:
+    """The same for images of these sizes (width, height in pixels), whatever they show."""
+    return _of_blank_images(processor, processor.to_json_string(), sizes) if sizes else []
+
+
+@lru_cache(maxsize=4096)
+def _of_blank_images(processor: ProcessorMixin, settings: str, sizes: tuple[tuple[int, int], ...]) -> list[int]:
+    """Kept by `settings`, too: a processor's limits may be set anew."""
+    images = [Image.new("RGB", size) for size in sizes]
+    return image_tokens(processor, processor.image_processor(images, return_tensors="pt"), len(images))

@@ -1,0 +1,48 @@
+"""What libraries do not do yet, or show only under private names; a test for each fails once they have mended it.
+
+A leaf, which all may import, and which loads nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+
+
+def keep_weight_names(network: "PreTrainedModel") -> None:
+    """Have checkpoints written under the names that `network`'s weights have, not the Hub's old ones.
+
+    The Trainer does not translate the old ones when it resumes or loads the best model: it would go on with other
+    weights, with no more than a warning (transformers issue 43701). `save_pretrained` has `save_original_format` for
+    it, which the Trainer does not pass on.
+    """
+    network._weight_conversions = []
+
+
+def clear_nested_dtypes(config: "PreTrainedConfig") -> None:
+    """Have `config`'s parts follow it in dtype, where it is itself a part of a composed model's configuration.
+
+    `from_pretrained(dtype=…)` sets the dtype of a configuration's parts and not of their parts, which would be loaded
+    in the dtype they were saved in.
+    """
+    for name in config.sub_configs:
+        getattr(config, name).dtype = None
+
+
+def mark_quantised(network: "PreTrainedModel", quantization: "BitsAndBytesConfig") -> None:
+    """Say of a model composed of parts loaded in 4 or 8 bits that it is so, as `from_pretrained` does of each part.
+
+    PEFT asks the model and not its layers, and would take layers of 4 bits for plain ones.
+    """
+    network.is_loaded_in_4bit, network.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
+
+
+def fingerprint(dataset: "Dataset") -> str:
+    """What names the rows of `dataset`, as its cache on disk does; datasets has no public name for it."""
+    return dataset._fingerprint
+
+
+def attention_of(config: "PreTrainedConfig") -> str | None:
+    """The attention that a model's text was loaded with, such as "sdpa"; transformers has only a way to set it."""
+    return config.get_text_config()._attn_implementation

@@ -1,0 +1,50 @@
+"""Rows with boxes: `box_metrics` of what the codec reads, beside the same of one box for every image."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlm_recipes.eval.boxes import box_evaluation
+from vlm_recipes.eval.drawing import PREDICTED_COLOR, TRUE_COLOR
+from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
+from vlm_recipes.eval.metrics.boxes import box_metrics
+
+CODEC = Qwen2VLBoxes()
+SIZES = [[100, 50], [300, 600], [80, 80]]
+TRUE = [[[10, 5, 60, 40]], [[30, 60, 240, 300], [0, 0, 30, 60]], [[8, 8, 64, 64]]]
+ROWS = [
+    {"boxes": boxes, "image_size": size, "image_id": image}
+    for boxes, size, image in zip(TRUE, SIZES, "aba", strict=True)
+]
+ANSWERS = [CODEC.encode([[20, 5, 60, 40]], SIZES[0], ["x"]), "nothing", CODEC.encode(TRUE[2], SIZES[2], ["x"])]
+
+
+def test_answers_are_read_scored_and_compared_with_the_constant_box_in_every_image():
+    baseline = [0.1, 0.1, 0.8, 0.5]
+    metrics = box_evaluation(None, CODEC, 9, baseline).metric(ANSWERS, ROWS)
+    read = [CODEC.decode(answer, size) for answer, size in zip(ANSWERS, SIZES, strict=True)]
+    constant = [[[0.1 * w, 0.1 * h, 0.8 * w, 0.5 * h]] for w, h in SIZES]
+    groups = ["a", "b", "a"]
+    expected, blind = box_metrics(read, TRUE, groups), box_metrics(constant, TRUE, groups)
+    assert {name: metrics[name] for name in expected} == expected and metrics["unparseable_rate"] == 1 / 3
+    names = ("iou_mean", "iou_median", "iou_max", "iou_min", "giou_mean", "giou_median", "accuracy_50", "accuracy_70")
+    compared = {name: value for name, value in metrics.items() if name.startswith("baseline_")}
+    assert compared == {f"baseline_{name}": pytest.approx(blind[name]) for name in (*names, "iou_first")}
+
+
+def test_one_row_has_no_baseline_and_rows_need_no_image_id():
+    rows = [{key: row[key] for key in ("boxes", "image_size")} for row in ROWS]
+    metrics = box_evaluation(None, CODEC, 9, [0, 0, 1, 1]).metric(ANSWERS[:1], rows[:1])
+    assert metrics["n"] == 1 and not [name for name in metrics if "baseline" in name]
+    assert box_evaluation(None, CODEC, 9).metric(ANSWERS, rows) == box_metrics(
+        [CODEC.decode(answer, size) for answer, size in zip(ANSWERS, SIZES, strict=True)], TRUE
+    )
+    assert box_evaluation(None, CODEC, 9).metric([], []) == {"n": 0}
+
+
+def test_the_reference_is_the_boxes_and_the_answer_s_are_drawn_beside_them():
+    evaluation = box_evaluation(None, CODEC, 9)
+    np.testing.assert_allclose(CODEC.decode(evaluation.reference(ROWS[1]), SIZES[1]), TRUE[1])
+    drawn = evaluation.draw(Image.new("RGB", (100, 50)), ROWS[0], ANSWERS[0])
+    assert drawn.getpixel((10, 20)) == TRUE_COLOR and drawn.getpixel((20, 20)) == PREDICTED_COLOR
+    assert box_evaluation(None, CODEC, 9, reference=lambda row: "as said").reference(ROWS[0]) == "as said"

@@ -1,0 +1,35 @@
+"""Free answers: `text_metrics`, beside those of the most frequent training answers."""
+
+from vlm_recipes.eval.metrics.text import text_metrics
+from vlm_recipes.eval.text import text_evaluation, text_majority
+
+TRAINED = text_majority(["Yes", "yes ", "no", "left lung", "left lung", "left lung"], ["exists"] * 3 + ["organ"] * 3)
+ROWS = [
+    {"answer": "yes", "closed": True, "question_type": "exists", "image_id": "a", "question": "Is it?"},
+    {"answer": "no", "closed": True, "question_type": "exists", "image_id": "a", "question": "Is that?"},
+    {"answer": "left lung", "closed": False, "question_type": "organ", "image_id": "b", "question": "Where?"},
+    {"answer": "an ulcer", "closed": False, "question_type": "never trained", "image_id": "c", "question": "What?"},
+]
+SAID = ["yes", "yes", "the left lung", "left lung"]
+
+
+def test_numbers_stand_beside_those_of_the_most_frequent_answer_in_all_and_of_each_type():
+    metrics = text_evaluation(None, 9, TRAINED).metric(SAID, ROWS)
+    true, closed = [row["answer"] for row in ROWS], [row["closed"] for row in ROWS]
+    expected = text_metrics(SAID, true, closed, ["a", "a", "b", "c"])
+    assert {name: metrics[name] for name in expected} == expected
+    assert metrics["baseline_exact_match"] == 1 / 4  # always "left lung"
+    assert metrics["exact_match_of_majority_per_type"] == 2 / 4  # "yes" and "left lung"
+    assert metrics["baseline_closed_accuracy"] == 0 and metrics["baseline_open_recall"] == 1 / 2
+    compared = {name.removeprefix("baseline_") for name in metrics if name.startswith("baseline_")}
+    assert compared == {name for name in expected if name != "n" and not name.endswith(("_low", "_high", "_n"))}
+
+
+def test_one_row_and_an_unknown_majority_have_no_baseline():
+    assert not [name for name in text_evaluation(None, 9, TRAINED).metric(SAID[:1], ROWS[:1]) if "majority" in name]
+    assert not [name for name in text_evaluation(None, 9).metric(SAID, ROWS) if "baseline" in name]
+
+
+def test_the_row_says_what_was_asked_and_what_is_right():
+    evaluation = text_evaluation(None, 9)
+    assert (evaluation.reference(ROWS[2]), evaluation.question(ROWS[2])) == ("left lung", "Where?")

@@ -1,0 +1,130 @@
+"""Each workaround's reason is still there: a test that fails says what can be deleted."""
+
+import ast
+
+import pytest
+import torch
+import trl
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.bnb import Linear4bit
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, Trainer, TrainingArguments
+from trl import ModelConfig
+
+from tests.support import tiny
+from tests.support.paths import ROOT
+from tests.support.running import QUIET
+from vlm_recipes.models.lisa.config import LisaConfig
+from vlm_recipes.models.lisa.loading import ATTENTION, load_lisa
+from vlm_recipes.models.lisa.model import LisaForConditionalGeneration
+from vlm_recipes.models.upstream import (
+    attention_of,
+    clear_nested_dtypes,
+    fingerprint,
+    keep_weight_names,
+    mark_quantised,
+)
+
+
+def comes_back(network, folder) -> bool:
+    """Whether the Trainer loads from its checkpoint what it saved there."""
+    trainer = Trainer(network, TrainingArguments(folder, **QUIET))
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    trainer.save_model()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight += 1
+    trainer._load_from_checkpoint(str(folder))
+    return all(torch.equal(weight, before[name]) for name, weight in network.state_dict().items())
+
+
+def test_the_trainer_still_loads_nothing_under_the_hub_s_weight_names(tmp_path):
+    network = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl())
+    assert not comes_back(network, tmp_path / "hub"), "transformers issue 43701 is mended: delete keep_weight_names"
+    network = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl())
+    keep_weight_names(network)
+    assert comes_back(network, tmp_path / "own")
+
+
+@pytest.fixture(scope="module")
+def whole_lisa(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lisa")
+    llava, sam = tiny.lisa()
+    network, processor = load_lisa(ModelConfig(str(llava), dtype="float32"), str(sam), to_train=True)
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_the_dtype_asked_for_still_does_not_reach_the_parts_of_a_part(whole_lisa):
+    def loaded_in(config):
+        network = LisaForConditionalGeneration.from_pretrained(whole_lisa, config=config, dtype="bfloat16")
+        return network.llava.model.language_model.dtype
+
+    config = LisaConfig.from_pretrained(whole_lisa)
+    config.llava.text_config.dtype = torch.float32  # as it stands in the folder
+    message = "from_pretrained(dtype=…) reaches parts of parts: delete clear_nested_dtypes"
+    assert loaded_in(config) == torch.float32, message
+    clear_nested_dtypes(config.llava)
+    assert loaded_in(config) == torch.bfloat16
+
+
+def test_peft_still_asks_the_model_and_not_the_layer_whether_it_holds_four_bits():
+    def lora_layers(marked: bool) -> set[bool]:
+        llava, sam = tiny.lisa()
+        network, _ = load_lisa(ModelConfig(str(llava), dtype="float32", load_in_4bit=True), str(sam), to_train=True)
+        mark_quantised(network, BitsAndBytesConfig(load_in_4bit=marked))
+        network = get_peft_model(network, LoraConfig(target_modules=ATTENTION))
+        return {isinstance(layer, Linear4bit) for layer in network.modules() if isinstance(layer, LoraLayer)}
+
+    assert lora_layers(marked=False) == {False}, "PEFT looks at the layers: delete mark_quantised"
+    assert lora_layers(marked=True) == {True}
+
+
+def test_datasets_still_has_no_public_name_for_a_fingerprint():
+    rows = Dataset.from_dict({"id": ["a", "b"]})
+    public = [name for name in dir(rows) if "fingerprint" in name and not name.startswith("_")]
+    assert not public, f"datasets has {public}: delete fingerprint"
+    assert fingerprint(rows) == fingerprint(Dataset.from_dict({"id": ["a", "b"]}))
+    assert fingerprint(rows) != fingerprint(rows.map(lambda row: {"id": row["id"] + "c"}))
+
+
+def test_transformers_still_has_no_public_name_for_the_attention_that_was_loaded():
+    config = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl(), attn_implementation="eager").config
+    public = [name for name in dir(config) if "attn_impl" in name and not name.startswith("_")]
+    assert not public, f"transformers has {public}: delete attention_of"
+    assert attention_of(config) == "eager"
+
+
+def test_trl_still_exports_no_template_of_qwen2_vl():
+    """demo/checkpoints/qwen2_vl.py reads it from a module that TRL does not document."""
+    assert {name for name in dir(trl) if "template" in name} == {
+        "apply_chat_template",
+        "chat_template_utils",
+        "clone_chat_template",
+        "get_training_chat_template",
+        "maybe_apply_chat_template",
+    }, "TRL exports templates: write the demo's checkpoints with them"
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """Attributes that begin with one underscore, of anything but `self` and `cls`; `os._exit` is documented."""
+    return {
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+    } - {"os._exit"}
+
+
+def test_private_names_of_libraries_are_used_in_one_file_only():
+    folders = ("models", "training", "recipes", "eval", "rows", "callbacks", "collators", "demo", "benchmarks")
+    found = {
+        str(file.relative_to(ROOT)): names
+        for folder in folders
+        for file in (ROOT / folder).rglob("*.py")
+        if (names := private_names(ast.parse(file.read_text(encoding="utf-8"))))
+    }
+    names = {"network._weight_conversions", "dataset._fingerprint", "config.get_text_config()._attn_implementation"}
+    assert found == {"models/upstream.py": names}
