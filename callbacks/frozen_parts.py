@@ -21,11 +21,8 @@ class FrozenPartsCallback(TrainerCallback):
 
     def __init__(self, trainer: "Trainer"):
         self.trainer = trainer
-        self._ask_for_no_gradient()  # of what TRL has asked for: who asks twice can take back once
+        self.on_train_begin()  # of what TRL has asked for: who asks twice can take back once
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._ask_for_no_gradient()
-
-    def _ask_for_no_gradient(self) -> None:
+    def on_train_begin(self, *event, **kwargs):
         if not (self.trainer.args.activation_checkpointing_kwargs or {}).get("use_reentrant"):
             self.trainer.model.disable_input_require_grads()

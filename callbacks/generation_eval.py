@@ -41,14 +41,9 @@ class GenerationEvalCallback(TrainerCallback):
         metrics.update({f"eval_{name}": value for name, value in self.metrics.items()})
         headline = self.evaluation.headline
         shown = [headline, *(f"{headline}_{group}" for group in self.evaluation.groups)]
-        companions = {key for name in shown for key in (f"{name}_low", f"{name}_high", f"baseline_{name}")}
-        self.trainer.log(
-            {
-                f"eval_{name}": value
-                for name, value in self.metrics.items()
-                if name in companions or not (name.endswith(("_low", "_high")) or "baseline_" in name)
-            }
-        )
+        kept = {key for name in shown for key in (f"{name}_low", f"{name}_high", f"baseline_{name}")}
+        hidden = {name for name in self.metrics if name.endswith(("_low", "_high")) or "baseline_" in name} - kept
+        self.trainer.log({f"eval_{name}": value for name, value in self.metrics.items() if name not in hidden})
 
 
 class IoUCallback(GenerationEvalCallback):

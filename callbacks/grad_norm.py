@@ -58,48 +58,41 @@ class GradNormCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, model, **kwargs):
         groups = parameters_by_group(model, self.patterns)
         self.parameters = {group: list(parameters.values()) for group, parameters in groups.items()}
-        self._count_on(state)
+        measured = [log for log in state.log_history if "grad_norm/clipped_share" in log]  # by a run that is resumed
+        self.logged = len(measured)
+        self.clipped = round(measured[-1]["grad_norm/clipped_share"] * self.logged) if measured else 0
+        norms = {group: [log.get(f"grad_norm/{group}") for log in reversed(measured)] for group in self.parameters}
+        self.quiet = {group: len(list(takewhile(lambda norm: norm == 0, last))) for group, last in norms.items()}
         self.is_deepspeed = self.trainer.is_deepspeed_enabled
         self.close()
         if self.is_deepspeed:
-            self._measure_before(self.trainer.model_wrapped.optimizer, args, state)
+            optimizer = self.trainer.model_wrapped.optimizer
+            step = optimizer.step
 
-    def on_train_end(self, args, state, control, **kwargs):
-        self.close()
+            def measured_step(*positional, **named):
+                if self._will_log(args, state):
+                    self._measure()
+                return step(*positional, **named)
 
-    def close(self) -> None:
+            optimizer.step, self._wrapped = measured_step, (optimizer, step)
+
+    def close(self, *event, **kwargs) -> None:
         """Give DeepSpeed's optimizer its own `step` back."""
         if self._wrapped:
             optimizer, step = self._wrapped
             optimizer.step, self._wrapped = step, None
 
-    def _count_on(self, state) -> None:
-        """Count on from the log of the run that is resumed; from 0 where it is empty."""
-        measured = [log for log in state.log_history if "grad_norm/clipped_share" in log]
-        self.logged = len(measured)
-        self.clipped = round(measured[-1]["grad_norm/clipped_share"] * self.logged) if measured else 0
-        norms = {group: [log.get(f"grad_norm/{group}") for log in reversed(measured)] for group in self.parameters}
-        self.quiet = {group: len(list(takewhile(lambda norm: norm == 0, last))) for group, last in norms.items()}
+    on_train_end = close
 
-    def _measure_before(self, optimizer, args, state) -> None:
-        step = optimizer.step
-
-        def measured_step(*positional, **named):
-            if self._will_log(args, state):
-                self._measure()
-            return step(*positional, **named)
-
-        optimizer.step, self._wrapped = measured_step, (optimizer, step)
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if not self.is_deepspeed and self._will_log(args, state):
+            self._measure()
 
     def _will_log(self, args, state) -> bool:
         step = state.global_step + 1
         if args.logging_strategy == "steps" and step % state.logging_steps == 0:
             return True
         return args.logging_strategy == "epoch" or (step == 1 and args.logging_first_step)
-
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        if not self.is_deepspeed and self._will_log(args, state):
-            self._measure()
 
     @torch.no_grad()
     def _measure(self) -> None:
@@ -134,14 +127,9 @@ class GradNormCallback(TrainerCallback):
         self.clipped += bool(args.max_grad_norm and total > args.max_grad_norm and not overflow)
         values = {f"grad_norm/{group}": norm * factor for group, norm in norms.items()}
         values["grad_norm/clipped_share"] = self.clipped / self.logged
-        values["tensors_without_gradient"] = self._without_gradient
-        if not overflow:
-            self._warn_of_quiet_groups(norms)
-        self.trainer.log(values)
-
-    def _warn_of_quiet_groups(self, norms: dict[str, float]) -> None:
-        for group, norm in norms.items():
-            self.quiet[group] = self.quiet.get(group, 0) + 1 if norm == 0 else 0
+        self.trainer.log(values | {"tensors_without_gradient": self._without_gradient})
+        for group, norm in norms.items() if not overflow else ():
+            self.quiet[group] = self.quiet[group] + 1 if norm == 0 else 0
             if self.quiet[group] == QUIET_STEPS:
                 logger.warning("the gradient of %r has been zero at %d logged steps in a row", group, QUIET_STEPS)
 

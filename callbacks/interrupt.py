@@ -52,12 +52,14 @@ class InterruptCallback(TrainerCallback):
             _listening.add(self)
             _isolate_children()
 
-    def close(self) -> None:
+    def close(self, *event, **kwargs) -> None:
         """Give the signals back."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
         _listening.discard(self)
+
+    on_train_end = close
 
     def _receive(self, number: int, frame) -> None:
         if os.getpid() != self.process:
@@ -88,9 +90,6 @@ class InterruptCallback(TrainerCallback):
             self.close()
             folder = f"{args.output_dir}/checkpoint-{state.global_step}"
             self.leave(f"interrupted after step {state.global_step}, saved {folder}: --resume_from_checkpoint true")
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.close()
 
     def leave(self, line: str) -> None:
         """Say why, and raise `Interrupted`."""

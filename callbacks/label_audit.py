@@ -1,6 +1,6 @@
 """Show what a run will train on, and refuse to start when it would train on the wrong thing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,9 @@ from transformers import TrainerCallback
 from ..rows.conventions import IGNORE_INDEX
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import ProcessorMixin
 
 GREEN, DIM, RESET = "\033[32m", "\033[2m", "\033[0m"
-NONE = -1  # no token's id
 
 
 class LabelError(ValueError):
@@ -35,43 +34,21 @@ class LabelAuditCallback(TrainerCallback):
     """
 
     def __init__(self, rows: int = 3, end_tokens: list[str] | None = None, check: bool = True):
-        self.rows = rows
-        self.end_tokens = end_tokens
-        self.check = check
+        self.rows, self.end_tokens, self.check = rows, end_tokens, check
 
     def on_train_begin(self, args, state, control, train_dataloader, processing_class, **kwargs):
         collator = collator_of(train_dataloader)
         processor = getattr(collator, "processor", processing_class)  # a plain function has none
-        tokenizer = processor.tokenizer
-        ends = tokenizer.convert_tokens_to_ids(self.end_tokens or [tokenizer.eos_token])
-        image_id = image_token_id(processor)
-        questions = getattr(processor, "question_tokenizer", tokenizer)
         for i, row in enumerate(islice(train_dataloader.dataset, self.rows)):
+            name = row.get("id", i)
             try:
                 batch = collator([row])
             except ValueError as error:
                 raise LabelError(str(error)) from error
             if state.is_world_process_zero:
-                print(self._coloured(batch, tokenizer, questions, image_id, row.get("id", i)), flush=True)
+                print(f"--- row {name}: {_coloured(batch, processor)}", flush=True)
             if self.check and getattr(collator, "train_on", "assistant") == "assistant":
-                check_labels(batch["labels"][0], tokenizer, ends, image_id, f"row {row.get('id', i)!r}")
-
-    @staticmethod
-    def _coloured(batch, tokenizer, questions, image_id: int, name) -> str:
-        ids, labels = batch["input_ids"][0], batch["labels"][0]
-        n_images = int((ids == image_id).sum())
-        if labels.shape != ids.shape or not torch.equal(labels[labels != IGNORE_INDEX], ids[labels != IGNORE_INDEX]):
-            prompt = questions.decode(ids[ids != image_id])  # an encoder-decoder keeps its answer apart
-            text = f"{DIM}{prompt}{RESET}\n{GREEN}{tokenizer.decode(labels[labels != IGNORE_INDEX])}{RESET}"
-            return f"--- row {name}: {n_images} image tokens\n{text}"
-        text, start = "", 0
-        for end in range(1, len(ids) + 1):
-            if end == len(ids) or (labels[end] == IGNORE_INDEX) != (labels[start] == IGNORE_INDEX):
-                span = ids[start:end]
-                colour = DIM if labels[start] == IGNORE_INDEX else GREEN
-                text += f"{colour}{tokenizer.decode(span[span != image_id])}{RESET}"
-                start = end
-        return f"--- row {name}: {n_images} image tokens\n{text}"
+                check_labels(batch["labels"][0], processor, f"row {name!r}", self.end_tokens)
 
 
 def collator_of(dataloader: DataLoader) -> Callable:
@@ -79,26 +56,45 @@ def collator_of(dataloader: DataLoader) -> Callable:
     return getattr(dataloader.collate_fn, "data_collator", dataloader.collate_fn)
 
 
-def image_token_id(processor: "ProcessorMixin") -> int:
-    """The id of the image's token; -1, which is no token's, where the image is not among the tokens."""
-    image_token = getattr(processor, "image_token", None)
-    return NONE if image_token is None else processor.tokenizer.convert_tokens_to_ids(str(image_token))
-
-
 def check_labels(
-    labels: torch.Tensor, tokenizer: "PreTrainedTokenizerBase", end_ids: list[int], image_id: int, name: str
+    labels: torch.Tensor, processor: "ProcessorMixin", name: str, end_tokens: list[str] | None = None
 ) -> None:
     """Raise `LabelError` if one row's `labels` `[S]` hold an image token, or a span that is empty or does not end."""
-    trained = labels != IGNORE_INDEX
-    if (labels == image_id).any():
+    tokenizer = processor.tokenizer
+    ends = tokenizer.convert_tokens_to_ids(end_tokens or [tokenizer.eos_token])
+    if (labels == _image_token_id(processor)).any():
         raise LabelError(f"{name}: image tokens are among the labels; the model would be trained to print them")
-    if not trained.any():
+    answers = [span.tolist() for is_trained, span in _spans(labels, labels) if is_trained]
+    if not answers:
         raise LabelError(f"{name}: no token would be trained; the row has no answer")
-    edges = torch.diff(trained.int(), prepend=torch.zeros(1), append=torch.zeros(1))
-    starts, stops = (edges == 1).nonzero().flatten().tolist(), (edges == -1).nonzero().flatten().tolist()
-    for start, stop in zip(starts, stops, strict=True):
-        answer = labels[start:stop].tolist()
-        if not set(end_ids) & set(answer[-2:]):  # some templates train the newline after the token, too
+    for answer in answers:
+        if not set(ends) & set(answer[-2:]):  # some templates train the newline after the token, too
             raise LabelError(f"{name}: an answer ends without an end-of-turn token; the model would not learn to stop")
-        if not tokenizer.decode([token for token in answer if token not in end_ids]).strip():
+        if not tokenizer.decode([token for token in answer if token not in ends]).strip():
             raise LabelError(f"{name}: an answer is empty")
+
+
+def _coloured(batch, processor: "ProcessorMixin") -> str:
+    tokenizer, image_id = processor.tokenizer, _image_token_id(processor)
+    ids, labels = batch["input_ids"][0], batch["labels"][0]
+    trained = labels != IGNORE_INDEX
+    text = f"{int((ids == image_id).sum())} image tokens\n"
+    if labels.shape == ids.shape and torch.equal(labels[trained], ids[trained]):
+        for is_trained, span in _spans(ids, labels):
+            text += f"{GREEN if is_trained else DIM}{tokenizer.decode(span[span != image_id])}{RESET}"
+        return text
+    questions = getattr(processor, "question_tokenizer", tokenizer)  # an encoder-decoder keeps its answer apart
+    text += f"{DIM}{questions.decode(ids[ids != image_id])}{RESET}\n"
+    return text + f"{GREEN}{tokenizer.decode(labels[trained])}{RESET}"
+
+
+def _spans(ids: torch.Tensor, labels: torch.Tensor) -> Iterator[tuple[bool, torch.Tensor]]:
+    """The `ids` `[S]`, cut wherever the training on them begins or ends, and whether each span is trained."""
+    trained, sizes = torch.unique_consecutive(labels != IGNORE_INDEX, return_counts=True)
+    return zip(trained.tolist(), ids.split(sizes.tolist()), strict=True)
+
+
+def _image_token_id(processor: "ProcessorMixin") -> int:
+    """The id of the image's token; -1, which is no token's, where the image is not among the tokens."""
+    image_token = getattr(processor, "image_token", None)
+    return -1 if image_token is None else processor.tokenizer.convert_tokens_to_ids(str(image_token))

@@ -45,9 +45,8 @@ class ResumeCallback(TrainerCallback):
 
     on_epoch_end = on_step_end
 
-    def on_train_end(self, args, state, control, **kwargs):
-        self.close()
-
-    def close(self) -> None:
+    def close(self, *event, **kwargs) -> None:
         """Let the Trainer take its batches again."""
         self.trainer.__dict__.pop("get_batch_samples", None)
+
+    on_train_end = close

@@ -44,25 +44,23 @@ class SharedImageCallback(TrainerCallback):
 
     def _before_forward(self, model, arguments, inputs):
         mask = inputs.get("attention_mask")
-        if mask is not None and mask.ndim == 2 and model.training:
-            self._count(mask != 0)
-        if mask is None or mask.ndim != 4:
+        if mask is None:
             return None
-        attention = attention_of(model.config)
-        if attention not in MASKED:
-            raise AttentionError(
-                f"attn_implementation={attention!r} reads no mask of pairs, so that questions would see each other: "
-                'load the model with "sdpa", or train on rows of one question each'
-            )
-        seen = mask if mask.dtype == torch.bool else mask == 0  # another Trainer's callback on the same model was here
-        if model.training:
-            self._count(seen.diagonal(dim1=-2, dim2=-1))
-        return (arguments, {**inputs, "attention_mask": seen}) if attention == "sdpa" else None
-
-    def _count(self, is_token: torch.Tensor) -> None:
-        if self.counting:
+        tokens, changed = mask, None
+        if mask.ndim == 4:
+            attention = attention_of(model.config)
+            if attention not in MASKED:
+                raise AttentionError(
+                    f"attn_implementation={attention!r} reads no mask of pairs, so that questions would see each "
+                    'other: load the model with "sdpa", or train on rows of one question each'
+                )
+            seen = mask if mask.dtype == torch.bool else mask == 0  # another Trainer's callback on the model was here
+            tokens = seen.diagonal(dim1=-2, dim2=-1)
+            changed = (arguments, {**inputs, "attention_mask": seen}) if attention == "sdpa" else None
+        if self.counting and model.training:
             self.has_counted = True
-            self.tokens += is_token.sum()
+            self.tokens += (tokens != 0).sum()
+        return changed
 
     def on_train_begin(self, args, state, control, train_dataloader, **kwargs):
         self.close()
@@ -82,16 +80,15 @@ class SharedImageCallback(TrainerCallback):
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.counting = True
 
-    def on_train_end(self, args, state, control, **kwargs):
-        self.close()
-
-    def close(self) -> None:
+    def close(self, *event, **kwargs) -> None:
         """Leave the model, and go back among the callbacks to where this was added."""
         self.counting = False
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
             self._move_to(self._place)
+
+    on_train_end = close
 
     def on_log(self, args, state, control, logs, **kwargs):
         right = {}

@@ -12,8 +12,7 @@ from transformers import BatchFeature, ProcessorMixin
 from ..rows.conventions import IGNORE_INDEX
 from .conversation import Messages, Segments, clean_messages, encode, render
 from .images import named, open_images
-from .length import check_length, image_tokens, image_tokens_of_sizes
-from .padding import padded
+from .length import check_length, image_tokens, image_tokens_of_sizes, padded
 
 
 @dataclass
@@ -88,7 +87,8 @@ class ChatCollator:
         """
         if sizes is None:
             sizes = [image.size for image in named(row, open_images, row)]
-        tokens = image_tokens_of_sizes(self.processor, tuple(map(tuple, sizes)))
+        of_images = (self.processor, self.processor.to_json_string(), tuple(map(tuple, sizes)))
+        tokens = image_tokens_of_sizes(*of_images) if sizes else []
         conversations = [
             named(query, self.segments, query["messages"], len(sizes)) for query in row.get("queries") or [row]
         ]
@@ -96,14 +96,12 @@ class ChatCollator:
 
     def _with_unseen_image(self, batch: BatchFeature) -> BatchFeature:
         pixels = self.processor.image_processor([Image.new("RGB", (32, 32))], return_tensors="pt")
-        unseen = torch.full(
-            (len(batch["input_ids"]), *image_tokens(self.processor, pixels, 1)), self.tokenizer.pad_token_id
-        )
-        unseen[0] = self.image_token_id
-        columns = {"input_ids": unseen, "labels": IGNORE_INDEX, "attention_mask": 0}
-        columns["mm_token_type_ids"] = (unseen == self.image_token_id).long()
+        is_image = torch.zeros(len(batch["input_ids"]), *image_tokens(self.processor, pixels, 1), dtype=torch.long)
+        is_image[0] = 1
+        ids = torch.where(is_image == 1, self.image_token_id, self.tokenizer.pad_token_id)
+        columns = {"input_ids": ids, "labels": IGNORE_INDEX, "attention_mask": 0, "mm_token_type_ids": is_image}
         for key, values in batch.items():
-            added = torch.zeros_like(unseen) + columns[key]
+            added = torch.zeros_like(ids) + columns[key]
             batch[key] = torch.cat([added, values] if self.prompt_only else [values, added], dim=1)
         batch.update(pixels)
         return batch
@@ -143,10 +141,7 @@ class ChatCollator:
 
         Raises `ValueError` if the prompt's own tokens change when the answer follows.
         """
-        turns = [
-            {"role": role, "content": [{"type": "text", "text": text}]}
-            for role, text in (("user", "?"), ("assistant", answer))
-        ]
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
         turns = clean_messages(turns, 0, self.placeholders)
         (prompt, _), (spoken, _) = render(self.processor, turns, self.chat_template)[:2]
         before = encode(self.tokenizer, [(prompt, False)])["input_ids"]
@@ -172,12 +167,8 @@ class ChatCollator:
         """Tokens, mask and labels `[B, S]` of `sequences`."""
         ids, labels = zip(*sequences, strict=True)
         side = "left" if self.prompt_only else "right"
-        batch = BatchFeature(
-            {
-                "input_ids": padded(ids, self.tokenizer.pad_token_id, side),
-                "attention_mask": padded([torch.ones_like(row) for row in ids], 0, side),
-            }
-        )
+        batch = BatchFeature({"input_ids": padded(ids, self.tokenizer.pad_token_id, side)})
+        batch["attention_mask"] = padded([torch.ones_like(row) for row in ids], 0, side)
         if not self.prompt_only:
             batch["labels"] = padded(labels, IGNORE_INDEX)
         if "mm_token_type_ids" in self.processor.model_input_names:

@@ -87,17 +87,15 @@ def render(
         prompt, turn = rendered(i, add_generation_prompt=True), rendered(i + 1)
         if not turn.startswith(prompt) or len(prompt) < done:
             raise ValueError("the chat template rewrites earlier text when a message is added; pass another template")
+        segments.append((prompt[done:], False))
         answer = turn[len(prompt) :].rstrip()
+        done = len(prompt) + len(answer)
         said = "".join(part.get("text", "") for part in message["content"])
         if _squeezed(answer).endswith(_squeezed(said)) and not answer.endswith(eos):
-            answer, done_with_turn = answer + eos, len(turn)
-        else:
-            done_with_turn = len(prompt) + len(answer)
-        segments += [(prompt[done:], False), (answer, True)]
-        done = done_with_turn
-    whole = rendered(len(messages), add_generation_prompt=prompt_only)
-    if whole[done:]:
-        segments.append((whole[done:], False))
+            answer, done = answer + eos, len(turn)
+        segments.append((answer, True))
+    if rest := rendered(len(messages), add_generation_prompt=prompt_only)[done:]:
+        segments.append((rest, False))
     return segments
 
 

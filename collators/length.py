@@ -1,11 +1,12 @@
-"""How many tokens a row has, and what is said of one that is too long: nothing of it is ever cut."""
+"""How many tokens a row has: shorter ones are padded, and of one that is too long nothing is ever cut."""
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 
 from ..rows.conventions import Row
@@ -13,6 +14,11 @@ from ..rows.errors import BadRow
 
 if TYPE_CHECKING:
     from .chat import ChatCollator
+
+
+def padded(tensors: Sequence[torch.Tensor], value: int, side: str = "right") -> torch.Tensor:
+    """`[B, S, …]` of several `[S, …]`, filled up with `value`."""
+    return pad_sequence(list(tensors), batch_first=True, padding_value=value, padding_side=side)
 
 
 def check_length(tokens: int, max_length: int | None) -> None:
@@ -29,13 +35,13 @@ def within_length(adapt: Callable[[Row], Row], collator: "ChatCollator") -> Call
 
     The image is not decoded for it: its `image_size` says how many tokens it takes.
     """
-    return partial(_within_length, adapt=adapt, collator=collator) if collator.max_length is not None else adapt
 
+    def checked(row: Row) -> Row:
+        adapted = adapt(row)
+        check_length(collator.length(adapted, [row["image_size"]]), collator.max_length)
+        return adapted
 
-def _within_length(row: Row, adapt: Callable[[Row], Row], collator: "ChatCollator") -> Row:
-    adapted = adapt(row)
-    check_length(collator.length(adapted, [row["image_size"]]), collator.max_length)
-    return adapted
+    return adapt if collator.max_length is None else checked
 
 
 def image_tokens(processor: ProcessorMixin, pixels: Mapping[str, torch.Tensor], n_images: int) -> list[int]:
@@ -43,13 +49,11 @@ def image_tokens(processor: ProcessorMixin, pixels: Mapping[str, torch.Tensor], 
     return [processor.replace_image_token(pixels, i).count(str(processor.image_token)) for i in range(n_images)]
 
 
-def image_tokens_of_sizes(processor: ProcessorMixin, sizes: tuple[tuple[int, int], ...]) -> list[int]:
-    """The same for images of these sizes (width, height in pixels), whatever they show."""
-    return _of_blank_images(processor, processor.to_json_string(), sizes) if sizes else []
-
-
 @lru_cache(maxsize=4096)
-def _of_blank_images(processor: ProcessorMixin, settings: str, sizes: tuple[tuple[int, int], ...]) -> list[int]:
-    """Kept by `settings`, too: a processor's limits may be set anew."""
+def image_tokens_of_sizes(processor: ProcessorMixin, settings: str, sizes: tuple[tuple[int, int], ...]) -> list[int]:
+    """The same for images of these sizes (width, height in pixels), whatever they show.
+
+    Kept by the processor's `settings` (its `to_json_string()`), too: its limits may be set anew.
+    """
     images = [Image.new("RGB", size) for size in sizes]
     return image_tokens(processor, processor.image_processor(images, return_tensors="pt"), len(images))

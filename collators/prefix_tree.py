@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ..rows.conventions import IGNORE_INDEX
-from .padding import padded
+from .length import padded
 
 NONE = -1  # padding is in no branch
 
@@ -93,14 +93,15 @@ def rope_positions(
 
 def grow(conversations: Sequence[Conversation], shared: int, pixels: Mapping[str, torch.Tensor]) -> PrefixTree:
     """The tree of conversations of which the first `shared` tokens are the same."""
-    first = conversations[0]
     own = [len(one.input_ids) - shared for one in conversations]
+
+    def joined(sequences: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([sequences[0][..., :shared], *(one[..., shared:] for one in sequences)], dim=-1)
+
     return PrefixTree(
-        input_ids=torch.cat([first.input_ids[:shared], *(one.input_ids[shared:] for one in conversations)]),
-        labels=torch.cat([first.labels[:shared], *(one.labels[shared:] for one in conversations)]),
-        position_ids=torch.cat(
-            [first.position_ids[:, :shared], *(one.position_ids[:, shared:] for one in conversations)], dim=1
-        ),
+        input_ids=joined([one.input_ids for one in conversations]),
+        labels=joined([one.labels for one in conversations]),
+        position_ids=joined([one.position_ids for one in conversations]),
         branches=torch.arange(1 + len(own)).repeat_interleave(torch.tensor([shared, *own])),
         members=[one.number for one in conversations],
         pixels=pixels,

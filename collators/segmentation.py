@@ -30,7 +30,7 @@ class SegmentationCollator:
 
     Args:
         processor: a `vlm_recipes.models.lisa.loading.LisaProcessor`: LLaVA's, with SAM's image processor as
-            `sam_image_processor`, and a tokenizer that knows `seg_token`.
+            `sam_image_processor`, and a tokenizer that knows `[SEG]`.
         prompt_only: for generation. The last answer is left out, padding goes to the left, no labels, no masks.
 
     Raises `ValueError` naming the row whose answer has another number of `[SEG]` than of masks, or whose mask has
@@ -39,12 +39,11 @@ class SegmentationCollator:
 
     processor: ProcessorMixin
     prompt_only: bool = False
-    seg_token: str = SEG_TOKEN
     chat: ChatCollator = field(init=False, repr=False)
 
     def __post_init__(self):
         self.chat = ChatCollator(self.processor, prompt_only=self.prompt_only)
-        self.seg_token_id = self.processor.tokenizer.convert_tokens_to_ids(self.seg_token)
+        self.seg_token_id = self.processor.tokenizer.convert_tokens_to_ids(SEG_TOKEN)
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         shown, image_index, queries = by_image(rows)
@@ -69,7 +68,7 @@ class SegmentationCollator:
 
     def _segments(self, messages: Messages) -> Segments:
         """A conversation about one image as text; no question may spell the token that draws."""
-        harmless = clean_messages(messages, 1, (*self.chat.placeholders, self.seg_token))
+        harmless = clean_messages(messages, 1, (*self.chat.placeholders, SEG_TOKEN))
         pairs = zip(messages, harmless, strict=True)
         asked = [message if message["role"] == "assistant" else other for message, other in pairs]
         return self.chat.segments(asked, n_images=1)
@@ -77,7 +76,7 @@ class SegmentationCollator:
     def _masks(self, query: dict[str, Any], said: int, size: list[int]) -> torch.Tensor:
         masks, ignore = query.get("masks") or [], query.get("ignore")
         if said != len(masks):
-            raise ValueError(f"the answer says {self.seg_token} {said} times, and there are {len(masks)} masks")
+            raise ValueError(f"the answer says {SEG_TOKEN} {said} times, and there are {len(masks)} masks")
         for part in [*masks, ignore] if ignore else masks:
             if list(part["size"]) != size:
                 raise ValueError(f"a mask of {part['size']} for an image of {size} (height, width)")

@@ -11,7 +11,7 @@ from transformers import BatchFeature, ProcessorMixin
 from ..rows.conventions import IGNORE_INDEX
 from .conversation import defuse
 from .images import by_image, open_image
-from .padding import padded
+from .length import padded
 
 
 @dataclass

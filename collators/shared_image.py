@@ -1,16 +1,15 @@
 """Images with all their questions -> a batch in which each image is encoded and read once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import BatchFeature, LlavaProcessor, ProcessorMixin, Qwen2_5_VLProcessor, Qwen2VLProcessor
+from transformers import BatchFeature, LlavaProcessor, Qwen2_5_VLProcessor, Qwen2VLProcessor
 
 from ..rows.conventions import IGNORE_INDEX
 from .chat import ChatCollator
 from .images import by_image, named, open_images
-from .length import image_tokens
-from .padding import padded
+from .length import image_tokens, padded
 from .prefix_tree import (
     NONE,
     Conversation,
@@ -27,7 +26,7 @@ KNOWN = (Qwen2VLProcessor, Qwen2_5_VLProcessor, LlavaProcessor)
 
 
 @dataclass
-class SharedImageCollator:
+class SharedImageCollator(ChatCollator):
     """Collate images with their conversations for Qwen2-VL, Qwen2.5-VL and LLaVA, so that each image is read once.
 
     A row is an image with `queries`, as `vlm_recipes.rows.grouping.group_by_image` makes it, or a chat row as
@@ -46,35 +45,17 @@ class SharedImageCollator:
     and `position_ids`, the padding between the shared part and the rest; `image_index` `[B]`, and of the G shared
     parts `prefix_input_ids`, `prefix_attention_mask` and `prefix_position_ids`.
 
-    Args:
-        max_length: longest sequence in tokens. More conversations go on in another sequence, with the image again;
-            one that is too long by itself is an error, as in `ChatCollator`.
-        chat_template: instead of the processor's own.
+    Arguments are `ChatCollator`'s. More conversations than fit into `max_length` go on in another sequence, with the
+    image again; one that is too long by itself is an error. With `train_on="all"` they are separate.
 
     Raises `ValueError` for another model's processor, and as `ChatCollator` does.
     """
 
-    processor: ProcessorMixin
-    max_length: int | None = None
-    prompt_only: bool = False
-    chat_template: str | None = None
-    chat: ChatCollator = field(init=False, repr=False)
-
     def __post_init__(self):
         if not isinstance(self.processor, KNOWN):
             raise ValueError(f"{type(self.processor).__name__}: its positions are not known here, use ChatCollator")
-        self.padding = self.processor.tokenizer.pad_token_id
-        self.chat = ChatCollator(
-            self.processor, max_length=self.max_length, prompt_only=self.prompt_only, chat_template=self.chat_template
-        )
-
-    def fits(self, row: dict[str, Any]) -> bool:
-        """As `ChatCollator.fits`."""
-        return self.chat.fits(row)
-
-    def answer_ids(self, answer: str) -> list[int]:
-        """As `ChatCollator.answer_ids`."""
-        return self.chat.answer_ids(answer)
+        super().__post_init__()
+        self.padding = self.tokenizer.pad_token_id
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         shown, image_index, queries = by_image(rows)
@@ -90,21 +71,21 @@ class SharedImageCollator:
         pixels = self.processor.image_processor(images, return_tensors="pt") if images else {}
         tokens = image_tokens(self.processor, pixels, len(images))
         numbers, asked = zip(*queries, strict=True)
-        rendered = [named(query, self.chat.segments, query["messages"], len(images)) for query in asked]
-        sequences = self.chat.sequences(asked, rendered, tokens * len(asked))
+        rendered = [named(query, self.segments, query["messages"], len(images)) for query in asked]
+        sequences = self.sequences(asked, rendered, tokens * len(asked))
         conversations = [
             Conversation(number, ids, labels, self._positions(ids, pixels))
             for number, (ids, labels) in zip(numbers, sequences, strict=True)
         ]
-        if shared := shared_length(conversations, self.chat.image_token_id):
+        if shared := shared_length(conversations, self.image_token_id):
             return [grow(part, shared, pixels) for part in split(conversations, shared, self.max_length)]
-        return [grow([one], shared_length([one], self.chat.image_token_id), pixels) for one in conversations]
+        return [grow([one], shared_length([one], self.image_token_id), pixels) for one in conversations]
 
     def _positions(self, ids: torch.Tensor, pixels: dict[str, torch.Tensor]) -> torch.Tensor:
         if isinstance(self.processor, LlavaProcessor):
-            return rope_positions(ids, self.chat.image_token_id, None)
+            return rope_positions(ids, self.image_token_id, None)
         grid = pixels.get("image_grid_thw", torch.empty(0, 3, dtype=torch.long))
-        return rope_positions(ids, self.chat.image_token_id, grid, self.processor.image_processor.merge_size)
+        return rope_positions(ids, self.image_token_id, grid, self.processor.image_processor.merge_size)
 
     def _batch(self, trees: list[PrefixTree]) -> BatchFeature:
         batch = {

@@ -11,7 +11,7 @@ from ..rows.conventions import IGNORE_INDEX
 from ..rows.errors import BadRow
 from .conversation import defuse
 from .images import by_image, named, open_image
-from .padding import padded
+from .length import padded
 
 
 @dataclass
@@ -42,11 +42,8 @@ class VideoCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         shown, video_index, queries = by_image(rows)
         videos = [named(row, self._video, row) for row in shown]
-        batch = self.processor.question_tokenizer.pad(
-            {"input_ids": [named(query, self.question_ids, query["prompt"]) for query in queries]},
-            padding_side="left",
-            return_tensors="pt",
-        )
+        ids = [named(query, self.question_ids, query["prompt"]) for query in queries]
+        batch = self.processor.question_tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
         batch = BatchFeature({key: batch[key] for key in ("input_ids", "attention_mask")})
         batch["video_index"] = torch.tensor(video_index)
         batch["pixel_values"] = torch.stack(videos)
@@ -58,9 +55,8 @@ class VideoCollator:
     def answer_ids(self, answer: str) -> list[int]:
         """An answer's tokens, without the end token."""
         tokenizer = self.processor.tokenizer
-        return tokenizer(
-            " " + defuse(answer.strip(), tokenizer.all_special_tokens), add_special_tokens=False
-        ).input_ids
+        text = " " + defuse(answer.strip(), tokenizer.all_special_tokens)
+        return tokenizer(text, add_special_tokens=False).input_ids
 
     def _answer(self, query: dict[str, Any]) -> list[int]:
         if not (query["answer"] or "").strip():
@@ -77,12 +73,9 @@ class VideoCollator:
 
     def _video(self, row: dict[str, Any]) -> torch.Tensor:
         frames = row.get("frames") or [row["image"]]
-        opened: dict[Any, Image.Image] = {}  # a clip at a video's beginning repeats its first frame
-        for frame in frames:
-            key = frame if isinstance(frame, str) else id(frame)
-            if key not in opened:
-                opened[key] = open_image(frame)
-        images = [opened[frame if isinstance(frame, str) else id(frame)] for frame in frames]
+        images: list[Image.Image] = []
+        for i, frame in enumerate(frames):  # a clip at a video's beginning repeats its first frame
+            images.append(images[-1] if i and frame == frames[i - 1] else open_image(frame))
         if len(images) not in (1, self.num_frames):
             raise BadRow(f"{len(images)} frames, where the model reads {self.num_frames}")
         pixels = self.processor.image_processor([images], return_tensors="pt")["pixel_values"][0]

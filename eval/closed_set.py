@@ -24,7 +24,6 @@ def closed_set_evaluation(
     The metric is `classification_metrics`, in all, by kind and by hops. At the end the model also answers freely.
 
     Args:
-        collator: rows -> prompts.
         labels: the closed set.
         choose: how the model chooses one of them, such as `vlm_recipes.eval.generation.label_tree.choose_label`.
         majority: for the baselines, from `majority_answers` of the training rows.

@@ -81,7 +81,7 @@ def draw_masks(
         for mask in masks:
             pixels[outline(mask, thickness)] = color
     drawn = Image.fromarray(pixels.round().astype(np.uint8))
-    boxes = ([bounding_box(mask) for mask in masks] for masks in (true, predicted))
+    boxes = ([Image.fromarray(mask).getbbox() for mask in masks] for masks in (true, predicted))
     draw_legend(ImageDraw.Draw(drawn), size, *boxes, ignored=bool(ignored))
     return drawn
 
@@ -98,12 +98,6 @@ def outline(mask: np.ndarray, thickness: int) -> np.ndarray:
     """The mask's pixels that are at most `thickness` from a pixel outside of it or outside of the image."""
     inside = np.pad(mask, 1)
     return (inside & (distance_transform_cdt(inside, metric="chessboard") <= thickness))[1:-1, 1:-1]
-
-
-def bounding_box(mask: np.ndarray) -> PixelBox:
-    """The smallest box around a mask that is not empty, the second corner just outside."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def blend(pixels: np.ndarray, where: np.ndarray, color: tuple[int, int, int], share: float) -> None:

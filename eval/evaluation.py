@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from ..rows.conventions import Row
 from .generation.constraints import Constraint
 from .generation.generate import Answer, Ask, generate, without_images
-from .metrics.statistics import summarize
+from .metrics.statistics import by_class, summarize
 
 
 @dataclass
@@ -122,12 +122,12 @@ class Evaluation:
     def _gains(self, scores: list, free_scores: list, rows: list[Row]) -> dict[str, float]:
         """Constrained minus free, row by row, over all rows and over each group's."""
         gains = [score - free for score, free in zip(scores, free_scores, strict=True)]
-        by_name: dict[str, list[float | None]] = {"constrained_gain": gains}
-        of_row = [self.group(row) for row in rows] if self.group else []
-        for name in sorted(set(of_row)):
-            own = [gain if group == name else None for gain, group in zip(gains, of_row, strict=True)]
-            by_name[f"constrained_gain_{name}"] = own
-        return summarize(by_name, [row["image_id"] for row in rows])
+        images = [row["image_id"] for row in rows]
+        metrics = summarize({"constrained_gain": gains}, images)
+        if self.group:
+            of_row = [self.group(row) for row in rows]
+            metrics |= by_class("constrained_gain", gains, of_row, sorted(set(of_row)), images)
+        return metrics
 
 
 def text_of(answer: Answer) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 from ..rows.conventions import Row
 from .evaluation import Evaluation
 from .metrics.baselines import Majority
-from .metrics.text import keyword_accuracy, text_metrics
+from .metrics.statistics import by_class, means
+from .metrics.text import keyword_accuracy, keyword_scores, text_metrics
 
 
 def keyword_evaluation(
@@ -22,23 +23,18 @@ def keyword_evaluation(
     """
 
     def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:
-        keywords, references, images = ([row[key] for row in rows] for key in ("short_answer", "answer", "image_id"))
+        keywords, references, images, own_kinds = (
+            [row[key] for row in rows] for key in ("short_answer", "answer", "image_id", "kind")
+        )
         metrics = keyword_accuracy(answers, keywords, images)
         if len(rows) < 2:
             return metrics
-        metrics = {**text_metrics(answers, references, groups=images), **metrics}
-        constant = [majority.by_type.get(row["kind"], "") if majority else "" for row in rows]
-        for kind in ["", *groups]:
-            of_kind = [i for i, row in enumerate(rows) if kind in ("", row["kind"])]
-            if not of_kind:
-                continue
-            name = "keyword_accuracy" + f"_{kind}" * bool(kind)
-            said, known, asked, given = ([part[i] for i in of_kind] for part in (answers, keywords, images, constant))
-            own = keyword_accuracy(said, known, asked)
-            metrics |= {key.replace("keyword_accuracy", name): own[key] for key in own if key != "n"}
-            metrics[f"{name}_n"] = own["n"]
-            if majority is not None:
-                metrics[f"baseline_{name}"] = keyword_accuracy(given, known)["keyword_accuracy"]
+        metrics |= text_metrics(answers, references, groups=images) | {"keyword_accuracy_n": len(rows)}
+        known = [kind for kind in groups if kind in own_kinds]
+        metrics |= by_class("keyword_accuracy", keyword_scores(answers, keywords), own_kinds, known, images)
+        if majority is not None:
+            constant = [majority.by_type.get(kind, "") for kind in own_kinds]
+            metrics |= means("baseline_keyword_accuracy", keyword_scores(constant, keywords), own_kinds, known)
         return metrics
 
     return Evaluation(

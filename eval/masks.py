@@ -1,10 +1,8 @@
 """How rows with masks are evaluated: gIoU and cIoU, over all rows, by kind of query and beside a constant mask."""
 
-from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -12,8 +10,8 @@ from ..rows.conventions import SEG_TOKEN, Row
 from .drawing import draw_masks
 from .evaluation import Evaluation
 from .metrics.baselines import ConstantMask
-from .metrics.masks import RLE, Overlap, decode, encode, mask_overlaps, overlap_metrics
-from .metrics.statistics import summarize
+from .metrics.masks import RLE, decode, encode, mask_overlaps, overlap_metrics
+from .metrics.statistics import by_class, means, summarize
 
 UNKNOWN = (256, 256)  # for the baseline, the size of an image none of whose rows has a mask
 
@@ -38,7 +36,6 @@ def mask_evaluation(
     Numbers of some of the rows need two or more rows in all.
 
     Args:
-        collator: rows -> prompts.
         constant: for the baselines, from `best_constant_mask` of the training rows.
         kinds: the kinds of query in the order in which the report shows them.
         settings: further arguments of `Evaluation`; `ask` for a model without `generate_masks`.
@@ -46,7 +43,9 @@ def mask_evaluation(
     constant_rle = None if constant is None else cache(constant.rle)
 
     def metric(answers: list[dict[str, Any]], rows: list[Row]) -> dict[str, float]:
-        references, ignores, images = ([row[key] for row in rows] for key in ("masks", "ignore", "image_id"))
+        references, ignores, images, own_kinds = (
+            [row[key] for row in rows] for key in ("masks", "ignore", "image_id", "kind")
+        )
         overlaps = mask_overlaps([answer["masks"] for answer in answers], references, ignores)
         metrics = overlap_metrics(overlaps, images)
         agree = [
@@ -56,11 +55,22 @@ def mask_evaluation(
         metrics |= summarize({"seg_rate": agree}, images)
         if len(rows) < 2:
             return metrics
-        metrics |= _of_kinds(overlaps, rows, kinds)
-        if not all(row["first"] for row in rows):
-            metrics |= _of_first_queries(overlaps, rows)
+        metrics |= by_class("giou", [overlap.iou for overlap in overlaps], own_kinds, kinds, images)
+        first = [(overlap, row["image_id"]) for overlap, row in zip(overlaps, rows, strict=True) if row["first"]]
+        if 0 < len(first) < len(rows):
+            scores = overlap_metrics(*zip(*first, strict=True))
+            metrics |= {
+                name.replace("iou", "iou_first_query"): value
+                for name, value in scores.items()
+                if name.startswith(("giou", "ciou"))
+            }
+            metrics |= {"giou_first_query_n": len(first), "ciou_first_query_n": len(first)}
         if constant_rle is not None:
-            metrics |= _baselines(constant_rle, rows, kinds)
+            sizes = _image_sizes(rows)
+            predictions = [[constant_rle(sizes.get(image, UNKNOWN))] for image in images]
+            overlaps = mask_overlaps(predictions, references, ignores)
+            metrics["baseline_ciou"] = overlap_metrics(overlaps)["ciou"]
+            metrics |= means("baseline_giou", [overlap.iou for overlap in overlaps], own_kinds, kinds)
         return metrics
 
     return Evaluation(
@@ -90,45 +100,10 @@ def draw_answer(image: Image.Image, row: Row, answer: dict[str, Any]) -> Image.I
     return draw_masks(image, true, predicted, decode(row["ignore"]) if row["ignore"] else None)
 
 
-def _of_kinds(overlaps: Sequence[Overlap], rows: list[Row], kinds: Sequence[str]) -> dict[str, float]:
-    scores = {
-        f"giou_{kind}": [
-            overlap.iou if row["kind"] == kind else None for overlap, row in zip(overlaps, rows, strict=True)
-        ]
-        for kind in kinds
-    }
-    counts = {f"{name}_n": len(rows) - ious.count(None) for name, ious in scores.items()}
-    return summarize(scores, [row["image_id"] for row in rows]) | counts | {"n": len(rows)}
-
-
-def _of_first_queries(overlaps: Sequence[Overlap], rows: list[Row]) -> dict[str, float]:
-    first = [(overlap, row["image_id"]) for overlap, row in zip(overlaps, rows, strict=True) if row["first"]]
-    if not first:
-        return {}
-    chosen, images = zip(*first, strict=True)
-    metrics = overlap_metrics(chosen, images)
+def _image_sizes(rows: list[Row]) -> dict[str, tuple[int, int]]:
+    """The (height, width) of each image that has a mask, in whichever of its rows."""
     return {
-        name.replace("iou", "iou_first_query", 1): value
-        for name, value in metrics.items()
-        if name.startswith(("giou", "ciou"))
-    } | {"giou_first_query_n": len(first), "ciou_first_query_n": len(first)}
-
-
-def _baselines(
-    constant_rle: Callable[[tuple[int, int]], RLE], rows: list[Row], kinds: Sequence[str]
-) -> dict[str, float]:
-    references, ignores, images = ([row[key] for row in rows] for key in ("masks", "ignore", "image_id"))
-    sizes = {
-        image: tuple(rle["size"])
-        for true, ignore, image in zip(references, ignores, images, strict=True)
-        for rle in [*true, *([] if ignore is None else [ignore])]
+        row["image_id"]: tuple(rle["size"])
+        for row in rows
+        for rle in [*row["masks"], *([] if row["ignore"] is None else [row["ignore"]])]
     }
-    predictions = [[constant_rle(sizes.get(image, UNKNOWN))] for image in images]
-    overlaps = mask_overlaps(predictions, references, ignores)
-    scores = overlap_metrics(overlaps, images)
-    metrics = {f"baseline_{name}": scores[name] for name in ("giou", "ciou")}
-    for kind in kinds:
-        ious = [overlap.iou for overlap, row in zip(overlaps, rows, strict=True) if row["kind"] == kind]
-        if ious:
-            metrics[f"baseline_giou_{kind}"] = float(np.mean(ious))
-    return metrics

@@ -19,10 +19,7 @@ def text_evaluation(collator: Any, max_new_tokens: int, majority: Majority | Non
 
     The metric is `text_metrics`, with intervals over images; with `majority`, from `text_majority` of the training
     rows, also `baseline_<metric>`: its overall answer given to every question, and `exact_match_of_majority_per_type`.
-
-    Args:
-        collator: rows -> prompts.
-        settings: further arguments of `Evaluation`.
+    `settings` are further arguments of `Evaluation`.
     """
 
     def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:

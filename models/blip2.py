@@ -21,12 +21,11 @@ class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
 
     @torch.no_grad()
     def generate(self, pixel_values, input_ids=None, attention_mask=None, image_index=None, **settings):
-        if image_index is None:
-            with gathered(self.query_tokens):
-                return super().generate(pixel_values, input_ids, attention_mask, **settings)
-        embeddings = self.get_input_embeddings()(input_ids)
         with gathered(self.query_tokens):
+            if image_index is None:
+                return super().generate(pixel_values, input_ids, attention_mask, **settings)
             features = self._encode_images(pixel_values, image_index).pooler_output
+        embeddings = self.get_input_embeddings()(input_ids)
         features = features.to(embeddings.device, embeddings.dtype)
         embeddings = embeddings.masked_scatter(self.get_placeholder_mask(input_ids, embeddings), features)
         if not self.language_model.config.is_encoder_decoder:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -46,36 +47,27 @@ def load_checkpoint(
 
     Raises `CheckpointError` in one line when there is no such model.
     """
-    name = base = model.model_name_or_path
-    adapter = Path(name, "adapter_config.json").is_file()
-    quantization = get_quantization_config(model)
-    if quantization is not None and skip_quantising:
-        quantization.llm_int8_skip_modules = ["lm_head", *skip_quantising]  # a list replaces the automatic lm_head
-    try:
-        if adapter:
-            base = PeftConfig.from_pretrained(name).base_model_name_or_path
-            if not Path(name, "adapter_model.safetensors").is_file():  # PEFT would also read a pickle
-                raise OSError("it holds no adapter_model.safetensors")
-        processor = AutoProcessor.from_pretrained(name, revision=model.model_revision, trust_remote_code=False)
-        network = load_weights(
-            model_class,
-            base,
-            revision=model.model_revision,
-            dtype=model.dtype,
-            attn_implementation=model.attn_implementation,
-            quantization_config=quantization,
-            device_map={"": PartialState().device} if quantization is not None else None,
-        )
-        if adapter:
-            network = PeftModel.from_pretrained(network, name)
-    except FAULTS as error:
-        what = f"{name!r}, an adapter to {base!r}" if base != name else repr(name)
-        raise CheckpointError(f"cannot load the model {what}: {reason(base, error)}") from error
-    if adapter and to_train:
+    settings = weight_settings(model, ["lm_head", *skip_quantising] if skip_quantising else None)
+    settings |= {"revision": model.model_revision, "attn_implementation": model.attn_implementation}
+
+    def base(name: str, config: None) -> tuple[PreTrainedModel, ProcessorMixin]:
+        own = model.model_name_or_path  # an adapter's folder has the processor that it was trained with
+        processor = AutoProcessor.from_pretrained(own, revision=model.model_revision, trust_remote_code=False)
+        return load_weights(model_class, name, **settings), processor
+
+    network, processor = load_named(model, base, to_train)
+    if to_train and isinstance(network, PeftModel):
         network = network.merge_and_unload()
-    if quantization is None and not to_train:
-        network = place_for_inference(network)
     return network, processor
+
+
+def weight_settings(model: ModelConfig, skip_quantising: list[str] | None) -> dict[str, Any]:
+    """What `model` says to `from_pretrained` of each of its parts; None leaves the output head alone as it is."""
+    quantization = get_quantization_config(model)
+    if quantization is None:
+        return {"dtype": model.dtype}
+    quantization.llm_int8_skip_modules = skip_quantising  # a list replaces the automatic lm_head
+    return {"dtype": model.dtype, "quantization_config": quantization, "device_map": {"": PartialState().device}}
 
 
 def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
@@ -83,24 +75,49 @@ def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
 
     Raises `OSError` where a local folder lacks some of the weights.
     """
+    settings |= {"use_safetensors": True, "trust_remote_code": False}  # None would ask on the terminal
     with torch.random.fork_rng(devices=[]):  # ZeRO-3 draws while it reads, and what is made next should be the same
-        network, loaded = model_class.from_pretrained(
-            name,
-            use_safetensors=True,
-            trust_remote_code=False,  # None would ask on the terminal
-            output_loading_info=True,
-            **settings,
-        )
+        network, loaded = model_class.from_pretrained(name, output_loading_info=True, **settings)
     if Path(name).is_dir() and loaded["missing_keys"]:
         raise OSError(f"the weights lack {min(loaded['missing_keys'])!r}, which would start at random")
     keep_weight_names(network)
     return network
 
 
-def with_adapter(network: PreTrainedModel, name: str, to_train: bool) -> PeftModel:
+def load_named(
+    model: ModelConfig, base: Callable, to_train: bool, config_class: type[PreTrainedConfig] | None = None
+) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
+    """What `model` names: `base(name, None)`, or the adapter in that folder on `base(name of its base, config)`.
+
+    A composed model has a `config_class`, by which an adapter's folder says what else the base is made of. To answer,
+    what is not quantised comes on this process's device. Raises `CheckpointError` in one line.
+    """
+    name = of = model.model_name_or_path
+    try:
+        if not Path(name, "adapter_config.json").is_file():
+            network, processor = base(name, None)
+        else:
+            of = PeftConfig.from_pretrained(name).base_model_name_or_path
+            if not Path(name, "adapter_model.safetensors").is_file():  # PEFT would also read a pickle
+                raise OSError("it holds no adapter_model.safetensors")
+            if config_class is None:
+                network, processor = base(of, None)
+                network = PeftModel.from_pretrained(network, name)
+            elif not Path(name, "config.json").is_file():  # or transformers would go on to that of the adapter's base
+                raise OSError("it holds no config.json that says what its adapter belongs to")
+            else:
+                network, processor = base(of, config_class.from_pretrained(name))
+                network = _with_adapter(network, name, to_train)
+    except FAULTS as error:
+        what = f"{name!r}, an adapter to {of!r}" if of != name else repr(name)
+        raise CheckpointError(f"cannot load the model {what}: {_reason(of, error)}") from error
+    if get_quantization_config(model) is None and not to_train:
+        network = place_for_inference(network)
+    return network, processor
+
+
+def _with_adapter(network: PreTrainedModel, name: str, to_train: bool) -> PeftModel:
     """The adapter in the folder `name` on its base, with the weights in float32 as they were trained."""
-    if not Path(name, "adapter_model.safetensors").is_file():  # PEFT would also read a pickle
-        raise OSError("it holds no adapter_model.safetensors")
     adapter = PeftConfig.from_pretrained(name)
     adapter.inference_mode = False
     network = get_peft_model(network, adapter)
@@ -110,37 +127,17 @@ def with_adapter(network: PreTrainedModel, name: str, to_train: bool) -> PeftMod
     return network if to_train else network.requires_grad_(False)
 
 
-def load_composed(
-    name: str, config_class: type[PreTrainedConfig], base: Callable, to_train: bool
-) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
-    """`base(name, None)`, or the adapter in the folder `name` on `base(name of its base, its configuration)`.
-
-    Raises `CheckpointError` in one line when there is no such model.
-    """
-    try:
-        if not Path(name, "adapter_config.json").is_file():
-            return base(name, None)
-        if not Path(name, "config.json").is_file():  # or transformers would go on to that of the adapter's base
-            raise OSError("it holds no config.json that says what its adapter belongs to")
-        network, processor = base(
-            PeftConfig.from_pretrained(name).base_model_name_or_path, config_class.from_pretrained(name)
-        )
-        return with_adapter(network, name, to_train), processor
-    except FAULTS as error:
-        raise CheckpointError(f"cannot load the model {name!r}: {reason(name, error)}") from error
+def _reason(name: str, error: Exception) -> str:
+    """Why a model cannot be loaded, in one line."""
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no id of the Hub
+        return "there is no such folder"
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def refuse_fsdp(what: str) -> None:
     """Raise `CheckpointError` under FSDP, which gathers weights for a model's own `forward` and for no part's."""
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):
         raise CheckpointError(f"{what} does not run under FSDP: use ddp.yaml, zero2.yaml or zero3.yaml")
-
-
-def reason(name: str, error: Exception) -> str:
-    """Why a model cannot be loaded, in one line."""
-    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no id of the Hub
-        return "there is no such folder"
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def left_by_a_run(name: str) -> bool:

@@ -1,7 +1,9 @@
-"""What recipes on Qwen-VL share: the area that its processor gives each image."""
+"""What recipes on Qwen-VL share: where LoRA goes, and the area that its processor gives each image."""
 
 from PIL import Image
 from transformers import ProcessorMixin
+
+LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"  # not the vision tower's
 
 
 def set_pixel_budget(processor: ProcessorMixin, min_pixels: int, max_pixels: int) -> None:

@@ -40,7 +40,7 @@ from vlm_recipes.eval.report.tables import Published
 from vlm_recipes.eval.typed import typed_evaluation
 from vlm_recipes.models.checkpoints import CheckpointError, left_by_a_run, load_checkpoint
 from vlm_recipes.models.precision import launched_dtype, small_card, trainable_in_float32
-from vlm_recipes.models.qwen_vl import set_pixel_budget
+from vlm_recipes.models.qwen_vl import LANGUAGE, set_pixel_budget
 from vlm_recipes.rows.errors import BadRow, DataError, start_of
 from vlm_recipes.rows.grouping import group_by_image
 from vlm_recipes.rows.loading import load_split
@@ -54,7 +54,6 @@ from vlm_recipes.training.settings import RunSettings
 SYSTEM = "You are a surgical VQA assistant. Answer with a single word/number when possible."
 COLUMNS = ("image", "question", "answer", "img_id")
 TRAINABLE_SHARE = 0.0048  # 40,370,176 of 8.33 billion parameters, with LoRA on the 7B model
-LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 TYPES_FILE = "question_types.json"
 CONTROL = "<|"  # how Qwen's control tokens begin
 PUBLISHED = Published(

@@ -40,7 +40,7 @@ from vlm_recipes.eval.metrics.boxes import Box
 from vlm_recipes.eval.report.tables import Published
 from vlm_recipes.models.checkpoints import CheckpointError, left_by_a_run, load_checkpoint
 from vlm_recipes.models.precision import launched_dtype, small_card, trainable_in_float32
-from vlm_recipes.models.qwen_vl import set_pixel_budget
+from vlm_recipes.models.qwen_vl import LANGUAGE, set_pixel_budget
 from vlm_recipes.rows.errors import BadRow, DataError
 from vlm_recipes.rows.loading import load_split
 from vlm_recipes.rows.splits import hold_out
@@ -56,7 +56,6 @@ Focus on delivering accurate, succinct answers based on the visual information. 
 Avoid additional explanation unless absolutely necessary."""
 QUESTION = "Detect the bounding box of the nutrition table."
 COLUMNS = ("image_id", "image", "objects")
-LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 TRAINABLE_SHARE = {"language": 0.0191, "vision": 0.0815, "joint": 0.0239, "all": 1}  # of the 7B model
 VISION = r".*visual\.blocks.*\.(qkv|attn\.proj|fc1|fc2)"
 PUBLISHED = Published(

@@ -56,9 +56,7 @@ from vlm_recipes.training.run import train_watched
 from vlm_recipes.training.settings import RunSettings
 from vlm_recipes.training.trainers import ComposedTrainer
 
-PROMPT = "Question: {}\nAnswer:"
 TRAINABLE_SHARE = 0.0023  # 811,008 parameters, with LoRA
-PROMPT_WITH_CANDIDATES = "Question: {}\nCandidates: {}\nAnswer:"
 LABELS = """0 1 10 2 3 4 5 6 7 8 9 False True abdominal_wall_cavity adhesion anatomy aspirate bipolar blood_vessel blue
 brown clip clipper coagulate cut cystic_artery cystic_duct cystic_pedicle cystic_plate dissect fluid gallbladder grasp
 grasper gut hook instrument irrigate irrigator liver omentum pack peritoneum red retract scissors silver specimen_bag
@@ -152,7 +150,8 @@ class Model(ModelConfig):
 
 def prompt(question: str, candidates: bool = False) -> str:
     """What the text encoder reads: the same in training, evaluation and `vlm-ask`."""
-    return PROMPT_WITH_CANDIDATES.format(question, ", ".join(LABELS)) if candidates else PROMPT.format(question)
+    named = f"\nCandidates: {', '.join(LABELS)}" if candidates else ""
+    return f"Question: {question}{named}\nAnswer:"
 
 
 def frames_of(data: Data) -> Path:

@@ -108,9 +108,7 @@ class Model(ModelConfig):
     lora_r: int = 8
     lora_alpha: int = 16
     lora_dropout: float = 0.1
-    lora_target_modules: list[str] = field(
-        default_factory=lambda: ["q", "v"]
-    )  # T5's; the other towers use other names
+    lora_target_modules: list[str] = field(default_factory=lambda: ["q", "v"])  # T5's; the towers use other names
     lora_task_type: str = "SEQ_2_SEQ_LM"
 
 

@@ -64,15 +64,16 @@ def check_lines(folder: Path) -> None:
 
     `datasets` does not name them, ends the process over 100,000 brackets, and takes hours for a million keys.
     """
+    names: set[str] = set()
+
+    def as_dict(pairs: list[tuple]) -> dict:
+        names.update(name for name, _ in pairs)
+        if len(names) > KEYS:
+            raise ValueError(f"more than {KEYS:,} different keys up to here")
+        return dict(pairs)
+
     for file in sorted(folder.rglob("*.jsonl")):
-        names: set[str] = set()
-
-        def as_dict(pairs: list[tuple], names: set[str] = names) -> dict:
-            names.update(name for name, _ in pairs)
-            if len(names) > KEYS:
-                raise ValueError(f"more than {KEYS:,} different keys up to here")
-            return dict(pairs)
-
+        names.clear()
         with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
@@ -89,16 +90,13 @@ def without_outside(dataset: datasets.Dataset, folder: Path) -> datasets.Dataset
     for column in [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]:
         images = dataset.data.column(column)
         paths = pc.if_else(pc.is_valid(pc.struct_field(images, "bytes")), None, pc.struct_field(images, "path"))
-        outside = {path for path in set(paths.to_pylist()) - {None} if not _in_one_of(roots, path)}
+        known = set(paths.to_pylist()) - {None}
+        outside = {path for path in known if not any(inside(root, os.path.abspath(path)) for root in roots)}
         if outside:
             stored = dataset.cast_column(column, datasets.Image(decode=False))
             chosen = {"column": column, "paths": outside}
             dataset = stored.map(_take_away, fn_kwargs=chosen, features=dataset.features)
     return dataset
-
-
-def _in_one_of(roots: Iterable[str | Path], path: str) -> bool:
-    return any(inside(root, os.path.abspath(path)) for root in roots)
 
 
 def _take_away(row: dict, column: str, paths: set[str]) -> dict:

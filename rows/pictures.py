@@ -19,11 +19,6 @@ HASH_SIDE, COLOUR_SIDE = 16, 4  # of a picture's hash in bits, and of its colour
 HASHED = 128  # pixels a side from which a picture is hashed, at least
 
 
-def check_image(image: dict[str, Any] | None) -> list[int]:
-    """`inspect_picture` for the size alone."""
-    return inspect_picture(image)[0]
-
-
 def inspect_picture(image: dict[str, Any] | None) -> tuple[list[int], str]:
     """Decode `{"bytes", "path"}` once, at a low scale: `[width, height]` in pixels as displayed, and its hash.
 
@@ -73,7 +68,8 @@ def _inspect(source: io.BytesIO | str, limit: int | None) -> tuple[tuple[int, in
     except BadRow:
         raise
     except Exception as error:  # decoders raise anything: RuntimeError (AVIF), ValueError (PPM), SyntaxError (PNG), …
-        raise BadRow(f"image cannot be read: {_without_path(error)}") from error
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error  # whose message has the path
+        raise BadRow(f"image cannot be read: {reason}") from error
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise BadRow(f"image of {width}×{height} pixels is more than {MAX_ASPECT_RATIO} times longer than wide")
     return (width, height), hashed
@@ -85,7 +81,3 @@ def _hash(picture: Image.Image) -> str:
     bits = imagehash.phash(upright, hash_size=HASH_SIDE).hash
     colours = upright.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX).tobytes()
     return base64.b64encode(np.packbits(bits).tobytes() + colours).decode()
-
-
-def _without_path(error: BaseException) -> str:
-    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)

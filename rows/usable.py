@@ -92,7 +92,9 @@ def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
     try:
         size, image_hash = inspect_picture(row["image"])
         adapted = {**adapt({**_decoded(row), "image_size": size}), "image_hash": image_hash}
-        text, reason = _as_json({key: value for key, value in adapted.items() if key != "image"}), ""
+        adapted.pop("image", None)
+        text, reason = json.dumps(adapted, ensure_ascii=False), ""
+        text.encode()  # a ValueError for half a surrogate pair, which JSON can spell and no dataset can hold
     except BadRow as error:
         text, reason = "null", str(error) or "refused without a reason"
     except UNUSABLE as error:
@@ -104,11 +106,5 @@ def _decoded(row: Row) -> Row:
     """A row with its other pictures, such as a mask."""
     try:
         return {**row}
-    except Exception as error:  # decoders raise anything, as in `check_image`
+    except Exception as error:  # decoders raise anything, as in `inspect_picture`
         raise BadRow(f"a picture beside the image cannot be read: {error}") from error
-
-
-def _as_json(row: Row) -> str:
-    text = json.dumps(row, ensure_ascii=False)
-    text.encode()  # a ValueError for half a surrogate pair, which JSON can spell and no dataset can hold
-    return text

@@ -21,21 +21,6 @@ from ..eval.evaluation import text_of
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of the clone that this is installed from
 
 
-def recipe_file(recorded: Any, named: Path | None) -> Path:
-    """The recipe to run: the file that was named, else the clone's own of the `recorded` name.
-
-    Raises `FileNotFoundError` where there is none: `run.json` may name a recipe of the clone, but no other code.
-    """
-    if named is not None and not named.is_file():
-        raise FileNotFoundError(f"there is no file {named}")
-    found = [named] if named is not None else [file for file in RECIPES.glob("*.py") if file.stem == recorded]
-    if not found:
-        raise FileNotFoundError(
-            f"this run's recipe is {recorded!r}, and {RECIPES} has none of that name: --recipe FILE"
-        )
-    return found[0]
-
-
 def load_recipe(file: Path) -> ModuleType:
     """Import a recipe's file; modules beside it are found, as when it was launched."""
     name = f"recipe_{file.stem}"  # of no module that something else imports
@@ -64,10 +49,12 @@ def main(arguments: list[str] | None = None) -> None:
     pictures = sorted(args.picture.iterdir()) if args.picture.is_dir() else [args.picture]
 
     run = json.loads(record.read_text(encoding="utf-8"))
-    try:
-        file = recipe_file(run["recipe"], args.recipe)
-    except FileNotFoundError as error:
-        parser.error(str(error))
+    # `run.json` may name a recipe of the clone, but no other code.
+    file = args.recipe or next((file for file in RECIPES.glob("*.py") if file.stem == run["recipe"]), None)
+    if file is None:
+        parser.error(f"this run's recipe is {run['recipe']!r}, and {RECIPES} has none of that name: --recipe FILE")
+    if not file.is_file():
+        parser.error(f"there is no file {file}")
     recipe = load_recipe(file)
     data, model = restore(recipe.Data, run["arguments"]["data"]), restore(recipe.Model, run["arguments"]["model"])
     question = args.question or getattr(recipe, "QUESTION", None)

@@ -1,12 +1,16 @@
-"""Which checkpoint a run goes on from: the newest one that was written to its end."""
+"""Which checkpoint a run goes on from: the newest one that was written to its end, also where the disk is full."""
 
+import errno
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import TrainerState
+from safetensors import SafetensorError
+from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "latest")
@@ -17,10 +21,17 @@ NEEDED = {
     "no scheduler.pt": ("scheduler.pt", "latest"),
     "no rng_state": ("rng_state*.pth",),
 }
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What safetensors and PyTorch say where Python would raise an OSError with one of these numbers.
+NO_SPACE_TEXT = rf"os error ({'|'.join(map(str, NO_SPACE))})\b|inline_container|PytorchStreamWriter|iostream error"
 
 
 class ResumeError(ValueError):
     """There is no going on from the checkpoint that was named; the message says why."""
+
+
+class FullDiskError(OSError):
+    """Nothing more could be written; the message says where, and what is left to go on from."""
 
 
 def fault_of(checkpoint: Path) -> str | None:
@@ -35,15 +46,10 @@ def fault_of(checkpoint: Path) -> str | None:
     for fault, patterns in NEEDED.items():
         if not any(file for pattern in patterns for file in checkpoint.glob(pattern)):
             return fault
-    return _fault_of_ranks(checkpoint)
-
-
-def _fault_of_ranks(checkpoint: Path) -> str | None:
-    """What one of the processes has not written; the others may still write when the first one is done."""
+    # The other processes may still write when the first one is done.
     saved = {file.name for file in checkpoint.glob("rng_state*.pth")}
     if saved != {"rng_state.pth"}:  # the one of a single process has no number
-        missing = {f"rng_state_{rank}.pth" for rank in range(max(2, len(saved)))} - saved
-        if missing:
+        if missing := {f"rng_state_{rank}.pth" for rank in range(max(2, len(saved)))} - saved:
             return f"no {min(missing)}"
     if (latest := checkpoint / "latest").is_file():
         folder = latest.read_text().strip()
@@ -80,8 +86,7 @@ def checkpoint_to_resume(output_dir: str | Path, wanted: str | bool | None) -> s
     if text in ("none", "false", ""):
         return None
     found: list[str | None] = [None, None]  # the folder, what is wrong with it
-    state = PartialState()
-    if state.is_main_process:
+    if PartialState().is_main_process:
         found = _newest(Path(output_dir)) if text == "true" else _named(Path(str(wanted)))
     broadcast_object_list(found)
     if found[1]:
@@ -106,3 +111,29 @@ def _named(checkpoint: Path) -> list[str | None]:
     fault = fault_of(checkpoint)
     advice = "name another one, or say --resume_from_checkpoint true for the newest whole one"
     return [str(checkpoint), fault and f"cannot go on from {checkpoint}, which is broken ({fault}): {advice}"]
+
+
+@contextmanager
+def full_disk_in_one_line(trainer: Trainer) -> Iterator[None]:
+    """Turn what is raised when a disk is full into a `FullDiskError`, and remove the checkpoint being written."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number not in NO_SPACE and not re.search(NO_SPACE_TEXT, str(error)):
+            raise
+        raise FullDiskError(_after_full_disk(trainer, error)) from error
+
+
+def _after_full_disk(trainer: Trainer, error: Exception) -> str:
+    folder = Path(trainer.args.output_dir)
+    partial, removed = folder / f"checkpoint-{trainer.state.global_step}", ""
+    if PartialState().is_main_process and partial.is_dir() and fault_of(partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        removed = f"; {partial.name} was half-written and is removed"
+    free = shutil.disk_usage(folder).free / 1e9
+    whole, rest = newest_whole(folder)[0], "there is no whole checkpoint to go on from"
+    if whole is not None:
+        size = sum(file.stat().st_size for file in whole.rglob("*") if file.is_file()) / 1e9
+        rest = f"{whole.name} is whole and has {size:.2f} GB: make room for another, --resume_from_checkpoint true"
+    return f"the disk is full, cannot write to {folder}, {free:.2f} GB free ({error}){removed}; {rest}"

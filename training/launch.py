@@ -11,8 +11,7 @@ from ..callbacks.interrupt import Interrupted
 from ..callbacks.label_audit import LabelError
 from ..callbacks.preflight.callback import PreflightDone, PreflightError
 from ..callbacks.shared_image import AttentionError
-from .checkpoints import ResumeError
-from .full_disk import FullDiskError
+from .checkpoints import FullDiskError, ResumeError
 
 REFUSALS = (LabelError, AttentionError, PreflightError, ResumeError, FullDiskError)
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.image_utils import load_image
 
@@ -39,15 +38,14 @@ def describe_run(recipe: str, data: Any, training: TrainingArguments, model: Any
         parts: split -> the rows whose fingerprints are recorded.
     """
     device = PartialState().device
+    is_cuda = device.type == "cuda"
     return {
         "recipe": Path(recipe).stem,
         "arguments": {"data": asdict(data), "training": training.to_dict(), "model": asdict(model)},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git_commit": git_commit(Path(recipe).parent),
         "dataset_fingerprint": {split: fingerprint(rows) for split, rows in parts.items()},
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if is_cuda else f"{device.type} {platform.machine()}",
         "processes": PartialState().num_processes,
     }
 
@@ -162,30 +160,23 @@ class RunRecord:
         shown = {id(item) for shelf in shelves(items) for item in shelf.items}
         for i, (item, predicted) in enumerate(zip(items, predictions, strict=True)):
             if id(item) in shown:
-                row = rows[i]
-                item.question, item.prediction = self.evaluation.question(row), text_of(predicted["prediction"])
-                item.image, draw = _picture(row), self.evaluation.draw
-                if draw and item.image is not None:
-                    item.image = draw(item.image, row, predicted["prediction"])
+                row, answer, draw = rows[i], predicted["prediction"], self.evaluation.draw
+                item.question, item.prediction = self.evaluation.question(row), text_of(answer)
+                images = [row["image"]] if row.get("image") is not None else row.get("images")
+                if images:
+                    image = load_image(images[0])  # upright
+                    item.image = draw(image, row, answer) if draw else image
         return items
 
     def _confusions(self, predictions: list[Row], plain: list[Row]) -> dict[str, Confusion]:
         """One table per group whose answers have classes; an answer without one is none of the true classes."""
-        group, answer_class = self.evaluation.group, self.evaluation.answer_class
-        classes = {name: ([], []) for name in self.evaluation.groups}
+        answer_class = self.evaluation.answer_class
+        pairs = {name: [] for name in self.evaluation.groups}
         for row, predicted in zip(plain, predictions, strict=True) if plain and answer_class else ():
             true, said = (answer_class(row, predicted[key]) for key in ("reference", "prediction"))
             if true is not None:
-                references, answers = classes.setdefault(group(row), ([], []))
-                references.append(true)
-                answers.append("" if said is None else said)
-        return {name: confusion(*pairs) for name, pairs in classes.items() if pairs[0]}
-
-
-def _picture(row: Row) -> Image.Image | None:
-    """A row's first image, from `image` or `images`, upright; None for a row without."""
-    images = [row["image"]] if row.get("image") is not None else row.get("images") or []
-    return load_image(images[0]) if images else None
+                pairs.setdefault(self.evaluation.group(row), []).append((true, said or ""))
+        return {name: confusion(*zip(*found, strict=True)) for name, found in pairs.items() if found}
 
 
 def _write(path: Path, text: str) -> None:

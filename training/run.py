@@ -1,4 +1,4 @@
-"""One training under the usual watch."""
+"""One training under the usual watch, its report kept up to date."""
 
 from collections.abc import Mapping
 
@@ -14,10 +14,21 @@ from ..callbacks.preflight.callback import PreflightCallback
 from ..callbacks.preflight.model import Expected
 from ..callbacks.resume import ResumeCallback
 from ..callbacks.shared_image import SharedImageCallback
-from .checkpoints import checkpoint_to_resume
-from .full_disk import full_disk_in_one_line
+from .checkpoints import checkpoint_to_resume, full_disk_in_one_line
 from .record import RunRecord
-from .report_callback import ReportCallback
+
+
+class ReportCallback(TrainerCallback):
+    """Write the report after each evaluation and when training ends. Add it after the callback that it watches."""
+
+    def __init__(self, record: RunRecord, watched: GenerationEvalCallback):
+        self.record, self.watched = record, watched
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        latest = (self.watched.metrics, self.watched.predictions, self.watched.rows)
+        self.record.write(state.log_history, *({"validation": part} for part in latest))
+
+    on_train_end = on_evaluate
 
 
 def train_watched(

@@ -12,7 +12,7 @@ from ...eval.evaluation import Evaluation
 from ...eval.report.check import Check, save_checks
 from ...eval.report.data.page import write_data_page
 from ..label_audit import collator_of
-from .batches import BatchInspection, inspect_batches
+from .batches import inspect_batches
 from .model import Expected, check_trainable, check_two_steps
 from .probe import same_randomness
 from .rows import check_answers, check_baselines, check_coordinates, check_rows, check_shared_images
@@ -57,8 +57,7 @@ class PreflightCallback(TrainerCallback):
     ):
         self.trainer = trainer
         self.parts, self.evaluation, self.rejected, self.title = parts, evaluation, rejected, title
-        self.expected = expected or Expected()
-        self.only = only
+        self.expected, self.only = expected or Expected(), only
         self.checks: list[Check] = []
 
     def on_train_begin(self, args, state, control, model, train_dataloader, processing_class, **kwargs):
@@ -67,13 +66,16 @@ class PreflightCallback(TrainerCallback):
         self._say(*broadcast_object_list(of_rows)[0])
         with same_randomness():
             rows, collator = train_dataloader.dataset, collator_of(train_dataloader)
-            batches = inspect_batches(rows, collator, model, processing_class, args.per_device_train_batch_size)
-        self._say(*batches.checks, check_trainable(model, self.expected))
+            checks, batch, what, shown = inspect_batches(
+                rows, collator, model, processing_class, args.per_device_train_batch_size
+            )
+        self._say(*checks, check_trainable(model, self.expected))
         if not self._stopping():
-            steps = check_two_steps(self.trainer, model, batches.batch, state.max_steps, batches.what, self.expected)
-            self._say(*steps)
+            self._say(*check_two_steps(self.trainer, model, batch, state.max_steps, what, self.expected))
         if PartialState().is_main_process:
-            self._write(args.output_dir, batches)
+            save_checks(args.output_dir, self.checks)
+            if self.parts is not None:
+                write_data_page(args.output_dir, title=self.title, parts=self.parts, checks=self.checks, **shown)
         if stopping := self._stopping():
             raise PreflightError("the preflight stops this run: " + "; ".join(map(str, stopping)))
         if self.only:
@@ -90,20 +92,7 @@ class PreflightCallback(TrainerCallback):
     def _of_rows(self) -> list[Check]:
         if self.parts is None:
             return []
-        checks = [check_rows(self.parts, self.rejected), check_shared_images(self.parts), check_answers(self.parts)]
-        checks += [check_coordinates(self.parts)]
+        checks = [check_rows(self.parts, self.rejected)]
+        checks += [check(self.parts) for check in (check_shared_images, check_answers, check_coordinates)]
         checks += check_baselines(self.parts, self.evaluation) if self.evaluation is not None else []
         return [check for check in checks if check is not None]
-
-    def _write(self, folder: str, batches: BatchInspection) -> None:
-        save_checks(folder, self.checks)
-        if self.parts is not None:
-            write_data_page(
-                folder,
-                title=self.title,
-                parts=self.parts,
-                checks=self.checks,
-                token_lengths=batches.lengths,
-                token_budget=batches.budget,
-                examples=batches.examples,
-            )

@@ -44,12 +44,12 @@ def check_trainable(model: nn.Module, expected: Expected) -> Check:
     if not trains:
         return Check("what trains", "stop", f"none of {total:,} parameters would be trained", numbers)
     found = f"{trained:,} of {total:,} parameters ({trained / total:.2%})"
-    others = [name for name in trains if not re.search(expected.trains, name)]
+    others, differs = [name for name in trains if not re.search(expected.trains, name)], False
     if others:
         found += f", among them {len(others):,} tensors that the recipe does not name, such as {others[0]}"
     if expected.share is not None:
         found += f"; the recipe states {expected.share:.2%}"
-    differs = expected.share is not None and not math.isclose(trained / total, expected.share, rel_tol=0.05)
+        differs = not math.isclose(trained / total, expected.share, rel_tol=0.05)
     return Check("what trains", "warn" if others or differs else "pass", found, numbers)
 
 
@@ -74,11 +74,9 @@ def check_first_loss(loss: float, model: nn.Module, expected: Expected) -> Check
 def check_two_steps(
     trainer: Trainer, model: nn.Module, batch: Mapping[str, Any], steps: int, what: str, expected: Expected
 ) -> list[Check]:
-    """Two passes over a long batch: first loss, time and memory, graphs of frozen parts, gradients.
+    """First loss, time and memory, graphs of frozen parts and gradients, of two passes over a long batch.
 
-    Args:
-        steps: of the optimizer, that the training will take.
-        what: names the batch for people.
+    `what` names the batch for people; `steps` are those of the whole training.
     """
     sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
     try:
@@ -90,7 +88,12 @@ def check_two_steps(
     if sharded:
         reason = "not measured where the model is sharded; the first steps show it"
         return [first, *(Check(name, "skip", reason) for name in ("longest batch", "frozen parts", "gradients"))]
-    return [first, _fits(trainer, model, seen, what, steps), _graphs(seen), check_gradients(model, seen.gradients)]
+    graphs = Check("frozen parts", "pass", "no graph is kept of what does not train")
+    if seen.holding_graph:
+        named = ", ".join(seen.holding_graph[:3])
+        found = f"a graph is kept of {named}, which do not train and have nothing before them that does"
+        graphs = Check("frozen parts", "warn", found, {"holding_graph": len(seen.holding_graph)})
+    return [first, _fits(trainer, model, seen, what, steps), graphs, check_gradients(model, seen.gradients)]
 
 
 def _fits(trainer: Trainer, model: nn.Module, seen: Probe, what: str, steps: int) -> Check:
@@ -109,26 +112,17 @@ def _fits(trainer: Trainer, model: nn.Module, seen: Probe, what: str, steps: int
     return Check("longest batch", "pass", found, numbers)
 
 
-def _graphs(seen: Probe) -> Check:
-    if seen.holding_graph:
-        named = ", ".join(seen.holding_graph[:3])
-        found = f"a graph is kept of {named}, which do not train and have nothing before them that does"
-        return Check("frozen parts", "warn", found, {"holding_graph": len(seen.holding_graph)})
-    return Check("frozen parts", "pass", "no graph is kept of what does not train")
-
-
 def check_gradients(model: nn.Module, gradients: Mapping[str, float | None]) -> Check:
     """Every group of `grad_norm.GROUPS` that trains gets a gradient; LoRA's A may wait for B to leave zero."""
-    groups = {
-        group: [gradients[name] for name in parameters]
-        for group, parameters in parameters_by_group(model, GROUPS).items()
-    }
-    norms = {group: math.sqrt(sum((norm or 0) ** 2 for norm in found)) for group, found in groups.items()}
-    missing = sum(norm is None for found in groups.values() for norm in found)
+    norms, missing = {}, 0
+    for group, parameters in parameters_by_group(model, GROUPS).items():
+        found = [gradients[name] for name in parameters]
+        norms[group] = math.sqrt(sum((norm or 0) ** 2 for norm in found))
+        missing += found.count(None)
     numbers = norms | {"tensors_without_gradient": missing}
-    if not all(map(math.isfinite, norms.values())) or not any(norms.values()):
-        wrong = next((group for group, norm in norms.items() if not math.isfinite(norm)), "every group")
-        return Check("gradients", "stop", f"that of {wrong} is {norms.get(wrong, 0.0)}", numbers)
+    wrong = next((group for group, norm in norms.items() if not math.isfinite(norm)), None)
+    if wrong or not any(norms.values()):
+        return Check("gradients", "stop", f"that of {wrong or 'every group'} is {norms.get(wrong, 0.0)}", numbers)
     quiet = [group for group, norm in norms.items() if norm == 0 and not (group == "lora_a" and norms.get("lora_b"))]
     found = ", ".join(f"{group} {norm:.3g}" for group, norm in norms.items())
     if missing:

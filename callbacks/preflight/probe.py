@@ -5,8 +5,9 @@ import random
 import resource
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ class Probe:
     loss: float
     seconds: float
     memory: float
-    gradients: dict[str, float | None] = field(default_factory=dict)
-    holding_graph: list[str] = field(default_factory=list)
+    gradients: dict[str, float | None]
+    holding_graph: list[str]
 
 
 def probe(trainer: Trainer, model: nn.Module, batch: Mapping[str, Any], backward: bool = True) -> Probe:
@@ -39,11 +40,18 @@ def probe(trainer: Trainer, model: nn.Module, batch: Mapping[str, Any], backward
     `torch.OutOfMemoryError` as training would.
     """
     batch = send_to_device(dict(batch), trainer.args.device)
-    was_training = model.training
+    was_training, holding = model.training, []
+
+    def watch(name: str, module, arguments, named, output) -> None:
+        if _needs_gradient(output) and not _needs_gradient((arguments, named)):
+            holding.append(name)
+
     model.train(backward)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with same_randomness(), torch.set_grad_enabled(backward), _watched(model) as holding:
+    with same_randomness(), torch.set_grad_enabled(backward), ExitStack() as hooks:
+        for name, module in frozen_parts(model):
+            hooks.enter_context(module.register_forward_hook(partial(watch, name), with_kwargs=True))
         for _ in range(STEPS):
             start = _now()
             with trainer.accelerator.autocast():
@@ -86,26 +94,6 @@ def same_randomness() -> Iterator[None]:
     np.random.set_state(numpy)
 
 
-@contextmanager
-def _watched(model: nn.Module) -> Iterator[list[str]]:
-    """Collects the frozen modules whose output needs a gradient though no input does."""
-    holding: list[str] = []
-
-    def watch(name: str):
-        def hook(module, arguments, named, output):
-            if _needs_gradient(output) and not _needs_gradient((arguments, named)):
-                holding.append(name)
-
-        return hook
-
-    handles = [module.register_forward_hook(watch(name), with_kwargs=True) for name, module in frozen_parts(model)]
-    try:
-        yield holding
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def frozen_parts(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The largest modules with parameters of which none trains; embeddings are left out (see below).
 
@@ -120,8 +108,6 @@ def frozen_parts(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Mod
 
 
 def _needs_gradient(value: Any) -> bool:
-    if isinstance(value, torch.Tensor):
-        return value.requires_grad
-    if isinstance(value, Mapping):
-        return any(map(_needs_gradient, value.values()))
-    return isinstance(value, list | tuple) and any(map(_needs_gradient, value))
+    if isinstance(value, Mapping | list | tuple):
+        return any(map(_needs_gradient, value.values() if isinstance(value, Mapping) else value))
+    return isinstance(value, torch.Tensor) and value.requires_grad

@@ -106,9 +106,7 @@ def check_coordinates(parts: Parts) -> Check | None:
     """Boxes `[x1, y1, x2, y2]` in pixels inside their images, and masks of their images' sizes that show something."""
     if _have(parts, "boxes"):
         return _check_boxes(parts)
-    if _have(parts, "masks"):
-        return _check_masks(parts)
-    return None
+    return _check_masks(parts) if _have(parts, "masks") else None
 
 
 def _check_boxes(parts: Parts) -> Check:

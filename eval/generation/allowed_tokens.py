@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedModel, StoppingCriteriaList
 
 from .constraints import Constraint
 
@@ -19,50 +19,20 @@ def keep_to(
         prompt_length: tokens of the (padded) prompt before the answer; 1 for an encoder-decoder.
         max_new_tokens: longest answer of a row without a constraint, in tokens.
     """
-    vocab_size = model.config.get_text_config(decoder=True).vocab_size
+    anything = torch.arange(model.config.get_text_config(decoder=True).vocab_size, device=model.device)
+    end_of_row = torch.tensor([-1 if one is None else one.end for one in allowed], device=model.device)
+
+    def allowed_tokens(row: int, ids: torch.Tensor) -> torch.Tensor:
+        constraint = allowed[row]
+        return anything if constraint is None else constraint.allowed(ids[prompt_length:].tolist())
+
+    def answers_end(input_ids: torch.Tensor, scores: Any, **kwargs) -> torch.Tensor:
+        """A batch goes on for as long as its longest constrained answer, which must not change what free rows say."""
+        ends = end_of_row.repeat_interleave(len(input_ids) // len(allowed))  # beams of a row follow each other
+        return torch.where(ends < 0, input_ids.shape[1] >= prompt_length + max_new_tokens, input_ids[:, -1] == ends)
+
     return {
-        "prefix_allowed_tokens_fn": AllowedTokens(allowed, prompt_length, vocab_size, model.device),
-        "stopping_criteria": StoppingCriteriaList([AnswersEnd(allowed, prompt_length, max_new_tokens, model.device)]),
+        "prefix_allowed_tokens_fn": allowed_tokens,
+        "stopping_criteria": StoppingCriteriaList([answers_end]),
         "max_new_tokens": max([max_new_tokens, *(constraint.longest for constraint in allowed if constraint)]),
     }
-
-
-class AllowedTokens:
-    """`prefix_allowed_tokens_fn` of transformers' `generate` for one batch: one constraint, or None, per row.
-
-    Args:
-        prompt_length: tokens of the (padded) prompt before the answer.
-        vocab_size: what a row without a constraint may choose from.
-        device: the model's.
-    """
-
-    def __init__(
-        self, constraints: Sequence[Constraint | None], prompt_length: int, vocab_size: int, device: Any = "cpu"
-    ):
-        self.constraints = constraints
-        self.prompt_length = prompt_length
-        self.anything = torch.arange(vocab_size, device=device)
-
-    def __call__(self, batch_id: int, ids: torch.Tensor) -> torch.Tensor:
-        constraint = self.constraints[batch_id]
-        return self.anything if constraint is None else constraint.allowed(ids[self.prompt_length :].tolist())
-
-
-class AnswersEnd(StoppingCriteria):
-    """Ends each row by itself: after its constraint's end of turn, or, without one, after `max_new_tokens`.
-
-    A batch goes on for as long as its longest constrained answer, which must not change what free rows say.
-
-    Args:
-        prompt_length: tokens of the (padded) prompt before the answer.
-    """
-
-    def __init__(
-        self, constraints: Sequence[Constraint | None], prompt_length: int, max_new_tokens: int, device: torch.device
-    ):
-        self.ends = torch.tensor([-1 if one is None else one.end for one in constraints], device=device)
-        self.free_until = prompt_length + max_new_tokens
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs) -> torch.Tensor:
-        ends = self.ends.repeat_interleave(len(input_ids) // len(self.ends))  # beams of a row follow each other
-        return torch.where(ends < 0, input_ids.shape[1] >= self.free_until, input_ids[:, -1] == ends)

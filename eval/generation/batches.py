@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Container, Sequence
+from functools import partial
 from typing import Any
 
 import datasets
-from torch.utils.data import Dataset
 
 from ...rows.conventions import Row
 
@@ -50,29 +50,25 @@ def _tokens(row: Row) -> float:
     return len(text) / CHARACTERS_PER_TOKEN + width * height / PIXELS_PER_TOKEN
 
 
-class EachImageOnce(Dataset):
-    """Rows of a `datasets.Dataset`; those of a batch with the same file, or the same bytes, share a decoded image."""
+def each_image_once(rows: Rows) -> Rows:
+    """Rows of which those of a batch with the same file, or the same bytes, share a decoded image.
 
-    def __init__(self, rows: datasets.Dataset):
-        self.columns = [name for name in ("image", "images") if name in rows.column_names]
-        undecoded = datasets.Image(decode=False)
-        for name in self.columns:
-            one = isinstance(rows.features[name], datasets.Image)
-            rows = rows.cast_column(name, undecoded if one else datasets.List(undecoded))
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Row:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: list[int]) -> list[Row]:
-        seen: dict[tuple, Any] = {}
-        rows = self.rows.__getitems__(indices)
-        for row in rows:
-            row |= {name: _decoded(row[name], seen) for name in self.columns}
+    What has no images, or a format of its own, is given back as it is.
+    """
+    if not isinstance(rows, datasets.Dataset) or rows.format["type"] is not None:
         return rows
+    kinds = {name: rows.features[name] for name in ("image", "images") if name in rows.column_names}
+    if not kinds or not all(isinstance(getattr(kind, "feature", kind), datasets.Image) for kind in kinds.values()):
+        return rows
+    undecoded = datasets.Image(decode=False)
+    for name, kind in kinds.items():
+        rows = rows.cast_column(name, undecoded if isinstance(kind, datasets.Image) else datasets.List(undecoded))
+    return rows.with_transform(partial(_decode_once, columns=list(kinds)))
+
+
+def _decode_once(batch: dict[str, list], columns: list[str]) -> dict[str, list]:
+    seen: dict[tuple, Any] = {}
+    return batch | {name: _decoded(batch[name], seen) for name in columns}
 
 
 def _decoded(image: Any, seen: dict[tuple, Any]) -> Any:
@@ -84,12 +80,3 @@ def _decoded(image: Any, seen: dict[tuple, Any]) -> Any:
     if key not in seen:
         seen[key] = datasets.Image().decode_example(image)
     return seen[key]
-
-
-def each_image_once(rows: Rows) -> Any:
-    """`EachImageOnce` for a dataset with images, and what it is given for anything else."""
-    if not isinstance(rows, datasets.Dataset) or rows.format["type"] is not None:
-        return rows
-    kinds = [rows.features[name] for name in ("image", "images") if name in rows.column_names]
-    known = [isinstance(getattr(kind, "feature", kind), datasets.Image) for kind in kinds]
-    return EachImageOnce(rows) if known and all(known) else rows

@@ -75,7 +75,8 @@ def generate(
     constraints = [None] * len(rows) if constraints is None else constraints
     if len(constraints) != len(rows):
         raise ValueError(f"{len(constraints)} constraints for {len(rows)} rows")
-    ends = _ends(model, collator.processor.tokenizer)
+    tokenizer, eos = collator.processor.tokenizer, model.generation_config.eos_token_id
+    ends = {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id}
     for constraint in {one for one in constraints if one is not None}:
         constraint.refuse_ends(ends)
     known = {i: one.only for i, one in enumerate(constraints) if one is not None and one.only is not None}
@@ -103,7 +104,7 @@ def generate(
                 else:
                     tokens, more = model.generate(**batch, **settings | kept_to), None
             tokens = tokens[:, prompt_length:]
-            free = _decode(tokens[:, :max_new_tokens], ends, collator.processor.tokenizer)
+            free = _decode(tokens[:, :max_new_tokens], ends, tokenizer)
             for constraint, ids, text in zip(allowed, tokens.tolist(), free, strict=True):
                 texts.append((constraint.text(ids) if constraint else None) or text)
             extras += more or []
@@ -123,11 +124,6 @@ def _in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _ends(model: PreTrainedModel, tokenizer: Any) -> set[int]:
-    eos = model.generation_config.eos_token_id
-    return set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
 
 
 def _decode(tokens: torch.Tensor, ends: set[int], tokenizer: Any) -> list[str]:

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 
 class LabelTree:
@@ -42,11 +43,10 @@ class LabelTree:
     def _paths(self) -> tuple[torch.Tensor, torch.Tensor]:
         """For each label `[L, D]` the places whose logits predict it (0 the question's end, else a node plus 1) and
         the tokens predicted, -1 behind the end."""
-        depth = max(map(len, self.labels)) + 1
         places = [[0, *(self._nodes[label[: i + 1]] + 1 for i in range(len(label)))] for label in self.labels]
         targets = [[*label, self.end] for label in self.labels]
         return tuple(
-            torch.tensor([row + [fill] * (depth - len(row)) for row in rows])
+            pad_sequence(list(map(torch.tensor, rows)), batch_first=True, padding_value=fill)
             for rows, fill in ((places, 0), (targets, -1))
         )
 

@@ -23,18 +23,16 @@ def generate_after_prefix(model: PreTrainedModel, batch: dict[str, torch.Tensor]
     Raises `ValueError` for settings that would need a prompt without padding in it, or no cache.
     """
     config = settings.get("generation_config") or model.generation_config
-
-    def setting(name: str) -> int | None:
-        return settings[name] if name in settings else getattr(config, name)
-
-    if setting("no_repeat_ngram_size"):
+    settable = ("no_repeat_ngram_size", "use_cache", "num_beams", "num_return_sequences")
+    ngram_size, use_cache, beams, sequences = (settings.get(name, getattr(config, name)) for name in settable)
+    if ngram_size:
         raise ValueError(
             "no_repeat_ngram_size: padding stands between what is shared and the question; use ChatCollator"
         )
-    if setting("use_cache") is False:
+    if use_cache is False:
         raise ValueError("use_cache=False: what is shared is a cache; use ChatCollator")
     cache = prefill(model, batch)
-    if (copies := max(setting("num_beams") or 1, setting("num_return_sequences") or 1)) > 1:
+    if (copies := max(beams or 1, sequences or 1)) > 1:
         cache.batch_repeat_interleave(copies)  # generate repeats the questions, but no cache that it is given
     return model.generate(**{key: batch[key] for key in TEXT}, past_key_values=cache, **settings)
 

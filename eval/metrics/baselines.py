@@ -1,9 +1,11 @@
 """What is right without a look at the image: the most frequent answer, a constant box, a constant mask."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,12 +29,12 @@ def most_frequent(answers: Iterable[str], canonical: Callable[[str], Hashable] =
     return min(spellings.values(), key=lambda spelt: (-sum(counts[answer] for answer in spelt), spelt[0]))[0]
 
 
-def by_name(answers: Iterable[str], names: Iterable[Iterable[str]]) -> dict[str, list[str]]:
-    """The answers under each of the names that their rows have; ValueError for different lengths."""
-    named: dict[str, list[str]] = {}
-    for answer, own in zip(answers, names, strict=True):
+def by_name(values: Iterable[Any], names: Iterable[Iterable[str]]) -> dict[str, list[Any]]:
+    """The rows' values under each of the names that their rows have; ValueError for different lengths."""
+    named: dict[str, list[Any]] = {}
+    for value, own in zip(values, names, strict=True):
         for name in own:
-            named.setdefault(name, []).append(answer)
+            named.setdefault(name, []).append(value)
     return named
 
 
@@ -128,10 +130,9 @@ def best_constant_mask(
     """
     if not references:
         raise ValueError("references: none, so there is no constant mask")
-    rows = list(zip(references, [None] * len(references) if ignores is None else ignores, strict=True))
-    times = Counter(map(_key, rows))
-    distinct = {_key(row): row for row in rows}
-    cells = [(*_cells(*row, grid), times[key]) for key, row in distinct.items()]
+    ignores = [None] * len(references) if ignores is None else ignores
+    times = Counter(map(json.dumps, zip(references, ignores, strict=True)))
+    cells = [(*_cells(*json.loads(row), grid), n) for row, n in times.items()]
     trues = sum(true.astype(np.int64) * n for true, _, n in cells)
     counted = sum(count.astype(np.int64) * n for _, count, n in cells)
     heat = np.divide(trues, counted, out=np.zeros(grid * grid), where=counted > 0)
@@ -139,17 +140,11 @@ def best_constant_mask(
     ious = np.zeros(grid * grid + 1)
     for true, count, n in cells:
         ious += n * _ious_of_hottest(true[hottest], np.broadcast_to(count, grid * grid)[hottest])
-    thresholds = np.flatnonzero(
-        np.diff(heat[hottest], prepend=np.inf, append=-np.inf)
-    )  # cells of one heat go together
+    # cells of one heat go together
+    thresholds = np.flatnonzero(np.diff(heat[hottest], prepend=np.inf, append=-np.inf))
     mask = np.zeros(grid * grid, dtype=bool)
     mask[hottest[: thresholds[ious[thresholds].argmax()]]] = True
     return ConstantMask(mask.reshape(grid, grid))
-
-
-def _key(row: tuple[Sequence[RLE], RLE | None]) -> tuple:
-    true, ignore = row
-    return tuple((*rle["size"], rle["counts"]) for rle in true), ignore and (*ignore["size"], ignore["counts"])
 
 
 def _cells(true: Sequence[RLE], ignore: RLE | None, grid: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,14 +20,8 @@ _REFERENCE = re.compile(r"<\|object_ref_start\|>(?:(?!<\|object_ref_).)*<\|objec
 _BBOX_2D = re.compile(rf'"bbox_2d"\s*:\s*\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]')
 
 
-def _to_grid(boxes: Sequence[Box], labels: Sequence[str], size: Size, grid: Size) -> list[tuple[str, list[int]]]:
-    """Pair each label with its box in whole units of a grid laid over the image."""
-    if len(boxes) != len(labels):
-        raise ValueError(f"labels: {len(labels)} for {len(boxes)} boxes; give one label per box")
-    return [(label, _box_to_grid(box, size, grid)) for label, box in zip(labels, boxes, strict=True)]
-
-
-def _box_to_grid(box: Box, size: Size, grid: Size) -> list[int]:
+def _in_units(box: Box, size: Size, grid: Size) -> list[int]:
+    """A box in whole units of a grid laid over the image."""
     clipped = [min(max(edge, 0.0), size[side % 2]) for side, edge in enumerate(box)]
     if not (len(box) == 4 and all(map(math.isfinite, box)) and clipped[0] < clipped[2] and clipped[1] < clipped[3]):
         raise ValueError(
@@ -44,68 +38,83 @@ def _box_to_grid(box: Box, size: Size, grid: Size) -> list[int]:
     return units
 
 
-def _from_grid(matches: list[tuple[str, ...]], size: Size, grid: Size) -> list[Box]:
-    """Turn matched numbers in grid units into pixel boxes, clipped to the image; empty and inverted ones go."""
-    boxes = []
-    for match in matches:
-        x1, y1, x2, y2 = (
-            min(max(float(number), 0.0), grid[side % 2]) / grid[side % 2] * size[side % 2]
-            for side, number in enumerate(match)
-        )
-        if x1 < x2 and y1 < y2:
-            boxes.append([x1, y1, x2, y2])
-    return boxes
-
-
-def _to_json(units: list[tuple[str, list[int]]]) -> str:
-    return json.dumps([{"bbox_2d": box, "label": label} for label, box in units], ensure_ascii=False)
-
-
 @dataclass(frozen=True)
-class Qwen2VLBoxes:
-    """Qwen2-VL's box text: special tokens around `(x1,y1),(x2,y2)`, in thousandths of the image's sides.
+class BoxCodec:
+    """Boxes in pixels -> the text of a Qwen-VL family, which counts whole units of a grid over the image, and back.
 
-    Pixel boxes are `[x1, y1, x2, y2]` of the displayed image, `size` is its `(width, height)` in pixels; a
-    coordinate is cut to a whole unit (0-1000), so a round trip moves it by less than a unit. Source: the grounding
-    format of the Qwen2-VL model card and of arXiv 2409.12191.
+    Pixel boxes are `[x1, y1, x2, y2]` of the displayed image, `size` is its `(width, height)` in pixels. A coordinate
+    is cut to a whole unit, so a round trip moves it by less than a unit. Unless a family does otherwise, a unit is a
+    thousandth of the image's side, and the text a JSON list of `bbox_2d` and `label`.
     """
 
     def encode(self, boxes: Sequence[Box], size: Size, labels: Sequence[str]) -> str:
-        """Write boxes in pixels, one label each, as the model's text, joined by a space.
+        """Write boxes in pixels, one label each, as the model's text.
 
         What reaches over the image's edge is clipped. Raises ValueError for a box that is empty, inverted, not
         finite or wholly outside, and for a different number of labels.
         """
-        return " ".join(
-            f"<|object_ref_start|>{label}<|object_ref_end|><|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
-            for label, (x1, y1, x2, y2) in _to_grid(boxes, labels, size, (1000, 1000))
-        )
+        if len(boxes) != len(labels):
+            raise ValueError(f"labels: {len(labels)} for {len(boxes)} boxes; give one label per box")
+        grid = self._grid(size)
+        return self._write([(label, _in_units(box, size, grid)) for label, box in zip(labels, boxes, strict=True)])
 
     def decode(self, text: str, size: Size) -> list[Box]:
         """Read the boxes in a model's text, in pixels, whatever the text: what is no box is skipped.
 
-        The special tokens may be missing (`skip_special_tokens=True`). Coordinates are clipped to the image; empty
-        and inverted boxes are dropped. An empty list means that nothing could be read.
+        Special tokens may be missing (`skip_special_tokens=True`); fences and a cut-off end do no harm. Coordinates
+        are clipped to the image; empty and inverted boxes are dropped. An empty list means that nothing could be read.
         """
-        return _from_grid(_PARENTHESES.findall(_REFERENCE.sub("", text)), size, (1000, 1000))
+        grid, boxes = self._grid(size), []
+        for numbers in self._find(text):
+            x1, y1, x2, y2 = (
+                min(max(float(number), 0.0), grid[side % 2]) / grid[side % 2] * size[side % 2]
+                for side, number in enumerate(numbers)
+            )
+            if x1 < x2 and y1 < y2:
+                boxes.append([x1, y1, x2, y2])
+        return boxes
+
+    def _grid(self, size: Size) -> Size:
+        return 1000, 1000
+
+    def _write(self, boxes: list[tuple[str, list[int]]]) -> str:
+        return json.dumps([{"bbox_2d": box, "label": label} for label, box in boxes], ensure_ascii=False)
+
+    def _find(self, text: str) -> list[tuple[str, ...]]:
+        return _BBOX_2D.findall(text)
+
+
+class Qwen2VLBoxes(BoxCodec):
+    """Qwen2-VL's box text: special tokens around `(x1,y1),(x2,y2)`, joined by a space, in thousandths (0-1000).
+
+    Source: the grounding format of the Qwen2-VL model card and of arXiv 2409.12191.
+    """
+
+    def _write(self, boxes: list[tuple[str, list[int]]]) -> str:
+        return " ".join(
+            f"<|object_ref_start|>{label}<|object_ref_end|><|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
+            for label, (x1, y1, x2, y2) in boxes
+        )
+
+    def _find(self, text: str) -> list[tuple[str, ...]]:
+        return _PARENTHESES.findall(_REFERENCE.sub("", text))
 
 
 @dataclass(frozen=True)
-class Qwen25VLBoxes:
-    """Qwen2.5-VL's box text: a JSON list of `bbox_2d` and `label`, in pixels of the resized image.
+class Qwen25VLBoxes(BoxCodec):
+    """Qwen2.5-VL's box text: JSON, in pixels of the resized image.
 
     `min_pixels` and `max_pixels` must be the image processor's (`size["shortest_edge"]`, `size["longest_edge"]`),
     since the numbers mean pixels of what it makes of the image; `factor` is patch size times merge size. `encode`
-    and `decode` take and give pixels of the displayed image, as in `Qwen2VLBoxes`; a round trip moves a coordinate
-    by less than a resized pixel. Both raise ValueError where an image's sides differ more than 200-fold, which the
-    processor refuses too. Source: arXiv 2502.13923, section 2.
+    and `decode` raise ValueError where an image's sides differ more than 200-fold, which the processor refuses too.
+    Source: arXiv 2502.13923, section 2.
     """
 
     min_pixels: int
     max_pixels: int
     factor: int = 28
 
-    def _resized(self, size: Size) -> Size:
+    def _grid(self, size: Size) -> Size:
         height, width = smart_resize(size[1], size[0], self.factor, self.min_pixels, self.max_pixels)
         # Two things the processor of transformers does otherwise, and it is what the model sees: a side that rounds to
         # nothing has the image enlarged to the smallest budget, and no side is less than one patch.
@@ -114,33 +123,9 @@ class Qwen25VLBoxes:
             width, height = (math.ceil(side * scale / self.factor) * self.factor for side in size)
         return max(width, self.factor), max(height, self.factor)
 
-    def encode(self, boxes: Sequence[Box], size: Size, labels: Sequence[str]) -> str:
-        """Write boxes in pixels, one label each, as the model's JSON; raises as `Qwen2VLBoxes.encode` does."""
-        return _to_json(_to_grid(boxes, labels, size, self._resized(size)))
 
-    def decode(self, text: str, size: Size) -> list[Box]:
-        """Read every complete `bbox_2d` in a model's text, in pixels; fences and a cut-off end do no harm."""
-        return _from_grid(_BBOX_2D.findall(text), size, self._resized(size))
-
-
-@dataclass(frozen=True)
-class Qwen3VLBoxes:
-    """Qwen3-VL's box text: Qwen2.5-VL's JSON with Qwen2-VL's thousandths of the image's sides.
-
-    `encode` and `decode` take and give pixels of the displayed image, as in `Qwen2VLBoxes`. Source: the 2D
-    grounding cookbook of the Qwen3-VL repository.
-    """
-
-    def encode(self, boxes: Sequence[Box], size: Size, labels: Sequence[str]) -> str:
-        """Write boxes in pixels, one label each, as the model's JSON; raises as `Qwen2VLBoxes.encode` does."""
-        return _to_json(_to_grid(boxes, labels, size, (1000, 1000)))
-
-    def decode(self, text: str, size: Size) -> list[Box]:
-        """Read every complete `bbox_2d` in a model's text, in pixels; fences and a cut-off end do no harm."""
-        return _from_grid(_BBOX_2D.findall(text), size, (1000, 1000))
-
-
-BoxCodec = Qwen2VLBoxes | Qwen25VLBoxes | Qwen3VLBoxes
+class Qwen3VLBoxes(BoxCodec):
+    """Qwen3-VL's box text: JSON, in thousandths. Source: the 2D grounding cookbook of the Qwen3-VL repository."""
 
 
 def box_codec(model_type: str, min_pixels: int, max_pixels: int) -> BoxCodec:

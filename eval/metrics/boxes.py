@@ -26,8 +26,6 @@ def _image_scores(predicted: torch.Tensor, true: torch.Tensor) -> dict[str, floa
     first = None if len(true) == 0 else 0.0
     if n_larger == 0:
         return {"iou": 1.0, "giou": 1.0, "accuracy_50": 1.0, "accuracy_70": 1.0, "iou_first": first}
-    if n_matched == 0:
-        return {"iou": 0.0, "giou": -1.0, "accuracy_50": 0.0, "accuracy_70": 0.0, "iou_first": first}
     ious, gious = box_iou(predicted, true), generalized_box_iou(predicted, true)
     # GIoU only decides where IoU does not (boxes that miss everything), so that the order of boxes never matters
     pairs = linear_sum_assignment((ious + 1e-9 * gious).numpy(), maximize=True)
@@ -37,7 +35,7 @@ def _image_scores(predicted: torch.Tensor, true: torch.Tensor) -> dict[str, floa
         "giou": (gious[pairs].sum().item() - (n_larger - n_matched)) / n_larger,
         "accuracy_50": (matched >= 0.5).sum().item() / n_larger,
         "accuracy_70": (matched >= 0.7).sum().item() / n_larger,
-        "iou_first": ious[0, 0].item(),
+        "iou_first": ious[0, 0].item() if n_matched else first,
     }
 
 

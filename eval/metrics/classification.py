@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from sklearn.metrics import precision_recall_fscore_support
 
-from .baselines import Majority
+from .baselines import Majority, by_name
 from .statistics import summarize
 
 N_RESAMPLES = 1000
@@ -55,21 +55,19 @@ def classification_metrics(
     _, group = np.unique(np.arange(len(truth)) if groups is None else groups, return_inverse=True)
     metrics = {"n": len(truth)} | _scores(truth, answered, group, SCORES)
     if majority is not None:
-        metrics |= _baselines(classes.get(majority.overall, -1), truth, SCORES)
+        constant = np.full_like(truth, classes.get(majority.overall, -1))
+        metrics |= _points(truth, constant, SCORES, "baseline_")
         if types is not None:
             constant = [majority.of_type(own[0]) if own else majority.overall for own in types]
             hits = [said == true for said, true in zip(constant, references, strict=True)]
             metrics["type_baseline_accuracy"] = sum(hits) / len(hits)
-    rows_of_type: dict[str, list[int]] = {}
-    for row, own in enumerate(types if types is not None else ()):
-        for kind in set(own):
-            rows_of_type.setdefault(kind, []).append(row)
+    rows_of_type = {} if types is None else by_name(range(len(truth)), map(set, types))
     for kind, rows in sorted(rows_of_type.items()):
         metrics |= _scores(truth[rows], answered[rows], group[rows], SCORES_BY_TYPE, f"_{kind}")
         metrics |= {f"{name}_{kind}_n": len(rows) for name in ("accuracy", *SCORES_BY_TYPE)}
         if majority is not None:
-            constant = classes.get(majority.of_type(kind), -1)
-            metrics |= _baselines(constant, truth[rows], SCORES_BY_TYPE, f"_{kind}")
+            constant = np.full(len(rows), classes.get(majority.of_type(kind), -1))
+            metrics |= _points(truth[rows], constant, SCORES_BY_TYPE, "baseline_", f"_{kind}")
     if labels is not None:
         metrics |= summarize({"accuracy_unmapped": [float(said not in known) for said in predictions]}, group)
     return metrics
@@ -82,15 +80,12 @@ def _means(precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, support: n
     return means | {"weighted_f1": (support * f1).sum(axis=0) / support.sum(axis=0)}
 
 
-def _points(truth: np.ndarray, answered: np.ndarray) -> dict[str, np.ndarray]:
-    classes = np.unique(truth)
-    return _means(*precision_recall_fscore_support(truth, answered, labels=classes, zero_division=0))
-
-
-def _baselines(constant: int, truth: np.ndarray, names: Sequence[str], suffix: str = "") -> dict[str, float]:
-    points = _points(truth, np.full_like(truth, constant))
-    metrics = {f"baseline_accuracy{suffix}": float((truth == constant).mean())}
-    return metrics | {f"baseline_{name}{suffix}": float(points[name]) for name in names}
+def _points(
+    truth: np.ndarray, answered: np.ndarray, names: Sequence[str], prefix: str = "", suffix: str = ""
+) -> dict[str, float]:
+    scores = precision_recall_fscore_support(truth, answered, labels=np.unique(truth), zero_division=0)
+    means = {"accuracy": (truth == answered).mean(), **_means(*scores)}
+    return {f"{prefix}{name}{suffix}": float(means[name]) for name in ("accuracy", *names)}
 
 
 def _scores(
@@ -98,8 +93,7 @@ def _scores(
 ) -> dict[str, float]:
     metrics = summarize({f"accuracy{suffix}": (truth == answered).astype(float)}, group)
     del metrics["n"]
-    points = _points(truth, answered)
-    metrics |= {f"{name}{suffix}": float(points[name]) for name in names}
+    metrics |= _points(truth, answered, names, suffix=suffix)
     names_of_groups, group = np.unique(group, return_inverse=True)
     if len(names_of_groups) >= 2:
         resampled = _resampled(truth, answered, group)

@@ -1,6 +1,6 @@
 """Means over rows with bootstrap intervals, for every metric of this package."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -155,3 +155,29 @@ def macro_average(
     if len(table) >= 2:
         metrics[f"{name}_low"], metrics[f"{name}_high"] = _interval((every,), macro)
     return metrics
+
+
+def by_class(
+    name: str,
+    scores: Sequence[float],
+    classes: Sequence[str],
+    names: Sequence[str],
+    groups: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """`summarize` over the rows of each class in `names`, as `<name>_<class>`, with `<name>_<class>_n` even at 0.
+
+    `scores`, `classes` and `groups` have one entry per row; `n` is the number of all rows.
+    """
+    of_class = {
+        f"{name}_{own}": [score if one == own else None for score, one in zip(scores, classes, strict=True)]
+        for own in names
+    }
+    counts = {f"{own}_n": len(rows) - rows.count(None) for own, rows in of_class.items()}
+    return summarize(of_class, groups) | counts | {"n": len(scores)}
+
+
+def means(name: str, scores: Sequence[float], classes: Sequence[str], names: Iterable[str]) -> dict[str, float]:
+    """Without intervals: the mean over all rows and, as `<name>_<class>`, over those of each class that has any."""
+    of_class = {own: [score for score, one in zip(scores, classes, strict=True) if one == own] for own in names}
+    averages = {f"{name}_{own}": float(np.mean(rows)) for own, rows in of_class.items() if rows}
+    return {name: float(np.mean(scores)), **averages}

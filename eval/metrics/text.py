@@ -86,23 +86,24 @@ def text_metrics(
 def keyword_accuracy(
     predictions: Sequence[str], keywords: Sequence[str], groups: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Share of answers in which the keyword stands on word boundaries, in upper or lower case: SurgViVQA's K-ACC.
+    """`summarize` of `keyword_scores`, SurgViVQA's K-ACC (arXiv 2511.03325); `groups` as in `text_metrics`."""
+    return summarize({"keyword_accuracy": keyword_scores(predictions, keywords)}, groups)
 
-    One text per row each; `groups` as in `text_metrics`. A hyphen is a boundary ("left" stands in "upper-left"), and
-    what the answer means is not asked ("no" stands in "Yes, there is no tool"). The authors' code does not find a
-    keyword that starts with a sign after a space, such as "<5", and asks for no boundary around several words: of 240
-    true answers of REAL-Colon-VQA it accepts 219, this 231.
 
-    Returns `n`, `keyword_accuracy`, and its 95% bootstrap interval under `keyword_accuracy_low` and `_high` (left out
-    for fewer than two rows or groups). Without rows `{"n": 0}`. Raises ValueError for an empty keyword, naming its
-    row, and for lists of different lengths. Source: SurgViVQA (arXiv 2511.03325).
+def keyword_scores(predictions: Sequence[str], keywords: Sequence[str]) -> list[float]:
+    """1 for each answer in which the row's keyword stands on word boundaries, in upper or lower case, else 0.
+
+    A hyphen is a boundary ("left" stands in "upper-left"), and what the answer means is not asked ("no" stands in
+    "Yes, there is no tool"). The authors' code does not find a keyword that starts with a sign after a space, such as
+    "<5", and asks for no boundary around several words: of 240 true answers of REAL-Colon-VQA it accepts 219, this
+    231. Raises ValueError for an empty keyword, naming its row, and for lists of different lengths.
     """
     if len(predictions) != len(keywords):
         raise ValueError(f"{len(predictions)} predictions for {len(keywords)} keywords; give one per row")
-    found = []
+    scores = []
     for row, (prediction, keyword) in enumerate(zip(predictions, keywords, strict=True)):
         if not keyword.strip():
             raise ValueError(f"row {row}: the keyword {keyword!r} is empty, so it would stand in every answer")
         pattern = rf"(?<!\w){re.escape(keyword.strip())}(?!\w)"  # not \b, which "<" has only next to a letter or digit
-        found.append(float(re.search(pattern, prediction, re.IGNORECASE) is not None))
-    return summarize({"keyword_accuracy": found}, groups)
+        scores.append(float(re.search(pattern, prediction, re.IGNORECASE) is not None))
+    return scores

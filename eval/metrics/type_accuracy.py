@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from .baselines import TypedMajority
-from .statistics import macro_average, summarize
+from .statistics import by_class, macro_average, means, summarize
 from .typed_answers import TYPES, is_right, jaccard, tidy
 
 
@@ -36,41 +36,25 @@ def type_accuracy(
     if len(lengths) > 1:
         raise ValueError(f"{len(predictions)} predictions, {len(references)} references, {len(types)} types")
     rows = list(zip(predictions, references, types, strict=True))
-    metrics = _accuracies("accuracy", [float(is_right(*row)) for row in rows], types, groups)
-    metrics |= {f"accuracy_{kind}_n": types.count(kind) for kind in TYPES}
+    right = [float(is_right(*row)) for row in rows]
+    metrics = summarize({"accuracy": right}, groups) | by_class("accuracy", right, types, TYPES, groups)
+    if not rows:
+        return metrics
+    metrics |= macro_average("accuracy_macro", right, types, groups)
     partial = [jaccard(*row) for row in rows]
     if any(score is not None for score in partial):
         metrics |= summarize({"jaccard": partial}, groups) | {"jaccard_n": len(partial) - partial.count(None)}
-    if majority is not None and rows:
+    if majority is not None:
         constant = [majority.by_type.get(kind, "") for kind in types]
-        metrics |= _without_intervals("baseline_accuracy", constant, references, types)
+        metrics |= _baseline("baseline_accuracy", constant, references, types)
         if questions is not None and majority.by_question:
             constant = [majority.by_question.get(tidy(question), "") for question in questions]
-            metrics |= _without_intervals("question_baseline_accuracy", constant, references, types)
+            metrics |= _baseline("question_baseline_accuracy", constant, references, types)
     return metrics
 
 
-def _accuracies(
-    name: str, right: Sequence[float], types: Sequence[str], groups: Sequence[str] | None
-) -> dict[str, float]:
-    scores: dict[str, Sequence[float | None]] = {name: right}
-    for kind in TYPES:
-        if kind in types:
-            scores[f"{name}_{kind}"] = [
-                score if own == kind else None for score, own in zip(right, types, strict=True)
-            ]
-    metrics = summarize(scores, groups)
-    if right:
-        metrics |= macro_average(f"{name}_macro", right, types, groups)
-    return metrics
-
-
-def _without_intervals(
-    name: str, answers: Sequence[str], references: Sequence[str], types: Sequence[str]
-) -> dict[str, float]:
-    right: dict[str, list[bool]] = {}
-    for answer, reference, kind in zip(answers, references, types, strict=True):
-        right.setdefault(kind, []).append(is_right(answer, reference, kind))
-    shares = {kind: sum(rows) / len(rows) for kind, rows in right.items()}
-    metrics = {name: sum(map(sum, right.values())) / len(types), f"{name}_macro": sum(shares.values()) / len(shares)}
-    return metrics | {f"{name}_{kind}": share for kind, share in shares.items()}
+def _baseline(name: str, answers: Sequence[str], references: Sequence[str], types: Sequence[str]) -> dict[str, float]:
+    right = [float(is_right(*row)) for row in zip(answers, references, types, strict=True)]
+    kinds = dict.fromkeys(types)
+    metrics = means(name, right, types, kinds)
+    return metrics | {f"{name}_macro": sum(metrics[f"{name}_{kind}"] for kind in kinds) / len(kinds)}

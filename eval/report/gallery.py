@@ -8,7 +8,7 @@ from itertools import groupby
 
 from PIL import Image
 
-from .plotting import as_number
+from .tables import as_number
 
 N_BEST, N_WORST, N_FAILURES = 6, 6, 12
 
@@ -47,9 +47,13 @@ def shelves(gallery: Sequence[GalleryItem]) -> list[Shelf]:
     right, and the worst are not and are called failures. Among equal scores groups take turns, and images not shown
     yet come first.
     """
-    ranked = ranked_rows(gallery)
-    n_worst = N_FAILURES if any(item.group for item in ranked) else N_WORST
-    if is_right_or_wrong(ranked):
+    unique: dict[str, GalleryItem] = {}
+    for item in gallery:
+        unique.setdefault(item.id, item)
+    ranked = sorted(unique.values(), key=badness)
+    have_groups, scores = any(item.group for item in ranked), {-badness(item) for item in ranked} - {-math.inf}
+    n_worst = N_FAILURES if have_groups else N_WORST
+    if have_groups and scores and scores <= {0.0, 1.0}:
         right = [item for item in ranked if item.score == 1]
         wrong = ranked[len(right) :][::-1]
         shown = Shelf("Right answers", "best", in_turn(right, N_BEST), len(right))
@@ -64,20 +68,6 @@ def badness(item: GalleryItem) -> float:
     """What rows are ranked by; one without a score is worse than any."""
     score = as_number(item.score)
     return math.inf if score is None or math.isnan(score) else -score
-
-
-def ranked_rows(gallery: Sequence[GalleryItem]) -> list[GalleryItem]:
-    """Best first, of each id the first."""
-    unique: dict[str, GalleryItem] = {}
-    for item in gallery:
-        unique.setdefault(item.id, item)
-    return sorted(unique.values(), key=badness)
-
-
-def is_right_or_wrong(gallery: Sequence[GalleryItem]) -> bool:
-    """Whether rows have groups, and no other scores than right and wrong."""
-    scores = {-badness(item) for item in gallery} - {-math.inf}
-    return any(item.group for item in gallery) and bool(scores) and scores <= {0.0, 1.0}
 
 
 def in_turn(ranked: Iterable[GalleryItem], size: int) -> list[GalleryItem]:

@@ -5,6 +5,7 @@ import math
 import os
 import re
 from base64 import b64encode
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,8 @@ def visible(value: Any) -> Any:
     return shown if len(text) <= TEXT_LIMIT else f"{shown}… ({len(text) - TEXT_LIMIT:,} more characters)"
 
 
-def short(value: float | None) -> str:
+def short(value: float) -> str:
     """A number to three or four digits."""
-    if value is None:
-        return "–"
     if not math.isfinite(value):
         return str(value)
     if value and not 0.001 <= abs(value) < 1e6:
@@ -54,6 +53,12 @@ def replace_file(path: Path, data: bytes) -> Path:
     unfinished.write_bytes(data)
     os.replace(unfinished, path)
     return path
+
+
+def write_page(path: Path, template: str, **shown: Any) -> Path:
+    """Fill one of the templates, which also says when, and replace the file."""
+    written = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return replace_file(path, PAGES.get_template(template).render(written=written, **shown).encode())
 
 
 PAGES = Environment(

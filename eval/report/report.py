@@ -3,29 +3,22 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
+
 from ..metrics.confusion import Confusion
+from . import tables
 from .check import Check
 from .gallery import GalleryItem, shelves
-from .metric_figures import FIGURE_NAMES, draw_figures
-from .page import DATA_PAGE, PAGES, replace_file
-from .plotting import Log
-from .tables import (
-    Published,
-    Results,
-    baseline_line,
-    comparison_rows,
-    find_headline,
-    group_table,
-    latest,
-    metric_table,
-)
+from .page import DATA_PAGE, replace_file, write_page
+from .plotting import STYLE, as_png
+from .result_figures import free_constrained_figure, groups_figure, published_figure
+from .tables import Log, Published, group_table, metric_table
+from .training_figures import gradient_figure, loss_figure, metric_figure
 
 REJECTED_SHOWN = 20
-PUBLISHED_DRAWN = 4  # metrics side by side; the table has all
 
 
 def write_report(
@@ -34,13 +27,13 @@ def write_report(
     title: str,
     headline: str,
     log_history: Log,
-    results: Results,
+    results: Mapping[str, Mapping[str, Any]],
     gallery: Sequence[GalleryItem] = (),
     published: Published | None = None,
-    run: Mapping[str, Any] | None = None,
-    rejected: Sequence[Mapping[str, Any]] | None = None,
+    run: Mapping[str, Any] = {},
+    rejected: Sequence[Mapping[str, Any]] = (),
     groups: Sequence[str] = (),
-    confusions: Mapping[str, Confusion] | None = None,
+    confusions: Mapping[str, Confusion] = {},
     answered_split: str = "",
     also: Sequence[str] = (),
     checks: Sequence[Check] = (),
@@ -58,51 +51,51 @@ def write_report(
     `constrained_gain_<group>`. `confusions` holds one table per group; `answered_split` is whose rows they and the
     gallery are of.
     """
-    output_dir, run, rejected = Path(output_dir), run or {}, rejected or []
+    output_dir = Path(output_dir)
     sections = {"run": {key: value for key, value in run.items() if not isinstance(value, Mapping)}}
     sections |= {key: value for key, value in run.items() if isinstance(value, Mapping)}
-    results = {split: results[split] for split in sorted(results, key=lambda s: (s != "test", s != "validation"))}
-    tables = {split: metric_table(values, headline, groups) for split, values in results.items()}
-    split, values = find_headline(results, log_history, headline)
-    group_tables = {name: group_table(part, headline, groups) for name, part in {**results, split: values}.items()}
-    comparison = comparison_rows(published, metric_table(results.get("test", {}), headline)) if published else []
-    figures = draw_figures(
-        log_history,
-        headline,
-        baseline=baseline_line(results, log_history, headline),
-        published_metrics=published.metric_names[:PUBLISHED_DRAWN] if published else (),
-        published_rows=comparison,
-        groups=group_tables[split],
-        also=also,
-    )
-    for name in FIGURE_NAMES:
-        if name in figures:
-            replace_file(output_dir / "figures" / f"{name}.png", figures[name])
-        else:
-            (output_dir / "figures" / f"{name}.png").unlink(missing_ok=True)
-    page = PAGES.get_template("report.html.jinja").render(
+    order = sorted(results, key=lambda split: (split != "test", split != "validation"))
+    results = {split: tables.numbers_in(results[split]) for split in order}
+    split, numbers = tables.find_headline(results, log_history, headline)
+    by_group = {name: group_table(part, headline, groups) for name, part in {**results, split: numbers}.items()}
+    compared = tables.comparison_rows(published, metric_table(results.get("test", {}), headline)) if published else []
+    with rc_context(STYLE):
+        figures = {
+            "metric": metric_figure(log_history, headline, tables.baseline_line(results, log_history, headline), also),
+            "loss": loss_figure(log_history),
+            "gradient_norms": gradient_figure(log_history),
+            "published": published_figure(published, compared),
+            "groups": groups_figure(by_group[split], headline),
+            "free_constrained": free_constrained_figure(by_group[split], headline),
+        }
+        drawn = {name: as_png(figure) for name, figure in figures.items() if figure is not None}
+    for name, png in drawn.items():
+        replace_file(output_dir / "figures" / f"{name}.png", png)
+    for name in figures.keys() - drawn.keys():  # of an earlier run
+        (output_dir / "figures" / f"{name}.png").unlink(missing_ok=True)
+    return write_page(
+        output_dir / "report.html",
+        "report.html.jinja",
         title=title,
         headline=headline,
         also=also,
         split=split,
-        metric=next(iter(metric_table(values, headline)), None),
-        tables=tables,
-        group_tables={name: rows for name, rows in group_tables.items() if rows},
-        confusions=confusions or {},
+        metric=next(iter(metric_table(numbers, headline)), None),
+        tables={name: rows for name, part in results.items() if (rows := metric_table(part, headline, groups))},
+        group_tables={name: rows for name, rows in by_group.items() if rows},
+        confusions=confusions,
         answered_split=answered_split,
-        figures=figures,
+        figures=drawn,
         shelves=[shelf for shelf in shelves(gallery) if shelf.items],
         published=published,
-        comparison=comparison,
+        comparison=compared,
         finished=bool(run.get("finished")),
-        step=latest(log_history, "step"),
-        epoch=latest(log_history, "epoch"),
+        step=tables.latest(log_history, "step"),
+        epoch=tables.latest(log_history, "epoch"),
         checks=checks,
         data_page=DATA_PAGE if (output_dir / DATA_PAGE).is_file() else None,
-        written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         run={name: values for name, values in sections.items() if values},
         rejected=rejected[:REJECTED_SHOWN],
         rejected_size=len(rejected),
         reasons=Counter(str(row.get("reason")) for row in rejected).most_common(REJECTED_SHOWN),
     )
-    return replace_file(output_dir / "report.html", page.encode())

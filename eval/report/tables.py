@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .plotting import Log, as_number
-
-Results = Mapping[str, Mapping[str, Any]]  # split -> metric -> number
+Log = Sequence[Mapping[str, Any]]  # trainer.state.log_history
+Numbers = Mapping[str, float]  # of one split: metric -> number
 PublishedRow = tuple[str, Mapping[str, float], str, bool]  # name, numbers, note, and whether it is this run's
 
 
@@ -41,17 +40,24 @@ class ResultRow:
     is_total: bool  # over several groups
 
 
+def as_number(value: Any) -> float | None:
+    """`value` as a float, which may be NaN or infinite; None for what is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
     """The values that are numbers."""
     return {key: number for key, value in values.items() if (number := as_number(value)) is not None}
 
 
-def metric_table(values: Mapping[str, Any], headline: str, groups: Sequence[str] = ()) -> list[ResultRow]:
+def metric_table(numbers: Numbers, headline: str, groups: Sequence[str] = ()) -> list[ResultRow]:
     """The metrics of one split, the headline first, each with its interval, n and baseline; no number, no row.
 
     What `group_table` shows is left out, but for the headline.
     """
-    numbers = numbers_in(values)
     companions = {"n"} | {key for key in numbers if key.endswith("_n")}
     for key in numbers:
         companions |= {f"{key}_low", f"{key}_high", f"baseline_{key}"}
@@ -60,35 +66,29 @@ def metric_table(values: Mapping[str, Any], headline: str, groups: Sequence[str]
         companions |= {f"constrained_gain{suffix}"}
     companions -= {headline}
     shown = [key for key in sorted(numbers, key=lambda key: key != headline) if key not in companions]
-    return [_row(numbers, key, key, numbers.get(f"{key}_n", numbers.get("n"))) for key in shown]
+    return [_row(numbers, key, key, n=numbers.get("n")) for key in shown]
 
 
-def _row(
-    numbers: Mapping[str, float], name: str, metric: str, n: float | None, gain: str = "", is_total: bool = False
-) -> ResultRow:
-    keys = (metric, f"{metric}_low", f"{metric}_high", f"baseline_{metric}", f"question_baseline_{metric}")
-    keys += (f"free_{metric}", gain, f"{gain}_low", f"{gain}_high")  # in the order of the row's fields
-    return ResultRow(name, n, *map(numbers.get, keys), is_total)
-
-
-def group_table(values: Mapping[str, Any], headline: str, groups: Sequence[str]) -> list[ResultRow]:
+def group_table(numbers: Numbers, headline: str, groups: Sequence[str]) -> list[ResultRow]:
     """The headline metric of one split by group, then their mean ("macro") and that over all rows ("overall").
 
     A group that nothing is known of has no row; none known, no rows.
     """
-    numbers = numbers_in(values)
-
-    rows = [
-        _row(numbers, group, f"{headline}_{group}", numbers.get(f"{headline}_{group}_n"), f"constrained_gain_{group}")
-        for group in groups
-    ]
+    rows = [_row(numbers, group, f"{headline}_{group}", f"constrained_gain_{group}") for group in groups]
     rows = [row for row in rows if row.n is not None or row.value is not None]
-    n_overall = numbers.get(f"{headline}_n", numbers.get("n"))
     totals = [
-        _row(numbers, "macro", f"{headline}_macro", None, "constrained_gain_macro", is_total=True),
-        _row(numbers, "overall", headline, n_overall, "constrained_gain", is_total=True),
+        _row(numbers, "macro", f"{headline}_macro", "constrained_gain_macro", is_total=True),
+        _row(numbers, "overall", headline, "constrained_gain", numbers.get("n"), is_total=True),
     ]
     return rows + [total for total in totals if total.value is not None] if rows else []
+
+
+def _row(
+    numbers: Numbers, name: str, metric: str, gain: str = "", n: float | None = None, is_total: bool = False
+) -> ResultRow:
+    keys = (metric, f"{metric}_low", f"{metric}_high", f"baseline_{metric}", f"question_baseline_{metric}")
+    keys += (f"free_{metric}", gain, f"{gain}_low", f"{gain}_high")  # in the order of the row's fields
+    return ResultRow(name, numbers.get(f"{metric}_n", n), *map(numbers.get, keys), is_total)
 
 
 def latest(log_history: Log, key: str) -> float | None:
@@ -96,25 +96,21 @@ def latest(log_history: Log, key: str) -> float | None:
     return next((number for entry in reversed(log_history) if (number := as_number(entry.get(key))) is not None), None)
 
 
-def find_headline(results: Results, log_history: Log, headline: str) -> tuple[str, Mapping[str, Any]]:
-    """The headline's split and that split's values: from the results, else from the last evaluation logged."""
+def find_headline(results: Mapping[str, Numbers], log_history: Log, headline: str) -> tuple[str, Numbers]:
+    """The headline's split and that split's numbers: from the results, else from the last evaluation logged."""
     logged = next((entry for entry in reversed(log_history) if f"eval_{headline}" in entry), {})
-    last = {key.removeprefix("eval_"): value for key, value in logged.items()}
-    for split, values in [*results.items(), ("validation", last)]:
-        if as_number(values.get(headline)) is not None:
-            return split, values
-    return "", {}
+    last = numbers_in({key.removeprefix("eval_"): value for key, value in logged.items()})
+    candidates = [*results.items(), ("validation", last)]
+    return next(((split, numbers) for split, numbers in candidates if headline in numbers), ("", {}))
 
 
-def baseline_line(results: Results, log_history: Log, headline: str) -> tuple[str, float] | None:
+def baseline_line(results: Mapping[str, Numbers], log_history: Log, headline: str) -> tuple[str, float] | None:
     """Label and value of the curve's dashed line: the validation rows' baseline if known, else the test rows'."""
     key = f"baseline_{headline}"
-    candidates = [
-        ("trivial baseline", results.get("validation", {}).get(key)),
-        ("trivial baseline", latest(log_history, f"eval_{key}")),
-        ("trivial baseline (test)", results.get("test", {}).get(key)),
-    ]
-    return next(((label, number) for label, value in candidates if (number := as_number(value)) is not None), None)
+    validation = results.get("validation", {}).get(key, latest(log_history, f"eval_{key}"))
+    if validation is not None:
+        return "trivial baseline", validation
+    return ("trivial baseline (test)", results["test"][key]) if key in results.get("test", {}) else None
 
 
 def comparison_rows(published: Published, test: list[ResultRow]) -> list[PublishedRow]:

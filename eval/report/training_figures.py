@@ -1,28 +1,55 @@
-"""The report's figures of the training itself: the loss with its parts, and gradient norms."""
+"""The report's figures over the optimizer steps: the metric, the loss with its parts, and gradient norms."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from .plotting import (
-    BLUE,
-    GREY,
-    HEIGHT,
-    INK,
-    ORANGE,
-    WIDTH,
-    Curve,
-    Log,
-    color_of,
-    curve,
-    draw_curve,
-    panels_over_steps,
-    shortened,
-    use_log_scale,
-)
+from .plotting import BLUE, GREY, HEIGHT, INK, LARGEST, ORANGE, color_of, new_figure, shortened, show_plain_numbers
+from .tables import Log, as_number
 
+Curve = tuple[np.ndarray, np.ndarray]  # steps, values
+
+MARKED_POINTS = 40  # curves up to this long show their points, so that a single one is seen
 SMOOTHED_POINTS = 60  # train losses from this many on get a running mean
+
+
+def metric_figure(
+    log_history: Log, headline: str, baseline: tuple[str, float] | None, also: Sequence[str] = ()
+) -> Figure | None:
+    """`eval_<headline>` over time with its 95% interval and baseline, those of `also` with it; `eval_loss` below."""
+    key = f"eval_{headline}"
+    curves = with_values({headline: curve(log_history, key), "eval loss": curve(log_history, "eval_loss")})
+    if not curves:
+        return None
+    figure, panels = panels_over_steps([2.4, 1][: len(curves)])
+    for panel, (name, points) in zip(panels, curves.items(), strict=True):
+        draw_curve(panel, points, name, BLUE if name == headline else ORANGE)
+        panel.set_ylabel(name)
+    if headline in curves:
+        panel, (steps, values) = panels[0], curves[headline]
+        best = np.nanargmax(values)
+        panel.set_title(f"Validation {headline}: highest {values[best]:.3f} at step {steps[best]:.0f}")
+        beside = with_values({name: curve(log_history, f"eval_{name}") for name in also if name != headline})
+        for index, (name, points) in enumerate(beside.items()):
+            draw_curve(panel, points, shortened(name), color_of(index + 2))
+        if beside:
+            panel.set_ylabel(shortened(", ".join([headline, *beside])))
+        (low_steps, low), (high_steps, high) = curve(log_history, f"{key}_low"), curve(log_history, f"{key}_high")
+        if len(low) and np.array_equal(low_steps, high_steps):
+            panel.fill_between(low_steps, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95% interval")
+            if len(low) == 1:  # too narrow to be seen as an area
+                panel.vlines(low_steps, low, high, color=BLUE, alpha=0.35, linewidth=5)
+        if baseline is not None and np.isfinite(baseline[1]):
+            panel.axhline(baseline[1], color=GREY, linestyle="--", linewidth=1.4, label=baseline[0])
+        panel.margins(y=0.12)
+        if min(np.nanmin(drawn) for _, drawn in [curves[headline], *beside.values()]) >= 0:
+            panel.set_ylim(bottom=0)
+        panel.legend(loc="best")
+    return figure
 
 
 def loss_figure(log_history: Log) -> Figure | None:
@@ -30,23 +57,27 @@ def loss_figure(log_history: Log) -> Figure | None:
 
     A part is what is logged as `loss_<part>`; a log without any has no panel for them.
     """
-    train, validation = curve(log_history, "loss"), curve(log_history, "eval_loss")
-    rates = curve(log_history, "learning_rate")
-    parts = loss_parts(log_history)
+    train, validation, rates = (curve(log_history, key) for key in ("loss", "eval_loss", "learning_rate"))
+    parts = {name: points for name, points in curves_under("loss_", log_history).items() if len(points[0])}
     if not len(train[0]) and not len(validation[0]):
         return None
     ratios = [2.4] + [2] * bool(parts) + [1] * bool(len(rates[0]))
-    figure, panels = panels_over_steps(ratios, title="Loss")
-    if parts:
-        figure.set_size_inches(WIDTH, HEIGHT + 1.5)
+    figure, panels = panels_over_steps(ratios, title="Loss", height=HEIGHT + 1.5 * bool(parts))
     window = mean_window(train)
     draw_smoothed(panels[0], train, f"train (mean of {window} logs)" if window > 1 else "train", BLUE)
     draw_curve(panels[0], validation, "validation", ORANGE)
     panels[0].set_ylabel("loss")
-    use_log_scale(panels[0], np.concatenate([train[1], validation[1]]), from_ratio=20)
+    use_log_scale(panels[0], [train, validation], from_ratio=20)
     panels[0].legend(loc="best")
     if parts:
-        draw_parts(panels[1], parts)
+        for index, (name, points) in enumerate(parts.items()):
+            draw_smoothed(panels[1], points, shortened(name), color_of(index + 2))
+        panels[1].set_ylabel("parts")
+        use_log_scale(panels[1], parts.values(), from_ratio=20)
+        if panels[1].get_yscale() == "log":  # over a range that a few values near 0 do not stretch
+            positive = [values[values > 0] for _, values in parts.values()]
+            panels[1].set_ylim(bottom=0.8 * min(np.percentile(values, 1) for values in positive if len(values)))
+        panels[1].legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, ncols=4)
     if len(rates[0]):
         draw_curve(panels[-1], rates, None, GREY)
         panels[-1].set(ylabel="learning rate", ylim=(0, None))
@@ -54,23 +85,74 @@ def loss_figure(log_history: Log) -> Figure | None:
     return figure
 
 
-def loss_parts(log_history: Log) -> dict[str, Curve]:
-    """The curves of the keys that begin with `loss_`, by what follows it, in the order in which they were logged."""
-    keys = dict.fromkeys(key for entry in log_history for key in entry if key.startswith("loss_"))
-    curves = {key.removeprefix("loss_"): curve(log_history, key) for key in keys}
-    return {name: points for name, points in curves.items() if len(points[0])}
+def gradient_figure(log_history: Log) -> Figure | None:
+    """Gradient norms before clipping, in total and by group, and the share of steps that were clipped."""
+    clipped, groups = curve(log_history, "grad_norm/clipped_share"), curves_under("grad_norm/", log_history)
+    groups.pop("clipped_share", None)
+    curves = with_values({"grad_norm": curve(log_history, "grad_norm"), **dict(sorted(groups.items()))})
+    if not curves:
+        return None
+    with_clipped = np.isfinite(clipped[1]).any()
+    share = f": {np.nanmean(clipped[1]):.0%} of steps clipped" if with_clipped else ""
+    figure, panels = panels_over_steps([3, 1] if with_clipped else [1], title=f"Gradient norm before clipping{share}")
+    for index, (name, points) in enumerate(curves.items()):
+        if name == "grad_norm":
+            draw_curve(panels[0], points, "total", INK, linewidth=2.6)
+        else:
+            zero = " (always 0)" if not np.nan_to_num(points[1]).any() else ""
+            draw_curve(panels[0], points, shortened(name) + zero, color_of(index - 1), linewidth=1.3)
+    panels[0].set_ylabel("L2 norm")
+    use_log_scale(panels[0], curves.values(), from_ratio=3)
+    figure.legend(loc="outside lower center", ncols=3)
+    if with_clipped:
+        draw_curve(panels[1], clipped, None, GREY)
+        panels[1].set(ylabel="clipped", ylim=(-0.05, 1.05))
+        panels[1].yaxis.set_major_formatter(PercentFormatter(1))
+    return figure
 
 
-def draw_parts(panel: Axes, parts: dict[str, Curve]) -> None:
-    """One curve per part, over a range that a few values near 0 do not stretch where it is logarithmic."""
-    for index, (name, points) in enumerate(parts.items()):
-        draw_smoothed(panel, points, shortened(name), color_of(index + 2))
-    panel.set_ylabel("parts")
-    use_log_scale(panel, np.concatenate([values for _, values in parts.values()]), from_ratio=20)
-    if panel.get_yscale() == "log":
-        positive = [values[values > 0] for _, values in parts.values()]
-        panel.set_ylim(bottom=0.8 * min(np.percentile(values, 1) for values in positive if len(values)))
-    panel.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, ncols=4)
+def curve(log_history: Log, key: str) -> Curve:
+    """Steps and values of `key`, in order, one value a step (the last logged), from `LARGEST` on as NaN."""
+    points = {}
+    for entry in log_history:
+        step, value = as_number(entry.get("step")), as_number(entry.get(key))
+        if step is not None and value is not None and np.isfinite(step):
+            points[step] = value if abs(value) < LARGEST else np.nan
+    steps = sorted(points)
+    return np.array(steps, dtype=float), np.array([points[step] for step in steps], dtype=float)
+
+
+def curves_under(prefix: str, log_history: Log) -> dict[str, Curve]:
+    """The curves of the keys that begin with `prefix`, by what follows it, in the order in which they were logged."""
+    keys = dict.fromkeys(key for entry in log_history for key in entry if key.startswith(prefix))
+    return {key.removeprefix(prefix): curve(log_history, key) for key in keys}
+
+
+def with_values(curves: dict[str, Curve]) -> dict[str, Curve]:
+    """Those of which there is a finite value."""
+    return {name: points for name, points in curves.items() if np.isfinite(points[1]).any()}
+
+
+def panels_over_steps(ratios: Sequence[float], title: str = "", height: float = HEIGHT) -> tuple[Figure, list[Axes]]:
+    """A figure with panels one above the other over the same optimizer steps."""
+    figure, panels = new_figure(len(ratios), 1, height, sharex=True, height_ratios=ratios)
+    panels[0].set_title(title)
+    panels[-1].set_xlabel("optimizer step")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    return figure, panels
+
+
+def draw_curve(panel: Axes, points: Curve, label: str | None, color: str, **style: Any) -> None:
+    """Plot one curve, with a red cross at the foot of the panel wherever a value is not finite."""
+    steps, values = points
+    finite = np.isfinite(values)
+    if finite.any():
+        marker = "o" if len(steps) <= MARKED_POINTS else ""
+        panel.plot(steps, values, label=label, color=color, marker=marker, markersize=4, **style)
+    if not finite.all():
+        foot = np.full(np.sum(~finite), 0.03)
+        label = f"{len(foot)} not finite"
+        panel.plot(steps[~finite], foot, "x", color="#c00000", transform=panel.get_xaxis_transform(), label=label)
 
 
 def mean_window(points: Curve) -> int:
@@ -81,40 +163,19 @@ def mean_window(points: Curve) -> int:
 def draw_smoothed(panel: Axes, points: Curve, label: str, color: str) -> None:
     """Plot a curve; a long one faintly, with its running mean over it."""
     (steps, values), window = points, mean_window(points)
-    if window == 1:
+    if window > 1:
+        draw_curve(panel, points, None, color, alpha=0.3, linewidth=1)
+        mean = np.convolve(values, np.full(window, 1 / window), mode="valid")  # a gap where a value is not finite
+        panel.plot(steps[window // 2 :][: len(mean)], mean, label=label, color=color)
+    else:
         draw_curve(panel, points, label, color)
-        return
-    draw_curve(panel, points, None, color, alpha=0.3, linewidth=1)
-    mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
-    panel.plot(steps[window // 2 :][: len(mean)], mean, label=label, color=color)  # a gap where a value is not finite
 
 
-def gradient_figure(log_history: Log) -> Figure | None:
-    """Gradient norms before clipping, in total and by group, and the share of steps that were clipped."""
-    names = {key for entry in log_history for key in entry if key.startswith("grad_norm/")}
-    groups = sorted(names - {"grad_norm/clipped_share"})
-    curves = {key: curve(log_history, key) for key in ["grad_norm", *groups]}
-    curves = {key: points for key, points in curves.items() if np.isfinite(points[1]).any()}
-    if not curves:
-        return None
-    clipped = curve(log_history, "grad_norm/clipped_share")
-    with_clipped = np.isfinite(clipped[1]).any()
-    title = "Gradient norm before clipping"
-    if with_clipped:
-        title += f": {np.nanmean(clipped[1]):.0%} of steps clipped"
-    figure, panels = panels_over_steps([3, 1] if with_clipped else [1], title=title)
-    for index, (key, points) in enumerate(curves.items()):
-        if key == "grad_norm":
-            draw_curve(panels[0], points, "total", INK, linewidth=2.6)
-        else:
-            zero = " (always 0)" if not np.nan_to_num(points[1]).any() else ""
-            label = shortened(key.removeprefix("grad_norm/")) + zero
-            draw_curve(panels[0], points, label, color_of(index - 1), linewidth=1.3)
-    panels[0].set_ylabel("L2 norm")
-    use_log_scale(panels[0], np.concatenate([values for _, values in curves.values()]), from_ratio=3)
-    figure.legend(loc="outside lower center", ncols=3)
-    if with_clipped:
-        draw_curve(panels[1], clipped, None, GREY)
-        panels[1].set(ylabel="clipped", ylim=(-0.05, 1.05))
-        panels[1].yaxis.set_major_formatter(PercentFormatter(1))
-    return figure
+def use_log_scale(panel: Axes, curves: Iterable[Curve], from_ratio: float) -> None:
+    """Switch to a logarithmic axis with plain numbers if the positive values span more than `from_ratio`."""
+    values = np.concatenate([values for _, values in curves])
+    positive = values[values > 0]  # no NaN among them
+    ratio = positive.max() / positive.min() if len(positive) else 1
+    if ratio > from_ratio:
+        panel.set_yscale("log", nonpositive="mask")
+        show_plain_numbers(panel.yaxis, (1, 2, 5) if ratio < 300 else (1,))

@@ -1,7 +1,8 @@
 """LISA from a name or a folder: composed of a LLaVA and a SAM, with an adapter, or whole as a run left it."""
 
+from functools import partial
+
 import torch
-from accelerate import PartialState
 from peft import PeftModel
 from tokenizers import AddedToken
 from transformers import (
@@ -12,11 +13,11 @@ from transformers import (
     SamImageProcessor,
     SamModel,
 )
-from trl import ModelConfig, get_quantization_config
+from trl import ModelConfig
 
 from ...rows.conventions import SEG_TOKEN
-from ..checkpoints import load_composed, load_weights, refuse_fsdp
-from ..sharding import gathered, place_for_inference
+from ..checkpoints import load_named, load_weights, refuse_fsdp, weight_settings
+from ..sharding import gathered
 from ..upstream import mark_quantised
 from .config import LisaConfig
 from .model import LisaForConditionalGeneration
@@ -68,47 +69,34 @@ def load_lisa(
     Raises `CheckpointError` in one line when there is no such model, and under FSDP.
     """
     refuse_fsdp("LISA")
-
-    def base(name: str, config: LisaConfig | None) -> tuple[LisaForConditionalGeneration, LisaProcessor]:
-        network, processor = _base(model, name, config.sam_name_or_path if config else sam_name_or_path)
-        for weight in ("ce_weight", "bce_weight", "dice_weight") if config else ():
-            setattr(network.config, weight, getattr(config, weight))
-        return network, processor
-
-    network, processor = load_composed(model.model_name_or_path, LisaConfig, base, to_train)
-    if get_quantization_config(model) is None and not to_train:
-        network = place_for_inference(network)
-    return network, processor
+    return load_named(model, partial(_base, model, sam_name_or_path), to_train, LisaConfig)
 
 
-def _base(model: ModelConfig, name: str, sam_name: str) -> tuple[LisaForConditionalGeneration, LisaProcessor]:
-    """A whole LISA by its name, or a new one of a LLaVA and a SAM."""
-    quantization = get_quantization_config(model)
-    settings = {
-        "dtype": model.dtype,
-        "quantization_config": quantization,
-        "device_map": {"": PartialState().device} if quantization is not None else None,
-    }
+def _base(
+    model: ModelConfig, sam_name: str, name: str, config: LisaConfig | None
+) -> tuple[LisaForConditionalGeneration, LisaProcessor]:
+    """A whole LISA by its name, or a new one of a LLaVA and a SAM, of which an adapter's `config` knows more."""
     of_name = {"revision": model.model_revision, "attn_implementation": model.attn_implementation}
     kind = PreTrainedConfig.get_config_dict(name, revision=model.model_revision)[0].get("model_type")
     if kind == "lisa":
-        if quantization is not None:
-            quantization.llm_int8_skip_modules = NOT_QUANTISED
+        settings = weight_settings(model, NOT_QUANTISED)
         network = load_weights(LisaForConditionalGeneration, name, **settings, **of_name)
         processor = LisaProcessor.from_pretrained(name, revision=model.model_revision)
     elif kind == "llava":
-        if quantization is not None:
-            quantization.llm_int8_skip_modules = [part.removeprefix("sam.") for part in NOT_QUANTISED]
+        settings = weight_settings(model, [part.removeprefix("sam.") for part in NOT_QUANTISED])
+        sam_name = config.sam_name_or_path if config else sam_name
         llava = load_weights(LlavaForConditionalGeneration, name, **settings, **of_name)
         sam = load_weights(SamModel, sam_name, **settings)
         llava_processor = LlavaProcessor.from_pretrained(name, revision=model.model_revision)
         processor = LisaProcessor.compose(llava_processor, SamImageProcessor.from_pretrained(sam_name))
         network = compose(llava, sam, processor)
-        if quantization is not None:
-            mark_quantised(network, quantization)
+        if "quantization_config" in settings:
+            mark_quantised(network, settings["quantization_config"])
     else:
         raise ValueError(f"LISA is made of a LLaVA-1.5, and this is {kind or 'no model'}")
     network.sam.shared_image_embedding.float()
+    for weight in ("ce_weight", "bce_weight", "dice_weight") if config else ():
+        setattr(network.config, weight, getattr(config, weight))
     return network, processor
 
 

@@ -1,6 +1,7 @@
 """SAM draws a mask for each of LISA's prompts, at the image's own size."""
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers import SamModel
 
@@ -10,23 +11,26 @@ from ..sharding import gather_in_forward
 
 def decode_masks(
     sam: SamModel,
-    prompts: torch.Tensor,
+    projection: nn.Module,
+    states: torch.Tensor,
     image_index: torch.Tensor,
     sam_pixel_values: torch.Tensor,
     original_sizes: torch.Tensor,
     reshaped_input_sizes: torch.Tensor,
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Logits `[H, W]` for each of the sparse prompts, and a number that all of the mask decoder is in.
+    """Logits `[H, W]` for each of the hidden states, and a number that all of the mask decoder is in.
 
     The dense prompt is SAM's embedding for "no mask".
 
     Args:
-        prompts: `[N, prompt]`, in the mask decoder's dtype; `image_index` `[N]` says which image each is about.
+        projection: makes sparse prompts `[N, prompt]` of `states` `[N, hidden]`, in the mask decoder's dtype.
+        image_index: `[N]`, which image each is about.
         sam_pixel_values: `[I, 3, s, s]`, each encoded once; `original_sizes` and `reshaped_input_sizes` `[I, 2]` are
             heights and widths in pixels, of the image and of what it fills of SAM's square.
     """
     encoder, decoder = sam.vision_encoder, sam.mask_decoder
     dtype = decoder.iou_token.weight.dtype
+    prompts = projection(states.to(dtype))
     with no_grad_if_frozen(encoder):
         pixels = sam_pixel_values.to(encoder.patch_embed.projection.weight.dtype)
         embeddings = encoder(pixels).last_hidden_state[image_index].to(dtype)
@@ -44,10 +48,8 @@ def decode_masks(
     low_resolution = low_resolution[:, 0, 0].float()
     sizes, filled = original_sizes.tolist(), reshaped_input_sizes.tolist()
     square = sam.config.vision_config.image_size
-    masks = [
-        enlarge(mask, square, filled[i], sizes[i])
-        for mask, i in zip(low_resolution, image_index.tolist(), strict=True)
-    ]
+    places = image_index.tolist()
+    masks = [enlarge(mask, square, filled[i], sizes[i]) for mask, i in zip(low_resolution, places, strict=True)]
     return masks, low_resolution.mean() + quality.float().mean()
 
 

@@ -18,6 +18,8 @@ from .config import LisaAnswers, LisaConfig, LisaOutput
 from .loss import mask_losses, token_loss
 from .mask_decoding import decode_masks
 
+FOR_SAM = ("sam_pixel_values", "original_sizes", "reshaped_input_sizes")
+
 
 class LisaForConditionalGeneration(PreTrainedModel):
     """LLaVA and SAM, joined by the projection from a hidden state to a prompt.
@@ -43,8 +45,8 @@ class LisaForConditionalGeneration(PreTrainedModel):
     ):
         super().__init__(config)
         hidden, prompt = config.get_text_config().hidden_size, config.sam.prompt_encoder_config.hidden_size
-        self.llava = llava if llava is not None else LlavaForConditionalGeneration(config.llava)
-        self.sam = sam if sam is not None else SamModel(config.sam)
+        self.llava = llava or LlavaForConditionalGeneration(config.llava)
+        self.sam = sam or SamModel(config.sam)
         self.mask_projection = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, prompt))
         self.generation_config = self.llava.generation_config
         keep_weight_names(self)
@@ -67,13 +69,11 @@ class LisaForConditionalGeneration(PreTrainedModel):
         attention_mask: torch.Tensor,
         image_index: torch.Tensor,
         pixel_values: torch.Tensor,
-        sam_pixel_values: torch.Tensor,
-        original_sizes: torch.Tensor,
-        reshaped_input_sizes: torch.Tensor,
         labels: torch.Tensor,
         masks: list[torch.Tensor],
         num_items_in_batch: torch.Tensor | int | None = None,
         num_masks_in_batch: torch.Tensor | int | None = None,
+        **for_sam: torch.Tensor,
     ) -> LisaOutput:
         """The loss: `ce_weight · CE + bce_weight · BCE + dice_weight · Dice`.
 
@@ -82,6 +82,7 @@ class LisaForConditionalGeneration(PreTrainedModel):
             masks: per sequence `[n, H, W]` at the image's own size: 1 target, 0 none, 255 leaves the pixel out.
             num_items_in_batch, num_masks_in_batch: trained tokens and masks of the whole optimizer step, by which the
                 sums are divided; None: those of this batch.
+            for_sam: `FOR_SAM`, as `decode_masks` takes them.
 
         Raises `ValueError` where a sequence has another number of masks than of `[SEG]` tokens.
         """
@@ -102,8 +103,8 @@ class LisaForConditionalGeneration(PreTrainedModel):
         rows, positions = is_seg.nonzero(as_tuple=True)
         if not len(rows):  # one mask for nothing: under DDP every process has to have every gradient
             rows = positions = torch.zeros(1, dtype=torch.long, device=hidden.device)
-        mask_logits, unused = self._decode_masks(
-            hidden[rows, positions], image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes
+        mask_logits, unused = decode_masks(
+            self.sam, self.mask_projection, hidden[rows, positions], image_index[rows], **for_sam
         )
         targets = [mask for part in masks for mask in part]
         bce_loss, dice_loss = mask_losses(mask_logits, targets, num_masks_in_batch)
@@ -119,22 +120,15 @@ class LisaForConditionalGeneration(PreTrainedModel):
 
     @torch.no_grad()
     def generate_masks(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        image_index: torch.Tensor,
-        pixel_values: torch.Tensor,
-        sam_pixel_values: torch.Tensor,
-        original_sizes: torch.Tensor,
-        reshaped_input_sizes: torch.Tensor,
-        **settings,
+        self, input_ids: torch.Tensor, image_index: torch.Tensor, pixel_values: torch.Tensor, **settings
     ) -> LisaAnswers:
         """Answer prompts padded on the left; where the model says `[SEG]`, draw the mask at the image's own size.
 
-        `settings` are those of `generate`, beams and sampling included. Runs in the number format that LLaVA was
-        loaded in, also where what was trained is in float32.
+        `settings` are the other inputs, and those of `generate`, beams and sampling included. Runs in the number
+        format that LLaVA was loaded in, also where what was trained is in float32.
         """
-        settings |= {"input_ids": input_ids, "attention_mask": attention_mask, "return_dict_in_generate": True}
+        for_sam = {name: settings.pop(name) for name in FOR_SAM}
+        settings |= {"input_ids": input_ids, "return_dict_in_generate": True}
         generation_config = copy.deepcopy(self.generation_config)
         others = generation_config.update(**settings)
         dtype = self.llava.config.dtype or torch.float32
@@ -154,20 +148,14 @@ class LisaForConditionalGeneration(PreTrainedModel):
             counts = torch.bincount(rows, minlength=len(new)).tolist()
             beams, mask_logits = output.get("beam_indices"), []
             if not len(rows) and is_deepspeed_zero3_enabled():  # all processes gather SAM's weights, or none does
-                self._decode_masks(
-                    states[0][:1], image_index[:1], sam_pixel_values, original_sizes, reshaped_input_sizes
-                )
-            elif len(rows):
+                rows = steps = rows.new_zeros(1)
+            if len(rows):
                 sources = (rows if beams is None else beams[rows, steps]).tolist()
                 said = torch.stack([states[step][row] for row, step in zip(sources, steps.tolist(), strict=True)])
-                mask_logits, _ = self._decode_masks(
-                    said, image_index[rows], sam_pixel_values, original_sizes, reshaped_input_sizes
-                )
-        sizes = original_sizes[image_index].tolist()
+                mask_logits, _ = decode_masks(self.sam, self.mask_projection, said, image_index[rows], **for_sam)
+        sizes = for_sam["original_sizes"][image_index].tolist()
         masks = [
-            torch.stack([logits > 0 for logits in part])
-            if part
-            else torch.zeros(0, *size, dtype=torch.bool, device=new.device)
+            torch.cat([new.new_zeros(0, *size), *(logits[None] for logits in part)]) > 0
             for part, size in zip(_by_row(mask_logits, counts), sizes, strict=True)
         ]
         return LisaAnswers(sequences=output.sequences, masks=masks)
@@ -182,13 +170,6 @@ class LisaForConditionalGeneration(PreTrainedModel):
             features = torch.stack(list(llava.get_image_features(pixel_values, return_dict=True).pooler_output))
         features = features[image_index].to(embeddings.dtype)
         return embeddings.masked_scatter(llava.get_placeholder_mask(input_ids, embeddings, features), features)
-
-    def _decode_masks(
-        self, states: torch.Tensor, image_index: torch.Tensor, *images: torch.Tensor
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """`decode_masks` for hidden states `[N, hidden]`."""
-        prompts = self.mask_projection(states.to(self.sam.mask_decoder.iou_token.weight.dtype))
-        return decode_masks(self.sam, prompts, image_index, *images)
 
 
 def _by_row(masks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:

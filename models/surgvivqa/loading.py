@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
-from torch import nn
 from transformers import (
     AutoTokenizer,
     BlipForQuestionAnswering,
@@ -19,9 +19,8 @@ from transformers import (
 )
 from trl import ModelConfig, get_quantization_config
 
-from ..checkpoints import CheckpointError, load_composed, load_weights, refuse_fsdp
+from ..checkpoints import CheckpointError, load_named, load_weights, refuse_fsdp
 from ..precision import trainable_in_float32
-from ..sharding import place_for_inference
 from .config import SurgViVqaConfig
 from .model import SurgViVqaForConditionalGeneration
 
@@ -65,21 +64,15 @@ def load_surgvivqa(
     if get_quantization_config(model) is not None:
         raise CheckpointError("SurgViVQA is not quantised: it is small, and GPT-2's layers are none that would be")
     asked = (video_name_or_path, text_name_or_path, num_frames)
-
-    def base(name: str, config: SurgViVqaConfig | None):
-        known = config and (config.video_name_or_path, config.text_name_or_path, config.video.num_frames)
-        return _base(model, name, *(known or asked))
-
-    network, processor = load_composed(model.model_name_or_path, SurgViVqaConfig, base, to_train)
-    if not to_train:
-        network = place_for_inference(network)
-    return network, processor
+    return load_named(model, partial(_base, model, asked), to_train, SurgViVqaConfig)
 
 
 def _base(
-    model: ModelConfig, name: str, video_name: str, text_name: str, num_frames: int
+    model: ModelConfig, asked: tuple[str, str, int], name: str, config: SurgViVqaConfig | None
 ) -> tuple[SurgViVqaForConditionalGeneration, SurgViVqaProcessor]:
-    """A whole SurgViVQA by its name, or a new one of a GPT-2 and two towers."""
+    """A whole SurgViVQA by its name, or a new one of a GPT-2 and two towers, which an adapter's `config` knows."""
+    known = config and (config.video_name_or_path, config.text_name_or_path, config.video.num_frames)
+    video_name, text_name, num_frames = known or asked
     settings = {"dtype": model.dtype}
     attention, revision = model.attn_implementation, model.model_revision
     kind = PreTrainedConfig.get_config_dict(name, revision=revision)[0].get("model_type")
@@ -109,6 +102,7 @@ def train_parts(
     """Set whole `parts` (of "video", "text_encoder" and "decoder") to train, and an adapter on the decoder; no more.
 
     Without `adapter`, one that is there becomes part of the weights; with one, the one that is there trains on.
+    Raises `CheckpointError` where something else would train, or nothing of a part.
     """
     if adapter is None and isinstance(network, PeftModel):
         network = network.merge_and_unload()
@@ -122,19 +116,13 @@ def train_parts(
         else:
             for part in parts:
                 network.get_submodule(part).requires_grad_(True)
-    refuse_trainable(network, parts)
-    trainable_in_float32(network)
-    return network
-
-
-def refuse_trainable(network: nn.Module, parts: Sequence[str]) -> None:
-    """Raise `CheckpointError` unless whole `parts` and the decoder, or LoRA on it, train, and nothing else."""
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-    expected = {*parts, "decoder"}
     for name in trained:
         part = next(part for part in PARTS if f"{part}." in name)
-        if part not in expected or (part not in parts and "lora_" not in name):
+        if part not in parts and not (part == "decoder" and "lora_" in name):
             raise CheckpointError(f"{name} would be trained, and {part} was to stay as it is")
-    for part in sorted(expected):
+    for part in sorted({*parts, "decoder"}):
         if not any(f"{part}." in name for name in trained):
             raise CheckpointError(f"nothing of {part} would be trained")
+    trainable_in_float32(network)
+    return network

@@ -47,11 +47,9 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
         decoder: GPT2LMHeadModel | None = None,
     ):
         super().__init__(config)
-        self.video = video if video is not None else VideoMAEModel(config.video)
-        self.text_encoder = (
-            text_encoder if text_encoder is not None else BlipTextModel(config.text, add_pooling_layer=False)
-        )
-        self.decoder = decoder if decoder is not None else GPT2LMHeadModel(config.decoder)
+        self.video = video or VideoMAEModel(config.video)
+        self.text_encoder = text_encoder or BlipTextModel(config.text, add_pooling_layer=False)
+        self.decoder = decoder or GPT2LMHeadModel(config.decoder)
         self.generation_config = self.decoder.generation_config
         keep_weight_names(self)
         if decoder is None:
@@ -109,18 +107,13 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
         return states.to(_dtype(self.get_input_embeddings()))  # frozen in 16 bits where what trains is in 32
 
     @torch.no_grad()
-    def generate(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        video_index: torch.Tensor,
-        pixel_values: torch.Tensor,
-        **settings,
-    ) -> torch.Tensor:
-        """Answers in GPT-2's vocabulary `[B, 1 + new]`, behind one start token; `settings` are those of `generate`.
+    def generate(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **settings) -> torch.Tensor:
+        """Answers in GPT-2's vocabulary `[B, 1 + new]`, behind one start token.
 
-        Raises `ValueError` for constraints on the tokens: a closed set is for `score_labels`.
+        `settings` are the other inputs that `encode` takes, and those of `generate`. Raises `ValueError` for
+        constraints on the tokens: a closed set is for `score_labels`.
         """
+        videos = {name: settings.pop(name) for name in ("video_index", "pixel_values")}
         if {"prefix_allowed_tokens_fn", "logits_processor"} & settings.keys():
             raise ValueError("SurgViVQA takes no constraints: for answers from a closed set there is score_labels")
         generation_config = copy.deepcopy(self.generation_config)
@@ -128,7 +121,7 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
         if generation_config.pad_token_id is None:
             generation_config.pad_token_id = self.config.decoder.eos_token_id
         new = self.decoder.generate(
-            inputs_embeds=self.encode(input_ids, attention_mask, video_index, pixel_values),
+            inputs_embeds=self.encode(input_ids, attention_mask, **videos),
             attention_mask=attention_mask,
             generation_config=generation_config,
             **others,
@@ -137,20 +130,14 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
 
     @torch.no_grad()
     def score_labels(
-        self,
-        labels: LabelTree,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        video_index: torch.Tensor,
-        pixel_values: torch.Tensor,
-        mean: bool = True,
+        self, labels: LabelTree, attention_mask: torch.Tensor, mean: bool = True, **inputs
     ) -> torch.Tensor:
         """Log-probability per token (or, not `mean`, in sum) of each of a closed set of answers `[B, L]`.
 
-        One forward: the question, then all labels as branches of a tree which see the question and their own
-        beginning. Needs an attention that takes a 4-D mask ("sdpa" or "eager").
+        `inputs` are the others of `encode`. One forward: the question, then all labels as branches of a tree which see
+        the question and their own beginning. Needs an attention that takes a 4-D mask ("sdpa" or "eager").
         """
-        states = self.encode(input_ids, attention_mask, video_index, pixel_values)
+        states = self.encode(attention_mask=attention_mask, **inputs)
         tokens, depths, sees = (part.to(states.device) for part in (labels.tokens, labels.depths, labels.sees))
         batch, length = attention_mask.shape
         size = length + len(tokens)

@@ -10,7 +10,6 @@ from ..errors import BadRow, DataError, start_of
 from ..paths import inside
 
 TEXTS = ("id", "video_id", "question", "answer", "short_answer", "question_type")
-REFUSED_CLIP = {"image": None, "problem": "a frame outside the dataset's folder"}
 BLANK = {"bytes": b"P6 1 1 255\n\0\0\0", "path": None}  # an image of one pixel
 
 
@@ -64,5 +63,7 @@ def _real_colon_row(line: bytes, root: Path) -> dict[str, Any]:
         raise BadRow(f"'frames' is {start_of(str(frames))} and not a list of names")
     "".join([*texts.values(), *frames]).encode()  # a ValueError for half a surrogate pair, which JSON can spell
     paths = [inside(root, f"{texts['video_id']}_frames/{frame}.jpg") for frame in frames]
-    clip = {"image": {"bytes": None, "path": paths[-1]}, "frames": paths} if all(paths) else REFUSED_CLIP
-    return texts | {"video": texts["video_id"], "kind": texts["question_type"]} | clip
+    row = texts | {"video": texts["video_id"], "kind": texts["question_type"]}
+    if not all(paths):
+        return row | {"image": None, "problem": "a frame outside the dataset's folder"}
+    return row | {"image": {"bytes": None, "path": paths[-1]}, "frames": paths}

@@ -28,12 +28,13 @@ def load_annotated_folder(folder: Path) -> datasets.Dataset:
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {str(folder)!r}")
-    if misnamed := [path for path in folder.iterdir() if _not_utf8(path.name)]:
+    if misnamed := [path for path in folder.iterdir() if path.name.encode(errors="ignore").decode() != path.name]:
         raise DataError(f"the name of {ascii(str(misnamed[0]))} is not in UTF-8: rename the file")
     pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
     images = {path.stem: path for path in pictures}
     twice = {name for name, count in Counter(path.stem for path in pictures).items() if count > 1}
-    annotations = {path.stem: path.read_bytes() for path in folder.glob("*.json") if _is_file_inside(folder, path)}
+    notes = [path for path in folder.glob("*.json") if path.is_file() and inside(folder, path.name)]
+    annotations = {path.stem: path.read_bytes() for path in notes}
     names = sorted(images.keys() | annotations.keys())
     rows = {
         "id": names,
@@ -43,30 +44,20 @@ def load_annotated_folder(folder: Path) -> datasets.Dataset:
     return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image(decode=False))
 
 
-def _is_file_inside(folder: Path, path: Path) -> bool:
-    return path.is_file() and inside(folder, path.name) is not None
-
-
-def _not_utf8(name: str) -> bool:
-    return any("\ud800" <= sign <= "\udfff" for sign in name)
-
-
 def parse_annotation(annotation: bytes | None) -> dict[str, Any]:
     """The JSON of an annotation in UTF-8 or else, as in some of ReasonSeg's files, cp1252; `BadRow` without one."""
     if annotation is None:
         raise BadRow("no JSON of this name beside the image")
     if annotation == TWICE:
         raise BadRow("two images of this name beside one JSON")
-    for encoding in ("utf-8-sig", "cp1252"):
-        try:
-            text = annotation.decode(encoding)
-            break
-        except UnicodeDecodeError:
-            continue
-    else:
-        raise BadRow("its JSON is neither in UTF-8 nor in cp1252")
     try:
+        try:
+            text = annotation.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = annotation.decode("cp1252")
         parsed = json.loads(text)
+    except UnicodeDecodeError as error:
+        raise BadRow("its JSON is neither in UTF-8 nor in cp1252") from error
     except (ValueError, RecursionError) as error:
         raise BadRow(f"its JSON cannot be read: {error}") from error
     if not isinstance(parsed, dict):
@@ -88,9 +79,12 @@ def polygon_mask(shapes: list[dict[str, Any]], size: list[int]) -> np.ndarray:
         label = shape["label"].lower()
         if label == "flag":
             continue
-        points = _points(shape)
+        points = shape.get("points")
+        if not isinstance(points, list) or not all(map(_is_point, points)):
+            raise BadRow(f"a polygon ({label}) whose points are no list of [x, y]: {start_of(str(points))}")
         if len(points) < 3:
             raise BadRow(f"a polygon ({label}) of {len(points)} points")
+        points = [(int(x), int(y)) for x, y in points]
         for x, y in points:
             if not (-TOLERANCE <= x <= size[0] + TOLERANCE and -TOLERANCE <= y <= size[1] + TOLERANCE):
                 raise BadRow(f"a polygon ({label}) with the point ({x}, {y}) outside the image of {size[0]}×{size[1]}")
@@ -102,13 +96,6 @@ def polygon_mask(shapes: list[dict[str, Any]], size: list[int]) -> np.ndarray:
     for layer, value in sorted(layers, key=lambda layer: -layer[0].sum()):
         mask[layer] = value
     return mask
-
-
-def _points(shape: dict[str, Any]) -> list[tuple[int, int]]:
-    points = shape.get("points")
-    if not isinstance(points, list) or not all(map(_is_point, points)):
-        raise BadRow(f"a polygon ({shape['label']}) whose points are no list of [x, y]: {start_of(str(points))}")
-    return [(int(x), int(y)) for x, y in points]
 
 
 def _is_point(point: Any) -> bool:

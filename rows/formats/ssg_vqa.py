@@ -9,7 +9,7 @@ import datasets
 
 from ..errors import BadRow, DataError, start_of
 from ..paths import inside
-from ..pictures import check_image
+from ..pictures import inspect_picture
 
 # From SSG-VQA's question files and train.py (github.com/CAMMA-public/SSG-VQA).
 HOPS = ("zero_hop.json", "one_hop.json", "single_and.json")
@@ -56,7 +56,7 @@ def load_question_folder(folder: Path, frames: Path, videos: Sequence[str]) -> d
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {str(folder)!r}")
-    rows = {"id": [], "video": [], "frame": [], "image": [], "line": []}
+    rows = []
     for video in sorted(videos):
         files = [path for path in (folder / video).glob("*.txt") if re.fullmatch("[0-9]{1,9}", path.stem)]
         for file in sorted(files, key=lambda path: (int(path.stem), path.stem)):
@@ -64,14 +64,12 @@ def load_question_folder(folder: Path, frames: Path, videos: Sequence[str]) -> d
             known = inside(folder, f"{video}/{file.name}") and inside(frames, f"{video}/{frame.name}")
             lines = enumerate(file.read_bytes().decode(errors="replace").split("\n"), start=1)
             for number, line in [(number, line) for number, line in lines if line.strip()][HEADERS:]:
-                rows["id"].append(f"{video}/{file.stem}#{number}")
-                rows["video"].append(video)
-                rows["frame"].append(int(file.stem))
-                rows["image"].append(str(frame) if known else None)
-                rows["line"].append(line)
-    if not rows["id"]:
+                row_id = f"{video}/{file.stem}#{number}"
+                rows.append((row_id, video, int(file.stem), str(frame) if known else None, line))
+    if not rows:
         raise DataError(f"{str(folder)!r} has no questions on {', '.join(videos)}, like {videos[0]}/262.txt")
-    return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image(decode=False))
+    columns = dict(zip(("id", "video", "frame", "image", "line"), map(list, zip(*rows, strict=True)), strict=True))
+    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image(decode=False))
 
 
 def clip_of(image: str, frame: int, length: int, stride: int) -> list[str]:
@@ -94,11 +92,11 @@ def check_clip(paths: Sequence[str], length: int, root: str | Path) -> list[int]
         if inside(root, str(Path(path).absolute())) is None:
             raise BadRow(f"frame {name} is outside the dataset's folder")
         try:
-            sizes[name] = tuple(check_image({"bytes": None, "path": path}))
+            sizes[name] = inspect_picture({"bytes": None, "path": path})[0]
         except BadRow as error:
             raise BadRow(f"frame {name}: {str(error).removesuffix(f': {name}')}") from error
     last = Path(paths[-1]).name
     for name, (width, height) in sizes.items():
-        if (width, height) != sizes[last]:
+        if [width, height] != sizes[last]:
             raise BadRow(f"frame {name} is {width}×{height}, and {last} is {'×'.join(map(str, sizes[last]))}")
-    return list(sizes[last])
+    return sizes[last]

@@ -24,8 +24,14 @@ from tests.support.processes.toy import Toy, toy_rows
 from tests.support.small_worlds import SIZES, build
 from vlm_recipes.callbacks import GradNormCallback
 from vlm_recipes.callbacks.resume import ResumeCallback
-from vlm_recipes.training.checkpoints import ResumeError, checkpoint_to_resume, fault_of, newest_whole
-from vlm_recipes.training.full_disk import FullDiskError, full_disk_in_one_line
+from vlm_recipes.training.checkpoints import (
+    FullDiskError,
+    ResumeError,
+    checkpoint_to_resume,
+    fault_of,
+    full_disk_in_one_line,
+    newest_whole,
+)
 from vlm_recipes.training.launch import launch
 
 

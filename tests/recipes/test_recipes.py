@@ -24,7 +24,7 @@ from tests.support.running import QUIET, fails
 from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
-from vlm_recipes.rows.pictures import check_image
+from vlm_recipes.rows.pictures import inspect_picture
 
 RECIPES = [nutrition_tables, kvasir_vqa, vqa_rad]
 HEADLINES = {nutrition_tables: "iou_mean", kvasir_vqa: "accuracy", vqa_rad: "token_f1"}
@@ -369,7 +369,7 @@ def test_a_photograph_s_row_gives_the_golden_row(tables, tmp_path, file, size, c
     if not path.exists():
         path = tmp_path / row["file_name"]
         Image.new("RGB", size, "grey").save(path)
-    row["image_size"] = check_image({"path": str(path), "bytes": None})
+    row["image_size"] = inspect_picture({"path": str(path), "bytes": None})[0]
     assert row["image_size"] == [row["width"], row["height"]] == size
     chat = nutrition_tables.to_chat(row, Qwen2VLBoxes())
     golden = f"<|box_start|>{corners}<|box_end|>"

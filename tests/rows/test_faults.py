@@ -15,7 +15,7 @@ from tests.support.faults import COLON, FILES, KVASIR, MASKS, NUTRITION, RAD, RA
 from tests.support.running import fails
 from vlm_recipes.collators.images import open_image
 from vlm_recipes.rows.errors import BadRow, DataError
-from vlm_recipes.rows.pictures import check_image
+from vlm_recipes.rows.pictures import inspect_picture
 from vlm_recipes.rows.usable import usable_rows
 
 BLUE = (0, 0, 255)
@@ -127,7 +127,7 @@ def test_a_bomb_is_refused_without_memory_for_its_pixels():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for side in (10_000, 50_000):
         with pytest.raises(BadRow):
-            check_image({"bytes": png_header(side, side), "path": None})
+            inspect_picture({"bytes": png_header(side, side), "path": None})
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes; 10,000² takes 300,000
 
 

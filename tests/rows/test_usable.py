@@ -17,7 +17,7 @@ from demo.worlds.packages.dataset import draw_packages
 from vlm_recipes.rows.errors import BadRow, DataError
 from vlm_recipes.rows.loading import load_split
 from vlm_recipes.rows.paths import inside
-from vlm_recipes.rows.pictures import check_image
+from vlm_recipes.rows.pictures import inspect_picture
 from vlm_recipes.rows.splits import hold_out
 from vlm_recipes.rows.usable import usable_rows
 
@@ -219,7 +219,7 @@ def test_several_processes_refuse_the_same_rows(tmp_path):
 def test_image_size_is_that_of_the_image_as_displayed(format, orientation, tmp_path):
     stored = encoded(picture(48, 16), format, orientation)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(stored["bytes"])))
-    assert check_image(stored) == list(upright.size) == ([16, 48] if orientation > 4 else [48, 16])
+    assert inspect_picture(stored)[0] == list(upright.size) == ([16, 48] if orientation > 4 else [48, 16])
     (tmp_path / "file").write_bytes(stored["bytes"])
     rows, _ = check([{"bytes": None, "path": str(tmp_path / "file")}], tmp_path)
     assert rows[0]["size"] == list(rows[0]["image"].size)
@@ -232,7 +232,7 @@ def test_image_size_of_small_images_of_every_mode(width, height, format, mode):
     mode = {"R": "RGB", "C": "CMYK"}.get(mode, mode)
     if (format, mode) in (("JPEG", "P"), ("PNG", "CMYK"), ("BMP", "CMYK")):
         mode = "RGB"
-    assert check_image(encoded(picture(width, height).convert(mode), format)) == [width, height]
+    assert inspect_picture(encoded(picture(width, height).convert(mode), format))[0] == [width, height]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -250,7 +250,7 @@ def test_a_damaged_file_is_refused_or_can_be_decoded_and_never_anything_else():
             data[generator.randrange(min(300, len(data)))] = generator.randrange(256)  # mostly the header
         stored = {"bytes": bytes(data), "path": None}
         try:
-            size = check_image(stored)
+            size = inspect_picture(stored)[0]
         except BadRow:
             continue
         assert list(decode(stored).size) == size

@@ -19,7 +19,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.statistics import summarize
 from vlm_recipes.training.record import RunRecord, describe_run, git_commit
-from vlm_recipes.training.report_callback import ReportCallback
+from vlm_recipes.training.run import ReportCallback
 
 
 @dataclass

@@ -1,18 +1,8 @@
-"""`evaluate.load` by path: `box_metrics` for whoever collects with `add_batch`."""
+"""One list of `[x1, y1, x2, y2]` boxes (pixels) per image; `compute` also takes `groups`."""
 
 import datasets
-import evaluate
 
 from vlm_recipes.eval.metrics.boxes import box_metrics
+from vlm_recipes.eval.metrics.scripts import metric_class
 
-
-class BoxMetrics(evaluate.Metric):
-    """One list of `[x1, y1, x2, y2]` boxes (pixels) per image; `compute` also takes `groups`."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        boxes = datasets.List(datasets.List(datasets.Value("float64")))
-        features = datasets.Features({"predictions": boxes, "references": boxes})
-        return evaluate.MetricInfo(description=box_metrics.__doc__, citation="", features=features)
-
-    def _compute(self, predictions: list, references: list, **more) -> dict[str, float]:
-        return box_metrics(predictions, references, **more)
+BoxMetrics = metric_class(box_metrics, datasets.List(datasets.List(datasets.Value("float64"))))

@@ -3,13 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from PIL import Image
 
 from ..check import Check
-from ..page import DATA_PAGE, PAGES, replace_file
+from ..page import DATA_PAGE, write_page
 from ..plotting import color_of
 from .figures import draw_data_figures
 from .summary import Rows, summarize_part
@@ -54,17 +53,17 @@ def write_data_page(
     if not parts:
         raise ValueError("a data page needs at least one part; pass parts={'train': rows}")
     known = [summarize_part(name, rows) for name, rows in parts.items()]
-    page = PAGES.get_template("data.html.jinja").render(
+    return write_page(
+        Path(output_dir) / DATA_PAGE,
+        "data.html.jinja",
         title=f"{title}: the data",
         parts=known,
         colors=[color_of(place) for place in range(len(known))],
-        table=overview(known),
+        overview=overview(known),
         checks=checks,
         figures=draw_data_figures(known, token_lengths, token_budget),
         answers=answer_table(known),
         types=type_table(known),
         examples=examples[:EXAMPLES_SHOWN],
         n_examples=len(examples),
-        written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
-    return replace_file(Path(output_dir) / DATA_PAGE, page.encode())

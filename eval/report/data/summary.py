@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -31,8 +31,8 @@ class Part:
     masks: np.ndarray  # [masks], shares of the image's area
     place: np.ndarray  # [GRID, GRID], shares of the boxes or masks that cover each cell, rows from the top
     placed: int  # how many of them were looked at for `place`
-    types: Counter[str] = field(default_factory=Counter)  # how many rows are of each type, where rows have types
-    answers_of: dict[str, Counter[str]] = field(default_factory=dict)  # per type, "" without, how often each is given
+    types: Counter[str]  # how many rows are of each type, where rows have types
+    answers_of: defaultdict[str, Counter[str]]  # per type, "" without, how often each is given
 
     @cached_property
     def answers(self) -> Counter[str]:
@@ -52,36 +52,37 @@ def summarize_part(name: str, rows: Rows) -> Part:
     run lengths as from `vlm_recipes.eval.metrics.masks.encode`. Rows with the same `image_id` are about the same
     image, one without is about its own. A row without a size counts neither for sizes nor for boxes.
     """
-    columns, n = _columns(rows), len(rows)
-    ids = columns.get("image_id") or [None] * n
-    images = [(name, i) if image is None else image for i, image in enumerate(ids)]
+    n = len(rows)
+    if isinstance(rows, datasets.Dataset):
+        columns = rows.select_columns([column for column in COLUMNS if column in rows.column_names]).to_dict()
+    else:
+        columns = {column: [row.get(column) for row in rows] for column in COLUMNS}
+    columns = defaultdict(lambda: [None] * n, columns)
+    images = [(name, i) if image is None else image for i, image in enumerate(columns["image_id"])]
     sizes = np.array([size if size and min(size) > 0 else (np.nan, np.nan) for size in columns["image_size"]])
     sizes = sizes.reshape(n, 2).astype(float)
-    first = list({image: i for i, image in reversed(list(enumerate(images)))}.values())
+    first = {image: i for i, image in reversed(list(enumerate(images)))}
+    once = sizes[sorted(first.values())]
     boxes = _in_shares(columns["boxes"], sizes)
     masks = [mask for of_row in columns["masks"] for mask in of_row or ()]
     placed = masks[:: max(1, -(-len(masks) // MASKS_PLACED))]
-    part = Part(
+    kinds = next((columns[column] for column in TYPES if any(columns[column])), [""] * n)
+    answers_of = defaultdict(Counter)
+    for answer, kind in zip(columns["answer"], kinds, strict=True):
+        if answer is not None:
+            answers_of[str(kind or "")][str(answer)] += 1
+    return Part(
         name,
         n,
         questions=Counter(images),
-        sizes=sizes[sorted(first)][np.isfinite(sizes[sorted(first)]).all(axis=1)],
+        sizes=once[np.isfinite(once).all(axis=1)],
         boxes=boxes,
         masks=np.array([coco.area(mask) / np.prod(mask["size"]) for mask in masks]),
         place=mask_cover(placed) if masks else box_cover(boxes),
         placed=len(placed) if masks else len(boxes),
+        types=Counter(str(kind) for kind in kinds if kind),
+        answers_of=answers_of,
     )
-    _read_answers(part, columns)
-    return part
-
-
-def _columns(rows: Rows) -> defaultdict[str, list]:
-    """The rows' known columns as lists, all None where there is no such column."""
-    if isinstance(rows, datasets.Dataset):
-        columns = rows.select_columns([name for name in COLUMNS if name in rows.column_names]).to_dict()
-    else:
-        columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
-    return defaultdict(lambda: [None] * len(rows), columns)
 
 
 def _in_shares(boxes: Iterable[Sequence | None], sizes: np.ndarray) -> np.ndarray:
@@ -92,25 +93,11 @@ def _in_shares(boxes: Iterable[Sequence | None], sizes: np.ndarray) -> np.ndarra
     return shares[np.isfinite(shares).all(axis=1)]
 
 
-def _read_answers(part: Part, columns: defaultdict[str, list]) -> None:
-    kinds = next((columns[name] for name in TYPES if any(columns[name])), [""] * part.n)
-    part.types = Counter(str(kind) for kind in kinds if kind)
-    for answer, kind in zip(columns["answer"], kinds, strict=True):
-        if answer is not None:
-            part.answers_of.setdefault(str(kind or ""), Counter())[str(answer)] += 1
-
-
 def box_cover(boxes: np.ndarray) -> np.ndarray:
     """The share of boxes (`[boxes, 4]`, 0–1) that touch each cell of a grid over the image `[GRID, GRID]`."""
-    n = max(len(boxes), 1)
-    boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
-    boxes = boxes[((boxes[:, :2] < 1) & (boxes[:, 2:] > 0)).all(axis=1)]
-    x1, y1 = np.floor(boxes[:, :2].clip(0, 1) * GRID).astype(int).T
-    x2, y2 = np.ceil(boxes[:, 2:].clip(0, 1) * GRID).astype(int).T
-    steps = np.zeros((GRID + 1, GRID + 1))
-    for y, x, step in ((y1, x1, 1), (y1, x2, -1), (y2, x1, -1), (y2, x2, 1)):
-        np.add.at(steps, (y, x), step)
-    return steps.cumsum(axis=0).cumsum(axis=1)[:GRID, :GRID] / n
+    edges, corners = np.arange(GRID + 1) / GRID, np.sort(boxes.reshape(-1, 2, 2), axis=1)
+    touch = (corners[:, 0, :, None] < edges[1:]) & (corners[:, 1, :, None] > edges[:-1])  # [boxes, x and y, GRID]
+    return np.array([touch[in_row, 0].sum(axis=0) for in_row in touch[:, 1].T]) / max(len(boxes), 1)
 
 
 def mask_cover(masks: Sequence[RLE]) -> np.ndarray:
@@ -125,11 +112,6 @@ def mask_cover(masks: Sequence[RLE]) -> np.ndarray:
 def have_text_answers(parts: Sequence[Part]) -> bool:
     """Whether answers can be counted: those of rows with boxes spell them, and those with masks are set phrases."""
     return any(part.answers for part in parts) and not any(len(part.boxes) or len(part.masks) for part in parts)
-
-
-def shared_images(first: Part, part: Part) -> int:
-    """How many images of `part` are also in `first`."""
-    return len(first.questions.keys() & part.questions.keys())
 
 
 def new_answers(first: Part, part: Part) -> int:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .summary import Part, have_text_answers, new_answers, shared_images
+from .summary import Part, have_text_answers, new_answers
 
 TOP_ANSWERS = 15
-Cell = int | float | str | None
 
 
 @dataclass
@@ -32,15 +31,15 @@ class TypeRow:
     share: float | None  # of the type's answers that are the most frequent one, 0–1
 
 
-def overview(parts: Sequence[Part]) -> list[tuple[str, list[Cell]]]:
+def overview(parts: Sequence[Part]) -> list[tuple[str, list[int | float | str | None]]]:
     """A name and a cell for each part, without the rows that nothing is known of."""
-    first = parts[0]
+    first, *others = parts
     by_area = [part.sizes[part.sizes.prod(axis=1).argsort(kind="stable")] for part in parts]
     middles = [np.median(sizes, axis=0)[None] if len(sizes) else sizes for sizes in by_area]
     table = [
         ("rows", [part.n for part in parts]),
         ("images", [len(part.questions) for part in parts]),
-        (f"images also in {first.name}", [None, *(shared_images(first, part) for part in parts[1:])]),
+        (f"images also in {first.name}", [None, *(len(first.questions.keys() & part.questions) for part in others)]),
         ("questions per image, median", [_median(list(part.questions.values())) for part in parts]),
         ("questions per image, most", [max(part.questions.values(), default=None) for part in parts]),
         ("smallest image, pixels", [_size(sizes[:1]) for sizes in by_area]),
@@ -54,7 +53,7 @@ def overview(parts: Sequence[Part]) -> list[tuple[str, list[Cell]]]:
     if have_text_answers(parts):
         table += [
             ("different answers", [len(part.answers) for part in parts]),
-            (f"rows with an answer not in {first.name}", [None, *(new_answers(first, part) for part in parts[1:])]),
+            (f"rows with an answer not in {first.name}", [None, *(new_answers(first, part) for part in others)]),
         ]
     return [(name, cells) for name, cells in table if any(cell is not None for cell in cells)]
 
@@ -63,11 +62,9 @@ def answer_table(parts: Sequence[Part]) -> list[tuple[str, list[Bar]]]:
     """The answers that have the largest share of any part; none where answers are not to be counted."""
     if not have_text_answers(parts):
         return []
-    shares: dict[str, float] = {}
-    for part in parts:
-        for answer, n in part.answers.most_common(TOP_ANSWERS):
-            shares[answer] = max(shares.get(answer, 0), n / part.answers.total())
-    ranked = sorted(shares, key=lambda answer: -shares[answer])[:TOP_ANSWERS]
+    names = dict.fromkeys(answer for part in parts for answer, _ in part.answers.most_common(TOP_ANSWERS))
+    shares = {name: max(part.answers[name] / max(part.answers.total(), 1) for part in parts) for name in names}
+    ranked = sorted(names, key=lambda answer: -shares[answer])[:TOP_ANSWERS]
     return list(zip(ranked, _bars(ranked, [part.answers for part in parts]), strict=True))
 
 
@@ -76,18 +73,16 @@ def type_table(parts: Sequence[Part]) -> list[TypeRow]:
     names = list({name: None for part in parts for name, _ in part.types.most_common()})
     rows = []
     for name, bars in zip(names, _bars(names, [part.types for part in parts]), strict=True):
-        answers = sum((part.answers_of.get(name, Counter()) for part in parts), Counter())
+        answers, of_answers = sum((part.answers_of[name] for part in parts), Counter()), (None, None, None)
         if have_text_answers(parts) and answers:
             [(answer, n)] = answers.most_common(1)
-            rows.append(TypeRow(name, bars, len(answers), answer, n / answers.total()))
-        else:
-            rows.append(TypeRow(name, bars, None, None, None))
+            of_answers = len(answers), answer, n / answers.total()
+        rows.append(TypeRow(name, bars, *of_answers))
     return rows
 
 
 def _bars(names: Sequence[str], counts: Sequence[Counter[str]]) -> list[list[Bar]]:
-    totals = [max(of_part.total(), 1) for of_part in counts]
-    shares = [[of_part[name] / n for of_part, n in zip(counts, totals, strict=True)] for name in names]
+    shares = [[of_part[name] / max(of_part.total(), 1) for of_part in counts] for name in names]
     longest = max(map(max, shares), default=1)
     return [
         [Bar(of_part[name], share, share / longest) for of_part, share in zip(counts, of_name, strict=True)]

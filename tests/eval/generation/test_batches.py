@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.support import tiny
-from vlm_recipes.eval.generation.batches import EachImageOnce, batches_by_image, each_image_once
+from vlm_recipes.eval.generation.batches import batches_by_image, each_image_once
 from vlm_recipes.eval.generation.generate import without_images
 
 
@@ -92,5 +92,6 @@ def test_rows_are_those_of_the_dataset_with_each_image_decoded_once_a_batch(colu
 def test_other_rows_are_left_as_they_are():
     for rows in ([{"image_id": "a"}], datasets.Dataset.from_list([{"id": 1}]), pictures("image").with_format("numpy")):
         assert each_image_once(rows) is rows
-    whole = each_image_once(pictures("image"))
-    assert isinstance(whole, EachImageOnce) and len(whole) == 7 and whole[2]["id"] == 2
+    dataset = pictures("image")
+    whole = each_image_once(dataset)
+    assert whole is not dataset and len(whole) == 7 and whole[2]["id"] == 2
