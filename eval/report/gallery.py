@@ -47,10 +47,8 @@ def shelves(gallery: Sequence[GalleryItem]) -> list[Shelf]:
     right, and the worst are not and are called failures. Among equal scores groups take turns, and images not shown
     yet come first.
     """
-    unique: dict[str, GalleryItem] = {}
-    for item in gallery:
-        unique.setdefault(item.id, item)
-    ranked = sorted(unique.values(), key=badness)
+    unique = {item.id: item for item in reversed(gallery)}  # of each id the first
+    ranked = sorted(reversed(unique.values()), key=badness)
     have_groups, scores = any(item.group for item in ranked), {-badness(item) for item in ranked} - {-math.inf}
     n_worst = N_FAILURES if have_groups else N_WORST
     if have_groups and scores and scores <= {0.0, 1.0}:

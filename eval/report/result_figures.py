@@ -30,7 +30,6 @@ def published_figure(published: Published | None, rows: Sequence[PublishedRow]) 
     if not metrics or not rows:
         return None
     figure, panels = new_figure(1, len(metrics), 1 + 0.36 * len(rows), sharey=True)
-    names = [shortened(name) for name, *_ in rows]
     for panel, metric in zip(panels, metrics, strict=True):
         for position, (_, values, _, own) in enumerate(rows):
             value = values.get(metric)
@@ -41,7 +40,7 @@ def published_figure(published: Published | None, rows: Sequence[PublishedRow]) 
             panel.text(max(value, 0) if known else 0, position, text, va="center", fontweight="bold" if own else None)
         lines = textwrap.wrap(metric.replace("_", "_ "), 52 // len(metrics))  # at underscores
         panel.set_title("\n".join(lines).replace("_ ", "_"), fontsize=11 if len(metrics) < 3 else 8)
-        panel.set_yticks(range(len(rows)), names)
+        panel.set_yticks(range(len(rows)), [shortened(name) for name, *_ in rows])
         panel.margins(x=0.6 / 4 * len(metrics))
         panel.grid(axis="y", visible=False)
     panel.invert_yaxis()
@@ -114,8 +113,8 @@ def panels_over_groups(rows: Sequence[ResultRow], ratios: Sequence[float]) -> tu
     """A figure with panels side by side over the same groups, named with their n, and where each stands in them."""
     figure, panels = new_figure(1, len(ratios), 1.25 + 0.44 * len(rows), sharey=True, width_ratios=ratios)
     positions = [i + 0.35 * row.is_total for i, row in enumerate(rows)]  # the totals a little apart
-    counts = [f"\nn = {row.n:,.0f}" if np.isfinite(row.n) else "" for row in rows]
-    panels[0].set_yticks(positions, [shortened(row.name) + count for row, count in zip(rows, counts, strict=True)])
+    labels = [shortened(row.name) + (f"\nn = {row.n:,.0f}" if np.isfinite(row.n) else "") for row in rows]
+    panels[0].set_yticks(positions, labels)
     panels[0].set_ylim(positions[-1] + 0.6, -0.6)
     for panel in panels:
         panel.grid(axis="y", visible=False)

@@ -36,8 +36,7 @@ def metric_figure(
         beside = with_values({name: curve(log_history, f"eval_{name}") for name in also if name != headline})
         for index, (name, points) in enumerate(beside.items()):
             draw_curve(panel, points, shortened(name), color_of(index + 2))
-        if beside:
-            panel.set_ylabel(shortened(", ".join([headline, *beside])))
+        panel.set_ylabel(shortened(", ".join([headline, *beside])))
         (low_steps, low), (high_steps, high) = curve(log_history, f"{key}_low"), curve(log_history, f"{key}_high")
         if len(low) and np.array_equal(low_steps, high_steps):
             panel.fill_between(low_steps, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95% interval")

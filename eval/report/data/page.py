@@ -40,9 +40,8 @@ def write_data_page(
     """Write `data.html` into `output_dir`, beside the report, and return its path.
 
     Args:
-        parts: split -> rows, the training part first: the others are compared with it. Read are, where there are
-            such columns, `image_id`, `image_size` (width, height in pixels), `boxes` (x1, y1, x2, y2 in pixels),
-            `masks` (run lengths), `answer`, and `question_type` or `kind`; no image is decoded.
+        parts: split -> rows, the training part first: the others are compared with it. `summarize_part` says which
+            columns are read.
         checks: what was found in the rows, shown before everything.
         token_lengths: of the rows that were measured, in tokens.
         token_budget: the longest row in tokens that training takes whole; None: no limit.

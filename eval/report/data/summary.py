@@ -49,8 +49,9 @@ def summarize_part(name: str, rows: Rows) -> Part:
     """Read the columns that the page speaks of, all optional; no image is decoded.
 
     `image_size` is `[width, height]` in pixels as displayed, `boxes` are `[x1, y1, x2, y2]` in those pixels, `masks`
-    run lengths as from `vlm_recipes.eval.metrics.masks.encode`. Rows with the same `image_id` are about the same
-    image, one without is about its own. A row without a size counts neither for sizes nor for boxes.
+    run lengths as from `vlm_recipes.eval.metrics.masks.encode`; `answer` is a text, `question_type` or `kind` its
+    type. Rows with the same `image_id` are about the same image, one without is about its own. A row without a size
+    counts neither for sizes nor for boxes.
     """
     n = len(rows)
     if isinstance(rows, datasets.Dataset):
@@ -61,8 +62,9 @@ def summarize_part(name: str, rows: Rows) -> Part:
     images = [(name, i) if image is None else image for i, image in enumerate(columns["image_id"])]
     sizes = np.array([size if size and min(size) > 0 else (np.nan, np.nan) for size in columns["image_size"]])
     sizes = sizes.reshape(n, 2).astype(float)
-    first = {image: i for i, image in reversed(list(enumerate(images)))}
-    once = sizes[sorted(first.values())]
+    of_images = sizes[
+        sorted({image: i for i, image in reversed([*enumerate(images)])}.values())
+    ]  # as in its first row
     boxes = _in_shares(columns["boxes"], sizes)
     masks = [mask for of_row in columns["masks"] for mask in of_row or ()]
     placed = masks[:: max(1, -(-len(masks) // MASKS_PLACED))]
@@ -75,7 +77,7 @@ def summarize_part(name: str, rows: Rows) -> Part:
         name,
         n,
         questions=Counter(images),
-        sizes=once[np.isfinite(once).all(axis=1)],
+        sizes=of_images[np.isfinite(of_images).all(axis=1)],
         boxes=boxes,
         masks=np.array([coco.area(mask) / np.prod(mask["size"]) for mask in masks]),
         place=mask_cover(placed) if masks else box_cover(boxes),
