@@ -19,7 +19,7 @@ from demo.checkpoints.llava import write_llava
 from demo.checkpoints.sam import write_sam
 from recipes import reasonseg
 from tests.support.processes.launch import in_two_processes
-from tests.support.running import QUIET, fails
+from tests.support.running import QUIET, fails, read
 from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 
@@ -70,17 +70,6 @@ def start(dataset: Path, output: Path, data: dict | None = None, model: dict | N
         reasonseg.Training(**{**QUIET, "output_dir": str(output), **training}),
         reasonseg.Model(**{**paths, "tune": "all", "dtype": "float32", **(model or {})}),
     )
-
-
-def read(output: Path) -> dict:
-    """The results, the predictions and the log that a run left."""
-    state = output / "trainer_state.json"
-    return {
-        "results": json.loads((output / "results.json").read_text()),
-        "predictions": [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()],
-        "log": json.loads(state.read_text())["log_history"] if state.exists() else [],
-        "output": output,
-    }
 
 
 def run(dataset: Path, output: Path, *parts: dict, **settings) -> dict:

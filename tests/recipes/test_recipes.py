@@ -20,7 +20,7 @@ from demo.worlds.build import spoken
 from recipes import kvasir_vqa, nutrition_tables, vqa_rad
 from tests.support.paths import DATA, written_and_real
 from tests.support.processes.launch import in_two_processes
-from tests.support.running import QUIET, fails
+from tests.support.running import QUIET, fails, read
 from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
@@ -137,17 +137,6 @@ def start(recipe, dataset: Path, output: Path, data: dict | None = None, model: 
         recipe.Training(**settings),
         recipe.Model(**{"model_name_or_path": str(dataset / "model"), "dtype": "float32", **plain, **(model or {})}),
     )
-
-
-def read(output: Path) -> dict:
-    """The results, the predictions and the log that a run left."""
-    state = output / "trainer_state.json"
-    return {
-        "results": json.loads((output / "results.json").read_text()),
-        "predictions": [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()],
-        "log": json.loads(state.read_text())["log_history"] if state.exists() else [],
-        "output": output,
-    }
 
 
 def run(recipe: ModuleType, dataset: Path, output: Path, *arguments: dict, **settings) -> dict:

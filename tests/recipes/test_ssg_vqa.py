@@ -14,7 +14,7 @@ from demo.checkpoints.surgvivqa import write_surgvivqa
 from recipes import ssg_vqa
 from tests.support.paths import written_and_real
 from tests.support.processes.launch import in_two_processes
-from tests.support.running import QUIET, fails
+from tests.support.running import QUIET, fails, read
 from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 
@@ -68,17 +68,6 @@ def start(dataset: Path, output: Path, data: dict | None = None, model: dict = T
             }
         ),
     )
-
-
-def read(output: Path) -> dict:
-    """The results, the predictions and the log that a run left."""
-    state = output / "trainer_state.json"
-    return {
-        "results": json.loads((output / "results.json").read_text()),
-        "predictions": [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()],
-        "log": json.loads(state.read_text())["log_history"] if state.exists() else [],
-        "output": output,
-    }
 
 
 def run(dataset: Path, output: Path, *parts: dict, **settings) -> dict:

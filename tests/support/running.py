@@ -1,7 +1,9 @@
-"""How tests run a recipe: quietly in this process, or its file as a user does, up to the line that it fails with."""
+"""How tests run a recipe, quietly here or its file as a user does, up to the line it fails with; what it leaves."""
 
+import json
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,17 @@ QUIET = dict(
     logging_steps=1,
     use_cpu=True,
 )
+
+
+def read(output: Path) -> dict:
+    """The results, the predictions and the log that a run left."""
+    state = output / "trainer_state.json"
+    return {
+        "results": json.loads((output / "results.json").read_text()),
+        "predictions": [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()],
+        "log": json.loads(state.read_text())["log_history"] if state.exists() else [],
+        "output": output,
+    }
 
 
 def fails(recipe: str, *arguments: str, monkeypatch) -> str:
