@@ -2,6 +2,7 @@
 
 import json
 import platform
+import resource
 import subprocess
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -15,7 +16,6 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.image_utils import load_image
 
 from ..callbacks.preflight.blank_images import check_blank_images
-from ..callbacks.preflight.probe import peak_memory
 from ..eval.evaluation import Evaluation, text_of
 from ..eval.generation.generate import without_images
 from ..eval.metrics.confusion import Confusion, confusion
@@ -181,3 +181,11 @@ class RunRecord:
 
 def _write(path: Path, text: str) -> None:
     replace_file(path, text.encode(errors="backslashreplace"))  # a lone surrogate becomes JSON's own escape
+
+
+def peak_memory() -> float:
+    """The peak in GiB of what PyTorch allocated on this process's GPU; without one, of the whole process."""
+    if PartialState().device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if platform.system() == "Darwin" else 1)
+    return kilobytes / 2**20

@@ -1,4 +1,4 @@
-"""What one wants to know before the first hour is spent: the rows, the model, and two steps on the longest batch."""
+"""What one wants to know before the first hour is spent: the rows, the model, and a step on the longest batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from ...eval.report.check import Check, save_checks
 from ...eval.report.data.page import write_data_page
 from ..label_audit import collator_of
 from .batches import inspect_batches
-from .model import Expected, check_trainable, check_two_steps
-from .probe import same_randomness
+from .model import Expected, check_steps, check_trainable
 from .rows import check_answers, check_baselines, check_coordinates, check_rows, check_shared_images
+from .without_trace import same_randomness
 
 
 class PreflightError(ValueError):
@@ -30,10 +30,10 @@ class PreflightCallback(TrainerCallback):
     """Check rows and model as training begins: print a line each, keep them, and stop what would be vain.
 
     Of the rows: sizes, images shared by training and evaluation, the ceiling of known answers, baselines, coordinates,
-    labels and token lengths. Of the model: what trains, first loss, seconds and memory of two steps on the longest
-    batch of those inspected, graphs that frozen parts keep, and gradients. It draws no random number and changes no
-    weight. The lines go into `preflight.json`, pictures of the rows into `data.html`, both in the output folder.
-    Raises `PreflightError` where a line stops.
+    labels and token lengths. Of the model: what trains, and of the Trainer's own step on the longest batch of those
+    inspected first loss, seconds, memory, graphs that frozen parts keep, and gradients. It draws no random number and
+    changes no weight. The lines go into `preflight.json`, pictures of the rows into `data.html`, both in the output
+    folder. Raises `PreflightError` where a line stops.
 
     Args:
         trainer: the Trainer this is added to.
@@ -71,7 +71,7 @@ class PreflightCallback(TrainerCallback):
             )
         self._say(*checks, check_trainable(model, self.expected))
         if not self._stopping():
-            self._say(*check_two_steps(self.trainer, model, batch, state.max_steps, what, self.expected))
+            self._say(*check_steps(self.trainer, batch, state.max_steps, what, self.expected))
         if PartialState().is_main_process:
             save_checks(args.output_dir, self.checks)
             if self.parts is not None:

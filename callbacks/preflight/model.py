@@ -17,7 +17,7 @@ from ..grad_norm import GROUPS, parameters_by_group
 from .probe import Probe, probe
 
 NEAR_FULL = 0.95  # of the GPU's memory
-ADAM_BYTES = 8  # two float32 a parameter
+ADAM_BYTES = 8  # two float32 a parameter; in 8 bits a quarter of that
 WORSE = 1.25  # times the loss of a uniform guess: random weights are sure of what they say
 
 
@@ -71,16 +71,14 @@ def check_first_loss(loss: float, model: nn.Module, expected: Expected) -> Check
     return Check("first loss", "warn" if loss > WORSE * bound or loss < 1e-3 else "pass", found, numbers)
 
 
-def check_two_steps(
-    trainer: Trainer, model: nn.Module, batch: Mapping[str, Any], steps: int, what: str, expected: Expected
-) -> list[Check]:
-    """First loss, time and memory, graphs of frozen parts and gradients, of two passes over a long batch.
+def check_steps(trainer: Trainer, batch: Mapping[str, Any], steps: int, what: str, expected: Expected) -> list[Check]:
+    """First loss, time and memory, graphs of frozen parts and gradients, of `trainer`'s own step on a long batch.
 
     `what` names the batch for people; `steps` are those of the whole training.
     """
-    sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+    model, sharded = trainer.model, trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
     try:
-        seen = probe(trainer, model, batch, backward=not sharded)
+        seen = probe(trainer, batch, backward=not sharded)
     except torch.OutOfMemoryError:
         advice = "lower --per_device_train_batch_size or the pixels of an image, or checkpoint activations"
         return [Check("longest batch", "stop", f"the memory does not hold {what}: {advice}")]
@@ -97,18 +95,18 @@ def check_two_steps(
 
 
 def _fits(trainer: Trainer, model: nn.Module, seen: Probe, what: str, steps: int) -> Check:
-    states = 0.0
-    if str(trainer.args.optim).split(".")[-1].lower().startswith("adamw_torch"):
-        states = count_parameters(model, True) * ADAM_BYTES / 2**30
-    each = seen.seconds * trainer.args.gradient_accumulation_steps
-    numbers = {"seconds": seen.seconds, "gib": seen.memory, "optimizer_gib": states, "eta_hours": each * steps / 3600}
-    found = f"{what}: {seen.seconds:.2f} s, {seen.memory:.2f} GiB"
-    found += f" and {states:.2f} for the optimizer" if states >= 0.01 else ""
-    found += f"; {steps:,} steps take at most {duration(each * steps)}, evaluation not counted"
-    if torch.cuda.is_available():
+    optimizer = str(getattr(trainer.args.optim, "value", trainer.args.optim))
+    each = 0 if "adamw" not in optimizer else ADAM_BYTES // 4 if "8bit" in optimizer else ADAM_BYTES
+    states = count_parameters(model, True) * each / 2**30
+    step = seen.seconds * trainer.args.gradient_accumulation_steps
+    numbers = {"seconds": seen.seconds, "gib": seen.memory, "optimizer_gib": states, "eta_hours": step * steps / 3600}
+    found = f"{what}: {seen.seconds:.2f} s, {size(seen.memory)} and "
+    found += f"{size(states)} for {optimizer}" if each else f"what {optimizer} holds"
+    found += f"; {steps:,} steps take at most {duration(step * steps)}, evaluation not counted"
+    if trainer.args.device.type == "cuda":
         whole = torch.cuda.get_device_properties(trainer.args.device).total_memory / 2**30
         if seen.memory + states > NEAR_FULL * whole:
-            return Check("longest batch", "warn", f"{found}; the GPU has {whole:.1f} GiB", numbers)
+            return Check("longest batch", "warn", f"{found}; the GPU has {size(whole)}", numbers)
     return Check("longest batch", "pass", found, numbers)
 
 
@@ -138,3 +136,8 @@ def duration(seconds: float) -> str:
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(gib: float) -> str:
+    """GiB for people: "17.3 GiB" or "43.2 MiB"."""
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.1f} MiB"

@@ -12,13 +12,12 @@ from trl import ModelConfig, ScriptArguments
 
 from tests.support import tiny
 from vlm_recipes.callbacks import GenerationEvalCallback
-from vlm_recipes.callbacks.preflight.probe import peak_memory
 from vlm_recipes.collators import ChatCollator
 from vlm_recipes.eval.boxes import box_evaluation
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.statistics import summarize
-from vlm_recipes.training.record import RunRecord, describe_run, git_commit
+from vlm_recipes.training.record import RunRecord, describe_run, git_commit, peak_memory
 from vlm_recipes.training.run import ReportCallback
 
 

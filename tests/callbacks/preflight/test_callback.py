@@ -72,7 +72,7 @@ def test_a_sound_run_passes_every_line(tmp_path, processor, capsys):
     assert lines["token lengths"].numbers["mean"] == pytest.approx(np.mean(lengths))
     parameters = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl()).num_parameters()
     assert lines["what trains"].numbers == {"trainable": parameters, "parameters": parameters, "share": 1.0}
-    assert lines["longest batch"].numbers["seconds"] > 0 and lines["longest batch"].numbers["gib"] > 0.1
+    assert lines["longest batch"].numbers["seconds"] > 0
 
 
 def test_looking_changes_no_number_of_the_training(tmp_path, processor):
