@@ -56,6 +56,11 @@ def load_checkpoint(
         return load_weights(model_class, name, **settings), processor
 
     network, processor = load_named(model, base, to_train)
+    if network.config.model_type == "qwen2_vl" and model.dtype == "float16" and PartialState().is_main_process:
+        print(
+            "float16: Qwen2-VL was seen to overflow in it (transformers issue 33294), and no recipe was tried in it; "
+            "without bfloat16: --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --bf16 false --fp16 false, in float32"
+        )
     if to_train and isinstance(network, PeftModel):
         network = network.merge_and_unload()
     return network, processor

@@ -7,13 +7,23 @@ from torch import nn
 
 SMALL_CARD_GIB = 22  # a 24 GB card reports a little less than 24 GiB
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
+MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"  # where the launcher leaves `mixed_precision` of its config
 
 
 def launched_precision() -> str:
     """`bf16`, `fp16` or `no`: `mixed_precision` of the accelerate config; without a launcher, what the GPU can do."""
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "bf16" if bf16 else "no")
+    precision = os.environ.get(MIXED_PRECISION) or ("bf16" if computes_in_bfloat16() else "no")
     return precision if precision in DTYPES else "no"
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether this process's GPU has bfloat16; of cards before 2020 PyTorch also says so, which emulate it slowly."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def precision_of(bf16: bool, fp16: bool) -> str:
+    """`bf16`, `fp16` or `no`: what those two of `TrainingArguments` say."""
+    return "fp16" if fp16 else "bf16" if bf16 else "no"
 
 
 def launched_dtype() -> str:

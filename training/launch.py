@@ -3,24 +3,48 @@
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 
 import torch
-from trl import TrlParser
+from accelerate import PartialState
+from transformers import TrainingArguments
+from trl import ModelConfig, TrlParser
 
 from ..callbacks.interrupt import Interrupted
 from ..callbacks.label_audit import LabelError
 from ..callbacks.preflight.callback import PreflightDone, PreflightError
 from ..callbacks.shared_image import AttentionError
+from ..models.precision import DTYPES, launched_dtype, precision_of
 from .checkpoints import FullDiskError, ResumeError
 
 REFUSALS = (LabelError, AttentionError, PreflightError, ResumeError, FullDiskError)
 
 
 class RecipeParser(TrlParser):
-    """TRL's parser, whose `--config` also takes the `run.json` that a run left: the same run again."""
+    """TRL's parser, whose `--config` also takes the `run.json` that a run left: the same run again.
+
+    A recipe's `dtype` that is `launched_dtype` follows what `bf16` and `fp16` are given as, unless it is given itself.
+    """
+
+    def __init__(self, arguments: tuple[type, ...]):
+        super().__init__(arguments)
+        if any(field.default_factory is launched_dtype for part in arguments for field in fields(part)):
+            self.set_defaults(dtype=None)  # the default's own value could not be told from a given one
+
+    def parse_args_and_config(self, *args, **settings) -> tuple:
+        parsed = super().parse_args_and_config(*args, **settings)
+        for model in (part for part in parsed if isinstance(part, ModelConfig) and part.dtype is None):
+            [training] = (part for part in parsed if isinstance(part, TrainingArguments))
+            model.dtype, launched = DTYPES[precision_of(training.bf16, training.fp16)], launched_dtype()
+            if model.dtype != launched and PartialState().is_main_process:
+                print(f"number format: {model.dtype}, as bf16 and fp16 were given; the launch alone says {launched}")
+        return parsed
 
     def set_defaults_with_config(self, **config) -> list[str]:
         if "arguments" in config:
+            training, model = config["arguments"]["training"], config["arguments"]["model"]
+            if model["dtype"] == DTYPES[precision_of(training["bf16"], training["fp16"])]:
+                del model["dtype"]  # it followed those two, and does so again where one of them is given anew
             config = {key: value for part in config["arguments"].values() for key, value in part.items()}
             del config["resume_from_checkpoint"]  # from the beginning
             config = {key: value for key, value in config.items() if value is not None and not key.endswith("_token")}

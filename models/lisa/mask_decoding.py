@@ -18,7 +18,7 @@ def decode_masks(
     original_sizes: torch.Tensor,
     reshaped_input_sizes: torch.Tensor,
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Logits `[H, W]` for each of the hidden states, and a number that all of the mask decoder is in.
+    """Logits `[H, W]` for each of the hidden states, and a 0 that all of the mask decoder is in, with gradients of 0.
 
     The dense prompt is SAM's embedding for "no mask".
 
@@ -50,7 +50,9 @@ def decode_masks(
     square = sam.config.vision_config.image_size
     places = image_index.tolist()
     masks = [enlarge(mask, square, filled[i], sizes[i]) for mask, i in zip(low_resolution, places, strict=True)]
-    return masks, low_resolution.mean() + quality.float().mean()
+    # 0 times what has overflowed is nan, in the loss and in every gradient.
+    finite = [output.float().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for output in (low_resolution, quality)]
+    return masks, sum((0.0 * output).sum() for output in finite)
 
 
 def enlarge(logits: torch.Tensor, square: int, filled: list[int], size: list[int]) -> torch.Tensor:

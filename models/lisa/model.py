@@ -101,17 +101,16 @@ class LisaForConditionalGeneration(PreTrainedModel):
         ce_loss = token_loss(logits, next_token[trained], num_items_in_batch)
 
         rows, positions = is_seg.nonzero(as_tuple=True)
+        states = hidden[rows, positions]
         if not len(rows):  # one mask for nothing: under DDP every process has to have every gradient
-            rows = positions = torch.zeros(1, dtype=torch.long, device=hidden.device)
-        mask_logits, unused = decode_masks(
-            self.sam, self.mask_projection, hidden[rows, positions], image_index[rows], **for_sam
-        )
+            rows, states = rows.new_zeros(1), hidden.new_zeros(1, hidden.shape[-1])  # of no token: its could overflow
+        mask_logits, zero = decode_masks(self.sam, self.mask_projection, states, image_index[rows], **for_sam)
         targets = [mask for part in masks for mask in part]
         bce_loss, dice_loss = mask_losses(mask_logits, targets, num_masks_in_batch)
         config = self.config
         weighted = config.ce_weight * ce_loss + config.bce_weight * bce_loss + config.dice_weight * dice_loss
         return LisaOutput(
-            loss=weighted + 0.0 * unused,
+            loss=weighted + zero,
             ce_loss=ce_loss,
             bce_loss=bce_loss,
             dice_loss=dice_loss,

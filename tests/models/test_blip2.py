@@ -14,7 +14,6 @@ from vlm_recipes.collators import Seq2SeqCollator
 from vlm_recipes.models.blip2 import Blip2ForConditionalGeneration
 from vlm_recipes.models.checkpoints import load_checkpoint
 from vlm_recipes.rows.grouping import group_by_image
-from vlm_recipes.training.settings import RunSettings
 
 
 def rows() -> list[dict]:
@@ -135,7 +134,7 @@ def test_what_is_saved_names_transformers_own_class(tmp_path):
 )
 def test_batches_given_in_questions_become_about_as_many_questions_in_rows(batch, accumulation, rows, expected):
     """60 questions in so many rows."""
-    settings = RunSettings()
+    settings = vqa_rad.Training(use_cpu=True)
     settings.per_device_train_batch_size, settings.gradient_accumulation_steps = batch, accumulation
     settings.batch_rows(60, rows)
     assert (settings.per_device_train_batch_size, settings.gradient_accumulation_steps) == expected

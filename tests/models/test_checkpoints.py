@@ -301,6 +301,13 @@ def test_without_a_launcher_the_device_says_it(monkeypatch):
     assert launched_precision() == ("bf16" if torch.cuda.is_available() else "no")
 
 
+@pytest.mark.parametrize(("kind", "dtype"), [("qwen", "float16"), ("qwen", "bfloat16"), ("blip", "float16")])
+def test_qwen2_vl_in_float16_says_that_it_may_overflow(kind, dtype, capsys):
+    load(source(kind), dtype)
+    expected = "float16: Qwen2-VL was seen to overflow in it" if (kind, dtype) == ("qwen", "float16") else ""
+    assert [line.startswith(expected) for line in capsys.readouterr().out.splitlines()] == [True] * bool(expected)
+
+
 def test_trained_weights_are_kept_in_float32_and_frozen_ones_as_they_are():
     network, _ = load(tiny.qwen2_vl(), "bfloat16")
     for name, parameter in network.named_parameters():

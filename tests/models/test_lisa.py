@@ -251,6 +251,25 @@ def test_a_row_without_seg_trains_its_tokens_alone_and_adds_nothing_to_the_masks
     torch.testing.assert_close(alone.dice_loss, both.dice_loss)
 
 
+@pytest.mark.parametrize("says_seg", [False, True])
+def test_what_of_the_mask_decoder_no_loss_reads_may_overflow_and_leaves_loss_and_gradients_as_they_are(says_seg):
+    """The quality of a mask; and where no row says [SEG] the mask itself, which DDP alone needs."""
+    network, processor = load(to_train=True)
+    decoder, overflown = network.sam.mask_decoder, []
+    decoder.iou_prediction_head.proj_out.weight.data.fill_(3e38)
+    if not says_seg:
+        decoder.output_hypernetworks_mlps[0].proj_out.bias.data.fill_(3e38)
+    decoder.register_forward_hook(lambda module, inputs, outputs: overflown.extend(outputs))
+    output = network(**SegmentationCollator(processor)(tiny.mask_rows()[: 1 if says_seg else 2][-1:]))
+    assert [bool(part.isfinite().all()) for part in overflown[:2]] == [says_seg, False]
+    assert output.loss.isfinite() and (says_seg or output.loss == output.ce_loss)
+    output.loss.backward()
+    gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    quality = [gradient for name, gradient in gradients.items() if "iou_prediction_head" in name]
+    assert quality and not any(gradient.any() for gradient in quality)
+
+
 # --- Generating -----------------------------------------------------------------------------------------------------
 
 

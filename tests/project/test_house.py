@@ -78,6 +78,12 @@ def test_accelerate_reads_the_launch_config_and_each_line_of_it_says_why(path):
     assert config.num_processes == (1 if yaml.safe_load(path.read_text())["distributed_type"] == "NO" else 2)
 
 
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem != "cpu"], ids=lambda path: path.stem)
+def test_the_launch_config_says_on_what_it_has_been_run(path):
+    head = path.read_text().split("distributed_type")[0]
+    assert len(re.findall(r"^# (?:Not run yet|Run so far): \w+ .*\.", head, re.MULTILINE)) == 1
+
+
 def test_the_launch_configs_are_the_twelve_that_are_named_here_and_the_recipes_name_no_other():
     assert {path.stem for path in CONFIGS} == NAMES
     text = "".join(path.read_text() for path in (ROOT / "recipes").glob("*.py")) + (ROOT / "README.md").read_text()
