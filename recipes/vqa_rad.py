@@ -174,7 +174,7 @@ def load(data: Data, model: Model, training: bool = False):
     network, processor = load_checkpoint(model, to_train=training, model_class=Blip2ForConditionalGeneration)
     if training and model.use_peft:
         if model.load_in_8bit or model.load_in_4bit:
-            network = prepare_model_for_kbit_training(network)
+            network = prepare_model_for_kbit_training(network, gradient_checkpointing_kwargs={"use_reentrant": False})
         network = get_peft_model(network, get_peft_config(model))
     return network, processor
 
