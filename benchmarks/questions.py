@@ -25,6 +25,7 @@ SAMPLE = {1: 4, 2: 2, 11: 1, 12: 37, 13: 49, 14: 22, 15: 8, 16: 3, 17: 34}
 MEAN = 58_849 / 6_500
 SIZE = (720, 576)  # width and height of a picture
 PIXELS = (kvasir_vqa.Data.min_pixels, kvasir_vqa.Data.max_pixels)
+FEW_PIXELS = (4 * 28**2, 9 * 28**2)  # where it shall not take long
 TYPED_ON = 400  # a question's type comes from the answers to it in so many scenes
 
 
@@ -56,12 +57,16 @@ def write_questions(folder: Path, images: int, seed: int = 0) -> Dataset:
     return Dataset.from_list(rows).cast_column("image", Image()).shuffle(seed=seed)
 
 
-def write_model(folder: Path, questions: Dataset) -> None:
-    """The demo's random Qwen2-VL, for which a prompt is about as many tokens as for the real one."""
+def write_model(folder: Path, questions: Dataset, pixels: tuple[int, int] | None = None) -> None:
+    """The demo's random Qwen2-VL, for which a prompt is about as many tokens as for the real one.
+
+    `pixels` are the least and the most of an image, by default the recipe's.
+    """
     turns = [turn for messages in questions["messages"] for turn in messages]
     texts = [part["text"] for turn in turns for part in turn["content"] if part["type"] == "text"]
     texts += ["system", "user", "assistant"] * 50
-    write_qwen2_vl(folder, texts, vision_size=64, min_pixels=PIXELS[0], max_pixels=PIXELS[1])
+    least, most = pixels or PIXELS
+    write_qwen2_vl(folder, texts, vision_size=64, min_pixels=least, max_pixels=most)
 
 
 @dataclass

@@ -30,23 +30,22 @@ from typing import Any
 
 import torch
 from datasets import Dataset, disable_progress_bars, load_from_disk
-from transformers import AutoModelForImageTextToText, AutoProcessor, PrinterCallback, Qwen2VLConfig
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig
 from transformers.utils import logging
-from trl import SFTConfig, SFTTrainer, get_peft_config, get_training_chat_template
-from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+from trl import get_peft_config
 
 from benchmarks.full_size import PEAKS, SIZES, full_size, random_weights
-from benchmarks.questions import Work, training_flops, write_model, write_questions
+from benchmarks.questions import FEW_PIXELS, Work, training_flops, write_model, write_questions
+from benchmarks.training_ways import STOCK, WAYS, count, train
 from recipes import kvasir_vqa
-from vlm_recipes.callbacks import SharedImageCallback
-from vlm_recipes.collators import ChatCollator, SharedImageCollator
-from vlm_recipes.models.precision import trainable_in_float32
-from vlm_recipes.rows.grouping import group_by_image
 
-WAYS = STOCK, CHAT, SHARED = "TRL's collator", "ChatCollator", "shared images"
-PER_STEP, ROUNDS, WARM_UP = 16, 3, 1
-IMAGES, WORKERS = 5, 0
-FULL_IMAGES, FULL_WORKERS = 16, 4  # as the recipe: one process alone would keep a GPU waiting for pictures
+ROUNDS, IMAGES, WORKERS, TOY_IMAGES = 3, 5, 0, 2
+# Nine questions on an image take the 7B model 266 TFLOP as rows of their own, as two ways have them, and 52 together.
+# With what warms up, eight images are 5.8 PFLOP a round: 60 s for three rounds on a GPU that does 300 TFLOP/s, beside
+# nine Trainers to be made and a model. The 2B model has a quarter of that.
+FULL_IMAGES, FULL_WORKERS = 8, 4  # as the recipe: one process alone would keep a GPU waiting for pictures
+CELLS = {"questions/step": ".1f", "questions/s": ".2f", "tokens/s": ".0f", "+padding/s": ".0f", "GB peak": ".2f"}
+CELLS |= {"GFLOP/question": ".1f", "MFU": ".1%", "times": ".2f"}
 
 
 @dataclass
@@ -55,48 +54,8 @@ class Measured:
     memory: int  # bytes at the peak
 
 
-def way(name: str, processor: Any, questions: Dataset) -> tuple[Any, Dataset, int]:
-    """The collator (None: the Trainer's own), the rows and how many of them make a step."""
-    if name == SHARED:
-        grouped = group_by_image(questions, PER_STEP)
-        return SharedImageCollator(processor), grouped, max(1, round(PER_STEP * len(grouped) / len(questions)))
-    return ChatCollator(processor) if name == CHAT else None, questions, PER_STEP
-
-
-def count(name: str, processor: Any, questions: Dataset) -> Work:
-    """The very batches on which `train` spends an epoch."""
-    collator, rows, size = way(name, processor, questions)
-    if collator is None:
-        template = get_training_chat_template(processor)
-        collator = DataCollatorForVisionLanguageModeling(processor, assistant_only_loss=True, chat_template=template)
-    work = Work(len(questions))
-    for start in range(0, len(rows), size):
-        work.add(collator([rows[i] for i in range(start, min(start + size, len(rows)))]))
-    return work
-
-
-def train(name: str, network: Any, processor: Any, questions: Dataset, peft: Any = None, **settings) -> float:
-    """Seconds of an epoch, its batches included; `settings` of the Trainer. Leaves a network with LoRA as it came."""
-    collator, rows, size = way(name, processor, questions)
-    settings |= {"num_train_epochs": 1, "train_sampling_strategy": "sequential", "per_device_train_batch_size": size}
-    settings |= {"max_length": None, "assistant_only_loss": collator is None, "remove_unused_columns": False}
-    settings |= {"logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
-    settings |= {"dataset_kwargs": {"skip_prepare_dataset": True}}
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = SFTTrainer(network, SFTConfig(folder, **settings), collator, rows, None, processor, peft_config=peft)
-        trainable_in_float32(trainer.model)
-        trainer.add_callback(SharedImageCallback(trainer))
-        trainer.remove_callback(PrinterCallback)
-        seconds = trainer.train().metrics["train_runtime"]
-    if peft is not None:
-        trainer.model.unload()
-    return seconds
-
-
-def in_turns(train_one: Callable[..., Measured]) -> dict[str, list[Measured]]:
-    """The rounds of each way; `train_one` takes its name and, to warm up, a number of steps."""
-    for name in WAYS:
-        train_one(name, WARM_UP)
+def in_turns(train_one: Callable[[str], Measured]) -> dict[str, list[Measured]]:
+    """The rounds of each way."""
     rounds = [{name: train_one(name) for name in WAYS} for _ in range(ROUNDS)]
     return {name: [one[name] for one in rounds] for name in WAYS}
 
@@ -111,11 +70,11 @@ def resident(field: str) -> int:
     return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
-def train_demo(name: str, folder: Path, steps: int = -1) -> Measured:
+def train_demo(name: str, folder: Path) -> Measured:
     """The whole model, in a process that does nothing else."""
     network = AutoModelForImageTextToText.from_pretrained(folder / "model")
     processor, questions = AutoProcessor.from_pretrained(folder / "model"), load_from_disk(folder / "questions")
-    settings = {"use_cpu": True, "bf16": False, "max_steps": steps, "dataloader_num_workers": WORKERS}
+    settings = {"use_cpu": True, "bf16": False, "dataloader_num_workers": WORKERS}
     return Measured(train(name, network, processor, questions, **settings), resident("VmHWM"))
 
 
@@ -127,8 +86,8 @@ def measure_demo(folder: Path) -> dict[str, list[Measured]]:
         started = {name: pools[name].submit(resident, "VmRSS") for name in WAYS}
         imported = {name: started[name].result() for name in WAYS}
 
-        def train_one(name: str, steps: int = -1) -> Measured:
-            measured = pools[name].submit(train_demo, name, folder, steps).result()
+        def train_one(name: str) -> Measured:
+            measured = pools[name].submit(train_demo, name, folder).result()
             return Measured(measured.seconds, measured.memory - imported[name])
 
         return in_turns(train_one)
@@ -138,72 +97,101 @@ def measure_lora(network: Any, processor: Any, questions: Dataset) -> dict[str, 
     """On the device where the network is; memory on a GPU alone."""
     on_gpu = network.device.type == "cuda"
 
-    def train_one(name: str, steps: int = -1) -> Measured:
+    def train_one(name: str) -> Measured:
         if on_gpu:
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        settings = {"use_cpu": not on_gpu, "bf16": on_gpu, "max_steps": steps, "dataloader_num_workers": FULL_WORKERS}
+        workers = FULL_WORKERS if on_gpu else WORKERS
+        settings = {"use_cpu": not on_gpu, "bf16": on_gpu, "dataloader_num_workers": workers}
         seconds = train(name, network, processor, questions, get_peft_config(kvasir_vqa.Model()), **settings)
         return Measured(seconds, torch.cuda.max_memory_allocated() if on_gpu else 0)
 
     return in_turns(train_one)
 
 
-def table(
+def rows_of(
     works: dict[str, Work], measured: dict[str, list[Measured]], config: Qwen2VLConfig, lora: bool, peak: float | None
-) -> str:
-    """A line for each way; `peak` is how many operations per second the device could do, if that is known."""
-    heads = "questions/step questions/s tokens/s +padding/s memory GFLOP/question MFU times".split()
-    lines = [f"{'':15}" + "".join(f"{head:>15}" for head in heads) + f"   (range; {STOCK}: 1)"]
+) -> list[dict[str, Any]]:
+    """A row for each way; `peak` is how many operations per second the device could do, if that is known.
+
+    "times" is the median of the rounds, "range" their least and most.
+    """
+    rows = []
     for name, work in works.items():
         seconds = statistics.median(one.seconds for one in measured[name])
         ratios = [stock.seconds / one.seconds for stock, one in zip(measured[STOCK], measured[name], strict=True)]
         flops = training_flops(config, work, lora)
-        cells = [f"{work.questions / work.batches:.1f}", f"{work.questions / seconds:.2f}"]
-        cells += [f"{work.tokens / seconds:.0f}", f"{work.padded / seconds:.0f}"]
-        cells += [f"{max(one.memory for one in measured[name]) / 1e9:.2f} GB", f"{flops / work.questions / 1e9:.1f}"]
-        cells += [f"{flops / seconds / peak:.1%}" if peak else "", f"{statistics.median(ratios):.2f}"]
-        spread = f"   ({min(ratios):.2f} to {max(ratios):.2f})"
-        lines.append(f"{name:15}" + "".join(f"{cell:>15}" for cell in cells) + spread)
+        row = {"what": name, "questions/step": round(work.questions / work.batches, 1)}
+        row |= {"questions/s": round(work.questions / seconds, 3), "tokens/s": round(work.tokens / seconds)}
+        row |= {"+padding/s": round(work.padded / seconds)}
+        row |= {"GB peak": round(max(one.memory for one in measured[name]) / 1e9, 2)}
+        row |= {"GFLOP/question": round(flops / work.questions / 1e9, 1)}
+        row |= {"MFU": round(flops / seconds / peak, 4)} if peak else {}
+        row |= {"times": round(statistics.median(ratios), 2), "range": f"{min(ratios):.2f} to {max(ratios):.2f}"}
+        rows.append(row)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"{'':15}" + "".join(f"{head:>15}" for head in CELLS) + f"   (range; {STOCK}: 1)"]
+    for row in rows:
+        cells = [f"{row[head]:{form}}" if head in row else "" for head, form in CELLS.items()]
+        lines.append(f"{row['what']:15}" + "".join(f"{cell:>15}" for cell in cells) + f"   ({row['range']})")
     return "\n".join(lines)
 
 
 def what(questions: Dataset, work: Work) -> str:
     """The data, of which `work` has each question by itself."""
     images, image = len(set(questions["image_id"])), sum(work.patches) / len(work.patches) / 4
-    text = work.tokens / work.questions - image
-    return (
-        f"{len(questions)} questions on {images} images; an image takes {image:.0f} tokens, a question, its prompt "
-        f"and answer {text:.0f}; medians of {ROUNDS} rounds"
-    )
+    of = f"{len(questions)} questions on {images} images; an image takes {image:.0f} tokens, a question, its prompt "
+    return f"{of}and answer {work.tokens / work.questions - image:.0f}; medians of {ROUNDS} rounds"
+
+
+def prepare(folder: Path, images: int, pixels: tuple[int, int] | None = None) -> tuple[Any, Dataset, dict[str, Work]]:
+    """Processor, questions and what each way makes of them; `folder` gets the demo's model and the questions, too."""
+    quiet()
+    questions = write_questions(folder / "pictures", images)
+    write_model(folder / "model", questions, pixels)
+    questions.save_to_disk(folder / "questions")
+    processor = AutoProcessor.from_pretrained(folder / "model")
+    works = {name: count(name, processor, questions) for name in WAYS}
+    print(what(questions, works[STOCK]), flush=True)
+    return processor, questions, works
+
+
+def measure(toy: bool, name: str) -> list[dict[str, Any]]:
+    """A row for each way, of the model `name` of `SIZES` on a GPU; `toy`: of the demo's, also on a CPU."""
+    on_gpu = torch.cuda.is_available()
+    with tempfile.TemporaryDirectory() as path:
+        folder = Path(path)
+        processor, questions, works = prepare(folder, *((TOY_IMAGES, FEW_PIXELS) if toy else (FULL_IMAGES,)))
+        config = Qwen2VLConfig.from_pretrained(folder / "model") if toy else full_size(name, processor.tokenizer)
+        network = random_weights(config, *(("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)))
+        measured = measure_lora(network, processor, questions)
+    card = torch.cuda.get_device_name() if on_gpu else "CPU"
+    rows = rows_of(works, measured, config, True, next((peak for key, peak in PEAKS.items() if key in card), None))
+    print(f"{'the demo for ' if toy else ''}{name}, LoRA, {network.dtype}, {card}\n{table(rows)}", flush=True)
+    del network
+    gc.collect()
+    torch.cuda.empty_cache()
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--full_size", action="store_true", help="Qwen2-VL-2B and 7B with random weights, on a GPU")
-    at_full_size = parser.parse_args(arguments).full_size
-    if at_full_size and not torch.cuda.is_available():
-        print("no GPU here: nothing measured at full size")
+    if parser.parse_args(arguments).full_size:
+        if not torch.cuda.is_available():
+            print("no GPU here: nothing measured at full size")
+        for name in SIZES if torch.cuda.is_available() else ():
+            measure(False, name)
         return
-    quiet()
     with tempfile.TemporaryDirectory() as path:
-        folder = Path(path)
-        questions = write_questions(folder / "pictures", FULL_IMAGES if at_full_size else IMAGES)
-        write_model(folder / "model", questions)
-        questions.save_to_disk(folder / "questions")
-        processor = AutoProcessor.from_pretrained(folder / "model")
-        works = {name: count(name, processor, questions) for name in WAYS}
-        print(what(questions, works[STOCK]))
-        for name in SIZES if at_full_size else ():
-            config, device = full_size(name, processor.tokenizer), torch.cuda.get_device_name()
-            measured = measure_lora(random_weights(config, "cuda", torch.bfloat16), processor, questions)
-            peak = next((peak for card, peak in PEAKS.items() if card in device), None)
-            print(f"{name}, LoRA, bfloat16, {device}\n{table(works, measured, config, True, peak)}", flush=True)
-        if not at_full_size:
-            config = Qwen2VLConfig.from_pretrained(folder / "model")
-            lines = table(works, measure_demo(folder), config, lora=False, peak=None)
-            print(f"the demo's Qwen2-VL, float32, CPU, {torch.get_num_threads()} threads\n{lines}")
+        _, _, works = prepare(Path(path), IMAGES)
+        config = Qwen2VLConfig.from_pretrained(Path(path, "model"))
+        lines = table(rows_of(works, measure_demo(Path(path)), config, lora=False, peak=None))
+        print(f"the demo's Qwen2-VL, float32, CPU, {torch.get_num_threads()} threads\n{lines}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmarks of training and evaluation at small sizes, and what they count."""
+"""The benchmark of training at small sizes, and what it counts."""
 
 import re
 
@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoProcessor, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from benchmarks import evaluation_speed, full_size, questions, training_speed
+from benchmarks import full_size, questions, training_speed, training_ways
 from benchmarks.questions import Work, forward_flops, questions_per_image, training_flops, write_model, write_questions
 from vlm_recipes.collators import ChatCollator
 
@@ -91,7 +91,8 @@ def test_the_full_size_measurement_leaves_the_network_as_it_was(small, monkeypat
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
     assert all(one.seconds > 0 for rounds in measured.values() for one in rounds)
     works = {name: training_speed.count(name, processor, rows) for name in training_speed.WAYS}
-    lines = training_speed.table(works, measured, config, lora=True, peak=1e12).splitlines()
+    rows = training_speed.rows_of(works, measured, config, lora=True, peak=1e12)
+    lines = training_speed.table(rows).splitlines()
     assert [line[:15].strip() for line in lines] == ["", *training_speed.WAYS]
     assert all("%" in line for line in lines[1:])
 
@@ -106,20 +107,39 @@ def test_training_in_a_process_of_its_own_prints_a_table(monkeypatch, capsys):
     training_speed.main([])
     printed = capsys.readouterr().out
     assert " questions on 2 images" in printed
-    assert re.search(r"TRL's collator .* \d\.\d\d GB .* 1\.00   \(1\.00 to 1\.00\)", printed)
+    assert re.search(r"TRL's collator .* \d\.\d\d .* 1\.00   \(1\.00 to 1\.00\)", printed)
+
+
+def test_the_toy_is_the_full_size_measurement_of_the_demo_s_model(monkeypatch, capsys):
+    monkeypatch.setattr(training_speed, "ROUNDS", 1)
+    rows = training_speed.measure(True, "Qwen2-VL-7B")
+    assert [row["what"] for row in rows] == list(training_speed.WAYS)
+    assert all(row["questions/s"] > 0 and row["times"] > 0 for row in rows) and rows[0]["times"] == 1
+    assert "the demo for Qwen2-VL-7B, LoRA" in capsys.readouterr().out
+
+
+def test_an_epoch_is_timed_from_the_end_of_the_step_that_warms_up(small, monkeypatch):
+    """In which each question is once, whatever their number."""
+    batches, moments = [], iter(range(100))
+    rows, config, processor = small
+    collate = training_ways.ChatCollator.__call__
+
+    def counted(collator, batch):
+        batches.append([row["id"] for row in batch])
+        return collate(collator, batch)
+
+    monkeypatch.setattr(training_ways.ChatCollator, "__call__", counted)
+    monkeypatch.setattr(training_ways.time, "perf_counter", lambda: next(moments))
+    monkeypatch.setattr(training_ways, "PER_STEP", 4)
+    network = full_size.random_weights(config, "cpu", torch.float32)
+    settings = {"use_cpu": True, "bf16": False, "dataloader_num_workers": 0}
+    seconds = training_ways.train(training_ways.CHAT, network, processor, rows, **settings)
+    warm_up, *timed = batches
+    assert len(warm_up) == 4 and seconds == len(timed) == -(-len(rows) // 4)
+    assert [name for batch in timed for name in batch] == rows["id"][:]
 
 
 def test_without_a_gpu_it_says_so_and_ends_well(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     training_speed.main(["--full_size"])
     assert "no GPU" in capsys.readouterr().out
-
-
-def test_answers_and_scores_are_compared_in_a_table(monkeypatch, capsys):
-    monkeypatch.setattr(questions, "PIXELS", FEW)
-    for name, value in {"IMAGES": 2, "ROUNDS": 1, "NEW_TOKENS": 3, "SCORED": 1}.items():
-        monkeypatch.setattr(evaluation_speed, name, value)
-    evaluation_speed.main()
-    printed = capsys.readouterr().out
-    assert len(re.findall("^(?:one by one|padded batch|shared images) ", printed, re.MULTILINE)) == 5
-    assert float(re.search(r"differ by at most (\S+)", printed)[1]) < 1e-4

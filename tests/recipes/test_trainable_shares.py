@@ -3,10 +3,10 @@
 import pytest
 import torch
 from peft import get_peft_model
-from transformers import AutoTokenizer, Blip2Config, Blip2ForConditionalGeneration, LlavaConfig, SamConfig
+from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 from trl import get_peft_config
 
-from benchmarks.full_size import full_size, random_weights
+from benchmarks import full_size
 from recipes import kvasir_vqa, nutrition_tables, reasonseg, vqa_rad
 from tests.support import tiny
 from vlm_recipes.callbacks.preflight.model import check_trainable
@@ -20,9 +20,8 @@ def adapted(network, model):
 
 
 def qwen2_vl_7b():
-    return random_weights(
-        full_size("Qwen2-VL-7B", AutoTokenizer.from_pretrained(tiny.qwen2_vl())), "meta", torch.bfloat16
-    )
+    config = full_size.full_size("Qwen2-VL-7B", AutoTokenizer.from_pretrained(tiny.qwen2_vl()))
+    return full_size.random_weights(config, "meta", torch.bfloat16)
 
 
 def tuned(tune: str):
@@ -44,23 +43,14 @@ def kvasir():
 
 def blip2_flan_t5_xl():
     model = vqa_rad.Model()
-    vision = {"hidden_size": 1408, "intermediate_size": 6144, "num_hidden_layers": 39, "num_attention_heads": 16}
-    text = {"d_model": 2048, "d_ff": 5120, "num_layers": 24, "num_decoder_layers": 24, "num_heads": 32}
-    text |= {"model_type": "t5", "d_kv": 64, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     with torch.device("meta"):
-        network = Blip2ForConditionalGeneration(Blip2Config(vision_config=vision, text_config=text))
+        network = Blip2ForConditionalGeneration(full_size.blip2_flan_t5_xl())
     return adapted(network, model), vqa_rad.expected(model)
 
 
 def lisa_7b():
     model = reasonseg.Model()
-    clip = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "patch_size": 14}
-    clip |= {"num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "projection_dim": 768}
-    llama = {"model_type": "llama", "vocab_size": 32064}  # LLaMA's own sizes are the 7B's
-    sam = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "mlp_dim": 5120}
-    config = LisaConfig(
-        llava=LlavaConfig(vision_config=clip, text_config=llama), sam=SamConfig(vision_config=sam), seg_token_id=32002
-    )
+    config = LisaConfig(llava=full_size.llava_7b(), sam=full_size.sam_vit("huge"), seg_token_id=32002)
     with torch.device("meta"):
         network = adapted(LisaForConditionalGeneration(config), model)
     return network, reasonseg.expected(model, network)

@@ -1,0 +1,114 @@
+"""Each recipe on its own full-size model for a few steps, on a GPU: `python -m benchmarks.full_size_recipes`.
+
+The recipe's own `main` runs, with its settings, LoRA, quantisation and checkpointing, and with the preflight, on
+`benchmarks.full_size_worlds`. The weights are random (`benchmarks.full_size.load_random`): neither memory nor time
+depends on them. Nothing is evaluated or kept.
+
+Memory is PyTorch's: what is allocated once the weights are there, and the most in the steps after the first, with
+gradients and optimizer. A step is one of the optimizer, with all its batches and their collating. Beside them stands
+what the preflight foretold from the longest batch.
+"""
+
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from transformers import PreTrainedModel
+
+from benchmarks.full_size import load_random
+from benchmarks.full_size_worlds import WORLDS
+from vlm_recipes.models import checkpoints
+from vlm_recipes.models.lisa import loading as lisa
+from vlm_recipes.models.surgvivqa import loading as surgvivqa
+from vlm_recipes.training.launch import RecipeParser
+
+STEPS = 3
+ARGUMENTS = (
+    f"--max_steps {STEPS} --logging_steps 1 --eval_strategy no --save_strategy no --load_best_model_at_end false"
+)
+ARGUMENTS += " --do_predict false --disable_tqdm true"
+TOY_ARGUMENTS = "--gradient_accumulation_steps 2 --dataloader_num_workers 0"
+GIB = 2**30 / 1e9  # gigabytes
+
+
+class Watch:
+    """The moments at which the optimizer has stepped; memory once the weights are loaded, and in the later steps."""
+
+    def __init__(self):
+        self.on_gpu, self.moments, self.loaded = torch.cuda.is_available(), [], 0
+
+    def load(self, *args, **settings) -> PreTrainedModel:
+        """Called once for each part of a model: the last time counts."""
+        network = load_random(*args, **settings)
+        self.loaded = torch.cuda.memory_allocated() if self.on_gpu else 0
+        return network
+
+    def stepped(self, *_: Any) -> None:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+            if not self.moments:
+                torch.cuda.reset_peak_memory_stats()
+        self.moments.append(time.perf_counter())
+
+
+def train(recipe: str, arguments: list[str], output: Path) -> tuple[Watch, Any]:
+    """Run the recipe with random weights; returns what was seen, and the run's training arguments."""
+    module, watch = import_module(f"recipes.{recipe}"), Watch()
+    parser = RecipeParser((module.Data, module.Training, module.Model))
+    parsed = parser.parse_args_and_config([*arguments, "--output_dir", str(output)])
+    with ExitStack() as stack:
+        for loading in (checkpoints, lisa, surgvivqa):  # each has the name of its own
+            stack.enter_context(patch.object(loading, "load_weights", watch.load))
+        stack.callback(register_optimizer_step_post_hook(watch.stepped).remove)
+        module.main(*parsed)
+    return watch, parsed[1]
+
+
+def measure(
+    toy: bool, recipe: str, *more: str, world: Callable[[Path, bool], list[str]] | None = None
+) -> list[dict[str, Any]]:
+    """A row about the recipe; `more` are arguments for it, `world` is another than that of its name."""
+    with tempfile.TemporaryDirectory() as path:
+        arguments = [*(world or WORLDS[recipe])(Path(path), toy), *ARGUMENTS.split(), *more]
+        output = Path(path, "output")
+        watch, training = train(recipe, [*arguments, *(TOY_ARGUMENTS.split() if toy else [])], output)
+        checks = {check["name"]: check["numbers"] for check in json.loads((output / "preflight.json").read_text())}
+    row: dict[str, Any] = {"what": recipe, "M trained": round(checks["what trains"]["trainable"] / 1e6, 1)}
+    if watch.on_gpu:
+        row |= {
+            "GB loaded": round(watch.loaded / 1e9, 2),
+            "GB peak": round(torch.cuda.max_memory_allocated() / 1e9, 2),
+        }
+    assert len(watch.moments) == STEPS, f"the optimizer has stepped {len(watch.moments)} times and not {STEPS}"
+    seconds = statistics.median(b - a for a, b in zip(watch.moments[:-1], watch.moments[1:], strict=True))
+    foretold, batches = checks["longest batch"], training.gradient_accumulation_steps
+    row |= {"s/step": round(seconds, 3), "rows/step": training.per_device_train_batch_size * batches}
+    row |= {"preflight's s/step": round(foretold["seconds"] * batches, 3)}
+    row |= {"preflight's GB": round((foretold["gib"] + foretold["optimizer_gib"]) * GIB, 4)}
+    gc.collect()
+    if watch.on_gpu:
+        torch.cuda.empty_cache()
+    print(f"{recipe}: {', '.join(f'{key} {value}' for key, value in list(row.items())[1:])}", flush=True)
+    return [row]
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        print("no GPU here: nothing measured at full size")
+        return
+    for recipe in WORLDS:
+        measure(False, recipe)
+
+
+if __name__ == "__main__":
+    main()
