@@ -19,9 +19,9 @@ import pytest
 import torch
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
+from demo.worlds.small import SIZES, build
 from tests.support.processes.recipe_run import LaunchedRun, RecipeRun
 from tests.support.processes.toy import Toy, toy_rows
-from tests.support.small_worlds import SIZES, build
 from vlm_recipes.callbacks import GradNormCallback
 from vlm_recipes.callbacks.resume import ResumeCallback
 from vlm_recipes.training.checkpoints import (

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from demo.worlds.small import build
 from tests.eval.report.test_report import HOSTILE, chromium
 from tests.support.paths import ROOT
-from tests.support.small_worlds import build
 from vlm_recipes.eval.report.data.page import Example, write_data_page
 
 SOURCES = [

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from demo.worlds.small import build
 from recipes import nutrition_tables
 from tests.support.paths import ROOT
-from tests.support.small_worlds import build
 from vlm_recipes.training import ask
 
 TRAP = "raise SystemExit('this code was run')\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from demo.worlds.small import SIZES, build
 from tests.support.paths import ROOT
-from tests.support.small_worlds import SIZES, build
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank")
 SHORT = """--use_cpu true --eval_strategy no --save_strategy no --load_best_model_at_end false --logging_steps 1

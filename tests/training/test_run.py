@@ -18,9 +18,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from demo.worlds.small import SMALL_PIXELS, build
 from tests.support import tiny
 from tests.support.running import fails
-from tests.support.small_worlds import SMALL_PIXELS, build
 from vlm_recipes.callbacks.interrupt import SIGNALS
 from vlm_recipes.callbacks.preflight.model import Expected
 from vlm_recipes.collators import ChatCollator

@@ -13,9 +13,9 @@ from typing import Any
 
 from trl import TrlParser
 
+from demo.worlds.small import build
 from recipes import vqa_rad
 from tests.support.paths import ROOT
-from tests.support.small_worlds import build
 from tests.support.tiny import learn
 from vlm_recipes.collators import Seq2SeqCollator
 

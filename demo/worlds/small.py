@@ -1,4 +1,4 @@
-"""Each recipe's demo, small: several questions an image, a model of one layer, and what to start the recipe with."""
+"""Each recipe's world, small: several questions an image, a model of one layer, and what to start the recipe with."""
 
 import json
 from pathlib import Path
