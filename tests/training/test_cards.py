@@ -13,9 +13,9 @@ from accelerate.state import AcceleratorState, PartialState
 from transformers.utils import is_torch_cuda_available
 from transformers.utils.import_utils import is_torch_bf16_gpu_available
 
+from demo.worlds.small import SIZES
 from recipes.kvasir_vqa import Data, Model, Training
 from tests.support.running import fails
-from tests.support.small_worlds import SIZES
 from vlm_recipes.training.launch import RecipeParser
 
 GIB = 2**30
