@@ -18,6 +18,7 @@ from os import killpg, setpgid
 from typing import Any
 
 START = 90  # seconds that a new process may take to import what it needs and find its device
+LEAVE = 5  # seconds to end in
 GLANCE = 0.2  # seconds between two looks whether the process still lives
 
 
@@ -96,6 +97,13 @@ class Worker:
             self.end()
         return Outcome(part.name, status, why, time.monotonic() - began, rows)
 
+    def leave(self) -> None:
+        """Let the process tidy up and end, if it does so soon."""
+        if self.process is not None:
+            self.connection.close()
+            self.process.join(LEAVE)
+            self.end()
+
     def end(self) -> None:
         """Kill the process and whatever it has started."""
         if self.process is not None:
@@ -128,7 +136,7 @@ def carry_out(parts: Sequence[Part], worker: Worker, end: float) -> Iterator[Out
         left = end - time.monotonic()
         fits = part.limit <= left
         yield worker.do(part, left) if fits else Outcome(part.name, "not run", f"{max(left, 0):.0f} s left")
-    worker.end()
+    worker.leave()
 
 
 def called(name: str) -> Any:
