@@ -89,7 +89,8 @@ class Worker:
             if self.process is None:
                 self.start(min(START, seconds))
                 began = time.monotonic()
-            self.connection.send(part)
+            with suppress(BrokenPipeError):  # it has died since: so says the answer
+                self.connection.send(part)
             status, why, rows = self._answer(min(part.limit, end - began))
         except Gone as gone:
             status, why, rows = *gone.args, []
@@ -124,7 +125,7 @@ class Worker:
         try:
             if self.connection.poll():
                 return self.connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self.process.join(START)
         code = self.process.exitcode or 0
         raise Gone("failed", f"its process died: {signal.Signals(-code).name if code < 0 else f'exit status {code}'}")
