@@ -87,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
         if record["GB"] is None and not toy:
             print("no GPU here: nothing measured; --toy tries every part on the CPU")
             return 0
-        title = f"{record['device']}, {record['GB']} GB, {record['versions']}, commit {record['commit']}"
+        memory = f", {record['GB']} GB" if record["GB"] else ""
+        title = f"{record['device']}{memory}, {record['versions']}, commit {record['commit']}"
         print(title, flush=True)
         save(record, outcomes)
         parts = [Part(one.name, one.measure, one.limit * patience, one.arguments) for one in PARTS]
