@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
-from os import killpg, setpgid
+from os import environ, killpg, setpgid
 from typing import Any
 
 START = 90  # seconds that a new process may take to import what it needs and find its device
 LEAVE = 5  # seconds to end in
 GLANCE = 0.2  # seconds between two looks whether the process still lives
+# Where nothing can be downloaded nothing is tried; threads that wait awake slow each other down on shared cores.
+QUIETLY = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,8 @@ def _work(connection: Connection, toy: bool, describe: str) -> None:
     """Do one part after the other as they come; what they print is seen at once, and is complete when they are."""
     setpgid(0, 0)  # to be killed with all that a part starts
     sys.stdout.reconfigure(line_buffering=True)
+    for name, value in QUIETLY.items():
+        environ.setdefault(name, value)
     connection.send(called(describe)())
     while True:
         try:

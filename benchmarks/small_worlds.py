@@ -95,8 +95,7 @@ class World:
         command += [*self.arguments, *ARGUMENTS, *more, "--output_dir", str(output)]
         command += ["--dtype", "float32" if on_cpu else "bfloat16", "--max_steps", str(self.steps)]
         command += ["--eval_steps", str(self.steps // 2), "--save_steps", str(self.steps // 2)]
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-        environment |= {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {})
         began = time.monotonic()
         ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace")
         if ended.returncode:
