@@ -8,7 +8,7 @@ run takes 4 steps, in each recipe's fewest bits alone.
 How far losses may be apart, as a share of the loss, is set by what bfloat16 costs on a CPU: at most .1 % in any of 20
 steps, and .4 % with fewer bits. Ten and five times that are allowed, for a GPU adds up in another order. Learning
 makes the loss 10 to 26 % smaller in these steps, so that a gradient which is missing, or of another scale, is out of
-bounds. A run that goes on from its checkpoint had its own losses to .02 %, and .4 % or more apart where its optimizer
+bounds. A run that goes on from its checkpoint had its own losses to .03 %, and .4 % or more apart where its optimizer
 began anew: .2 % is allowed.
 """
 
