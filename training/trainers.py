@@ -11,7 +11,7 @@ class ComposedTrainer(Trainer):
     """A Trainer that saves the configuration, too, where it saves an adapter; an evaluation's batches stand alone."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if not model.training:  # or it would be divided by the tokens of all processes: another mean than in one
+        if not self.model.training:  # or it would be divided by the tokens of all processes: another mean than in one
             num_items_in_batch = None
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
@@ -61,7 +61,7 @@ class LisaTrainer(ComposedTrainer):
         return batches, num_items
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if model.training:
+        if self.model.training:  # DeepSpeed's engine itself always says so
             tokens, masks = self._counts
             outputs = model(**inputs, num_items_in_batch=tokens, num_masks_in_batch=masks)
             scale = self.accelerator.num_processes  # DDP takes the mean of what are shares of one sum

@@ -445,6 +445,32 @@ def train(network, processor, folder, rows, **settings):
     return trainer
 
 
+class Engine(torch.nn.Module):
+    """As DeepSpeed's: evaluating, it still says of itself that it trains."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def eval(self):
+        self.module.train(False)
+
+    def forward(self, **inputs):
+        return self.module(**inputs)
+
+
+def test_an_engine_that_always_says_it_trains_is_evaluated_by_the_batch_alone(tmp_path):
+    network, processor = load(to_train=True)
+    trainer = train(network, processor, tmp_path, tiny.mask_rows()[:2], max_steps=1)
+    batch, engine = SegmentationCollator(processor)(tiny.mask_rows()), Engine(network)
+    engine.eval()
+    assert engine.training and not network.training
+    with torch.no_grad():
+        alone = network(**batch).loss.item()
+        assert trainer.compute_loss(engine, dict(batch)).item() == pytest.approx(alone)
+        assert trainer.compute_loss(engine, dict(batch), num_items_in_batch=7).item() == pytest.approx(alone)
+
+
 def logged(trainer_log):
     names = ("loss", "loss_ce", "loss_bce", "loss_dice", "grad_norm")
     return torch.tensor([next(log[name] for log in trainer_log if name in log) for name in names])
