@@ -61,8 +61,8 @@ class Watch:
         self.moments.append(time.perf_counter())
 
 
-def train(recipe: str, arguments: list[str], output: Path) -> tuple[Watch, Any]:
-    """Run the recipe with random weights; returns what was seen, and the run's training arguments."""
+def train(recipe: str, arguments: list[str], output: Path) -> Watch:
+    """Run the recipe with random weights; returns what was seen."""
     module, watch = import_module(f"recipes.{recipe}"), Watch()
     parser = RecipeParser((module.Data, module.Training, module.Model))
     parsed = parser.parse_args_and_config([*arguments, "--output_dir", str(output)])
@@ -71,7 +71,7 @@ def train(recipe: str, arguments: list[str], output: Path) -> tuple[Watch, Any]:
             stack.enter_context(patch.object(loading, "load_weights", watch.load))
         stack.callback(register_optimizer_step_post_hook(watch.stepped).remove)
         module.main(*parsed)
-    return watch, parsed[1]
+    return watch
 
 
 def measure(
@@ -81,7 +81,8 @@ def measure(
     with tempfile.TemporaryDirectory() as path:
         arguments = [*(world or WORLDS[recipe])(Path(path), toy), *ARGUMENTS.split(), *more]
         output = Path(path, "output")
-        watch, training = train(recipe, [*arguments, *(TOY_ARGUMENTS.split() if toy else [])], output)
+        watch = train(recipe, [*arguments, *(TOY_ARGUMENTS.split() if toy else [])], output)
+        run = json.loads((output / "run.json").read_text())
         checks = {check["name"]: check["numbers"] for check in json.loads((output / "preflight.json").read_text())}
     row: dict[str, Any] = {"what": recipe, "M trained": round(checks["what trains"]["trainable"] / 1e6, 1)}
     if watch.on_gpu:
@@ -91,8 +92,9 @@ def measure(
         }
     assert len(watch.moments) == STEPS, f"the optimizer has stepped {len(watch.moments)} times and not {STEPS}"
     seconds = statistics.median(b - a for a, b in zip(watch.moments[:-1], watch.moments[1:], strict=True))
-    foretold, batches = checks["longest batch"], training.gradient_accumulation_steps
-    row |= {"s/step": round(seconds, 3), "rows/step": training.per_device_train_batch_size * batches}
+    training = run["arguments"]["training"] | run["trained_with"]
+    foretold, batches = checks["longest batch"], training["gradient_accumulation_steps"]
+    row |= {"s/step": round(seconds, 3), "rows/step": training["per_device_train_batch_size"] * batches}
     row |= {"preflight's s/step": round(foretold["seconds"] * batches, 3)}
     row |= {"preflight's GB": round((foretold["gib"] + foretold["optimizer_gib"]) * GIB, 4)}
     gc.collect()

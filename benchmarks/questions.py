@@ -53,7 +53,7 @@ def write_questions(folder: Path, images: int, seed: int = 0) -> Dataset:
             name, answer = known[which]
             raw = {"question": QUESTIONS[name], "answer": answer, "img_id": str(i), "id": f"{i}#{len(rows)}"}
             row = kvasir_vqa.to_chat(raw | {"image_size": list(SIZE)}, types, typed_prompt=True)
-            rows.append(row | {"image": str(file)})
+            rows.append(row | {"image": str(file), "image_size": list(SIZE)})
     return Dataset.from_list(rows).cast_column("image", Image()).shuffle(seed=seed)
 
 

@@ -32,12 +32,12 @@ import torch
 from datasets import Dataset, disable_progress_bars, load_from_disk
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLConfig
 from transformers.utils import logging
-from trl import get_peft_config
 
 from benchmarks.full_size import PEAKS, SIZES, full_size, random_weights
 from benchmarks.questions import FEW_PIXELS, Work, training_flops, write_model, write_questions
 from benchmarks.training_ways import STOCK, WAYS, count, train
 from recipes import kvasir_vqa
+from vlm_recipes.models.qwen_vl import lora_on
 
 ROUNDS, IMAGES, WORKERS, TOY_IMAGES = 3, 5, 0, 2
 # Nine questions on an image take the 7B model 266 TFLOP as rows of their own, as two ways have them, and 52 together.
@@ -104,7 +104,9 @@ def measure_lora(network: Any, processor: Any, questions: Dataset) -> dict[str, 
             torch.cuda.reset_peak_memory_stats()
         workers = FULL_WORKERS if on_gpu else WORKERS
         settings = {"use_cpu": not on_gpu, "bf16": on_gpu, "dataloader_num_workers": workers}
-        seconds = train(name, network, processor, questions, get_peft_config(kvasir_vqa.Model()), **settings)
+        seconds = train(
+            name, network, processor, questions, lora_on(kvasir_vqa.Model(), kvasir_vqa.LANGUAGE), **settings
+        )
         return Measured(seconds, torch.cuda.max_memory_allocated() if on_gpu else 0)
 
     return in_turns(train_one)

@@ -4,15 +4,22 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
 
 from ..rows.conventions import Row
 from .drawing import draw_boxes
 from .evaluation import Evaluation
-from .metrics.box_codecs import BoxCodec
+from .metrics.box_codecs import BoxCodec, box_codec
 from .metrics.boxes import Box, box_metrics
 
 COMPARED = ("iou_mean", "iou_median", "iou_max", "iou_min", "iou_first")
 COMPARED += ("giou_mean", "giou_median", "accuracy_50", "accuracy_70")
+
+
+def codec_of(model: PreTrainedModel, processor: ProcessorMixin) -> BoxCodec:
+    """How this model writes boxes, with its processor's pixel budget; ValueError for a kind that is not known."""
+    size = processor.image_processor.size
+    return box_codec(model.config.model_type, size["shortest_edge"], size["longest_edge"])
 
 
 def box_evaluation(

@@ -1,9 +1,8 @@
 """LISA on ReasonSeg: asked a question that takes a thought, a language model draws the mask (Trainer, LoRA).
 
 LLaVA-1.5 answers "Sure, it is [SEG].", and the hidden state that predicts `[SEG]` becomes the prompt of SAM's mask
-decoder. The paper (arXiv 2308.00692) reports gIoU / cIoU, on the first query of each test image, fine-tuned on the 239
-training images: 7B 47.3 / 48.4, with LLaVA-1.5 55.6 / 56.9; 13B with LLaVA-1.5 61.3 / 62.2. Its models were first
-trained on large segmentation datasets; this recipe starts from LLaVA and SAM alone.
+decoder. The paper (arXiv 2308.00692) reports a gIoU of .473 to .613 for models first trained on large segmentation
+datasets (`published.yaml`); this recipe starts from LLaVA and SAM alone.
 
 Settings are the reference's, for a large card (not measured), and with ddp.yaml or zero2.yaml for several:
     accelerate launch --config_file accelerate_configs/h100_80gb.yaml recipes/reasonseg.py
@@ -21,39 +20,36 @@ a labelme-like JSON of the same name; a `kind` in it, beside `text`, groups the 
 `text` (a sentence) and `mask` that `datasets.load_dataset` reads.
 """
 
-import hashlib
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
-from PIL import Image
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
-from trl import ModelConfig, ScriptArguments, get_peft_config
+from trl import ModelConfig, get_peft_config
 
-from vlm_recipes.callbacks.preflight.model import Expected
+from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import SegmentationCollator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.masks import mask_evaluation
 from vlm_recipes.eval.metrics.baselines import ConstantMask, best_constant_mask
 from vlm_recipes.eval.metrics.masks import encode
-from vlm_recipes.eval.report.tables import Published
 from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, load_lisa
 from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
 from vlm_recipes.rows.conventions import IGNORED_PIXEL
-from vlm_recipes.rows.errors import BadRow, DataError
-from vlm_recipes.rows.formats.reasonseg import load_annotated_folder, parse_annotation, picture_mask, polygon_mask
+from vlm_recipes.rows.errors import DataError
+from vlm_recipes.rows.formats.reasonseg import load_annotated_folder, read_annotated
 from vlm_recipes.rows.grouping import group_by_image, one_per_query, with_questions_shuffled
 from vlm_recipes.rows.loading import load_split
+from vlm_recipes.rows.pictures import content_id
 from vlm_recipes.rows.usable import usable_rows
 from vlm_recipes.training.launch import launch
-from vlm_recipes.training.record import RunRecord, describe_run
-from vlm_recipes.training.run import train_watched
-from vlm_recipes.training.settings import RunSettings
+from vlm_recipes.training.run import Run
+from vlm_recipes.training.settings import RowSettings, RunSettings, setting
 from vlm_recipes.training.trainers import LisaTrainer
 
 SENTENCES = ["{} Please output segmentation mask.", "{} Please respond with segmentation mask."]
@@ -65,28 +61,13 @@ PHRASES = [
 ]
 TRAINABLE_SHARE = 0.0360  # of LLaVA-1.5-7B and SAM-huge, most of it embeddings and output head
 ANSWERS = ["It is [SEG].", "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG]."]
-PUBLISHED = Published(
-    metric_names=["giou", "ciou"],
-    rows=[
-        ("LISA 7B, not fine-tuned on ReasonSeg", {"giou": 0.368, "ciou": 0.341}, ""),
-        ("LISA 7B", {"giou": 0.473, "ciou": 0.484}, ""),
-        ("LISA 7B, LLaVA-1.5", {"giou": 0.556, "ciou": 0.569}, ""),
-        ("LISA 13B, LLaVA-1.5", {"giou": 0.613, "ciou": 0.622}, ""),
-    ],
-    source="LISA, arXiv 2308.00692: the first query of each of 779 test images (here giou_first_query), [SEG] given",
-)
 
 
 @dataclass
-class Data(ScriptArguments):
+class Data(RowSettings):
     dataset_name: str = "data/ReasonSeg"  # linked from github.com/dvlab-research/LISA; not on the Hub as a whole
     dataset_validation_split: str = "val"
-    questions_per_row: int = field(
-        default=2, metadata={"help": "train on an image with so many of its queries at once; 1: on each by itself"}
-    )
-    max_rejected: float = field(default=0.01, metadata={"help": "stop if more than this share of images is unusable"})
-    eval_rows: int = field(default=200, metadata={"help": "validation queries to answer at each evaluation"})
-    max_new_tokens: int = field(default=32, metadata={"help": "longest answer in tokens"})
+    questions_per_row: int = setting(2, "train on so many of an image's queries at once; 1: on each by itself")
 
 
 @dataclass
@@ -106,23 +87,19 @@ class Training(RunSettings, TrainingArguments):
     save_steps: float = 500
     metric_for_best_model: str = "eval_giou"
     prediction_loss_only: bool = True  # an evaluation step has masks of many sizes, and needs none of them
-    patience: int = field(default=10, metadata={"help": "stop after this many evaluations without a better eval_giou"})
+    patience: int = setting(10, "stop after this many evaluations without a better eval_giou")
 
 
 @dataclass
 class Model(ModelConfig):
     model_name_or_path: str = "llava-hf/llava-1.5-7b-hf"
     sam_name_or_path: str = "facebook/sam-vit-huge"
-    tune: str = field(
-        default="lisa",
-        metadata={
-            "help": "what trains: LoRA, embeddings, output head, mask decoder and projection, or everything",
-            "choices": ["lisa", "all"],
-        },
+    tune: str = setting(
+        "lisa", "what trains: LoRA, embeddings, output head, mask decoder and projection, or everything", "lisa", "all"
     )
-    ce_weight: float = field(default=1.0, metadata={"help": "weight of the loss of the answer's tokens"})
-    bce_weight: float = field(default=2.0, metadata={"help": "weight of the binary cross-entropy of masks"})
-    dice_weight: float = field(default=0.5, metadata={"help": "weight of the Dice loss of masks"})
+    ce_weight: float = setting(1.0, "weight of the loss of the answer's tokens")
+    bce_weight: float = setting(2.0, "weight of the binary cross-entropy of masks")
+    dice_weight: float = setting(0.5, "weight of the Dice loss of masks")
     dtype: str = field(default_factory=launched_dtype)
     use_bnb_nested_quant: bool = True
     lora_r: int = 8
@@ -158,24 +135,9 @@ def read(data: Data, do_train: bool) -> dict[str, Dataset]:
 
 def to_row(row: dict, seed: int) -> dict:
     """An image with its queries: for each the conversation (drawn, to train), the mask and what does not count."""
-    size, image = row["image_size"], row["image"]
-    if "annotation" in row:
-        annotation = parse_annotation(row["annotation"])
-        if not isinstance(annotation.get("shapes"), list):
-            raise BadRow("no list of shapes")
-        mask = polygon_mask(annotation["shapes"], size)
-    else:
-        annotation, mask = {"text": row["text"]}, picture_mask(row["mask"], size)
-    texts = annotation.get("text") or []
-    texts = [texts] if isinstance(texts, str) else texts
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise BadRow("no text, or an empty one")
-    texts = [text.strip() for text in texts]
-    if not isinstance(annotation.get("kind", ""), str | None):
-        raise BadRow("its kind is no text")
-    image_id = hashlib.sha256(image["bytes"] or Path(image["path"]).read_bytes()).hexdigest()
+    texts, is_sentence, kind, mask = read_annotated(row)
+    image_id = content_id(row["image"])
     name = str(row.get("id") or row.get("image_id") or image_id[:12])
-    is_sentence = annotation.get("is_sentence", True)
     ignored = mask == IGNORED_PIXEL
     target, ignored = encode(mask == 1), encode(ignored) if ignored.any() else None
     queries = []
@@ -190,16 +152,16 @@ def to_row(row: dict, seed: int) -> dict:
                 "messages": [*asked, {"role": "assistant", "content": answer}],
                 "masks": [target],
                 "ignore": ignored,
-                "kind": annotation.get("kind") or ("long query" if is_sentence else "short query"),
+                "kind": kind,
                 "first": i == 0,
             }
         )
-    return {"id": name, "image_id": image_id, "image_size": size, "queries": queries}
+    return {"id": name, "image_id": image_id, "queries": queries}
 
 
-def to_question(data: Data, folder: Path, image: Image.Image, question: str) -> dict:
-    """A question that nobody has answered, as a row."""
-    return {"id": "", "image": image, "question": question, "messages": prompt(question), "masks": [], "ignore": None}
+def to_question(data: Data, folder: Path, question: str) -> dict:
+    """What `vlm-ask` asks about a picture that nobody has masked."""
+    return {"messages": prompt(question)}
 
 
 def load(data: Data, model: Model, training: bool = False):
@@ -212,9 +174,8 @@ def load(data: Data, model: Model, training: bool = False):
     for name in ("ce_weight", "bce_weight", "dice_weight"):
         setattr(network.config, name, getattr(model, name))
     if training:
-        model.use_peft = model.tune == "lisa"
-        if model.use_peft and not isinstance(network, PeftModel):
-            network = get_peft_model(network, get_peft_config(model))
+        if model.tune == "lisa" and not isinstance(network, PeftModel):
+            network = get_peft_model(network, get_peft_config(replace(model, use_peft=True)))
         trainable_in_float32(network)
     return network, processor
 
@@ -226,67 +187,42 @@ def evaluation(
     return mask_evaluation(collator, data.max_new_tokens, constant, kinds)
 
 
-def expected(model: Model, network) -> Expected:
-    """LoRA and what trains whole, or everything; an untrained model guesses tokens, and each pixel by a coin."""
-    own = model.model_name_or_path == Model.model_name_or_path and model.sam_name_or_path == Model.sam_name_or_path
-    vocabulary = network.get_output_embeddings().out_features
-    return Expected(
-        trains="|".join(["lora_", *WHOLE]) if model.tune == "lisa" else "",
-        share=TRAINABLE_SHARE if own and model.tune == "lisa" else None,
-        first_loss=model.ce_weight * math.log(vocabulary) + model.bce_weight * math.log(2) + model.dice_weight,
-    )
-
-
 def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
     raw = read(data, training.do_train)
     network, processor = load(data, model, training.do_train)
-    with training.main_process_first(desc="checking rows"):
-        usable, refused = usable_rows(raw, partial(to_row, seed=training.seed), training.output_dir, data.max_rejected)
+    adapt = partial(to_row, seed=training.seed)
+    usable, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     rows = {split: one_per_query(images) for split, images in zip(raw, usable, strict=True)}
-    train, validation, test = (
-        rows.get(split) for split in (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split)
-    )
+    splits = (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split)
+    train, validation, test = data.limited(*map(rows.get, splits))
     known = test if train is None else train  # then the baseline has even seen the answers
     constant = best_constant_mask(known["masks"], known["ignore"])
     kinds = tuple(sorted({kind for part in rows.values() for kind in part["kind"]}))
 
-    record = RunRecord(
-        training.output_dir,
-        title="ReasonSeg",
-        evaluation=evaluation(data, network, processor, constant, kinds).as_trained(training),
-        run=describe_run(__file__, data, training, model, rows),
-        published=PUBLISHED,
-        rejected=refused,
-    )
-    log_history = []
+    parts = {"train": train, "validation": validation, "test": test}
+    evaluated = evaluation(data, network, processor, constant, kinds)
+    run = Run(__file__, data, training, model, parts, evaluated, refused)
     if training.do_train:
         grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
-        training.batch_rows(len(train), len(grouped))
         trainer = LisaTrainer(
             network,
-            training,
+            training.in_rows(len(train), len(grouped)),
             data_collator=SegmentationCollator(processor),
             train_dataset=grouped,
             eval_dataset=validation,
             processing_class=processor,
         )
+        giou = GenerationEvalCallback(trainer, validation, run.evaluation, data.eval_rows)
         stopping = [EarlyStoppingCallback(training.patience)] if training.eval_strategy != "no" else []
-        network, log_history = train_watched(
-            trainer,
-            record,
-            {"train": train, "validation": validation, "test": test},
-            expected(model, network),
-            data.eval_rows,
-            *stopping,
-        )
-
-    answered = {}
-    if training.do_predict:
-        shuffled = with_questions_shuffled(test, training.seed)
-        answered = {"validation": validation, "test, questions shuffled": shuffled, "test": test}
-    record.conclude(network, {split: part for split, part in answered.items() if part is not None}, log_history)
+        lisa = {"trains": "|".join(["lora_", *WHOLE]), "share": TRAINABLE_SHARE} if model.tune == "lisa" else {}
+        # An untrained model guesses tokens, and each pixel by a coin.
+        guess = model.ce_weight * math.log(network.get_output_embeddings().out_features)
+        guess += model.bce_weight * math.log(2) + model.dice_weight
+        network = run.train(trainer, giou, GradNormCallback(trainer), *stopping, first_loss=guess, **lisa)
+    shuffled = with_questions_shuffled(test, training.seed)
+    run.conclude(network, {"validation": validation, "test, questions shuffled": shuffled, "test": test})
 
 
 if __name__ == "__main__":
-    launch(main, (Data, Training, Model), refusals=(DataError, CheckpointError))
+    launch(main, Data, Training, Model)

@@ -1,47 +1,40 @@
 """SurgViVQA answers questions about surgical scenes: SSG-VQA's 51 classes, or REAL-Colon-VQA's sentences (Trainer).
 
-SSG-VQA-Net on SSG-VQA: mean F1 .549 over classes (its paper); its checkpoint run again gets accuracy .608, mean F1
-.504, weighted F1 .604. VideoMAE and BLIP's text encoder stay as they are, GPT-2 gets LoRA (811,008 parameters). The
-reference implementation sends the answer, too, through the text encoder, which reads both ways, so that its loss and
-its scores have seen it; here the question alone is encoded (`vlm_recipes.models.surgvivqa.model`).
+VideoMAE and BLIP's text encoder stay as they are, GPT-2 gets LoRA. The reference implementation sends the answer, too,
+through the text encoder, which reads both ways, so that its loss and its scores have seen it; here the question alone
+is encoded (`vlm_recipes.models.surgvivqa.model`). Other people's numbers stand in `published.yaml`.
 
-Meant for one card and a 12-hour slot (not measured): 30,000 steps of 8 questions. On a cluster that stops jobs, this
-goes on by itself from the last checkpoint:
+Meant for one card and a 12-hour slot (not measured): 30,000 steps of 8 questions. On a cluster that stops jobs, the
+last of these goes on by itself from the last checkpoint:
     accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/ssg_vqa.py --max_steps 0   # only look
     accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/ssg_vqa.py
     sbatch slurm/train.sbatch --frames_folder data/CholecT45/data
-The frame's neighbours instead of the frame repeated; a frame encoded once for forty of its questions:
-    accelerate launch … recipes/ssg_vqa.py --clip_stride 1 --num_frames 16
-    accelerate launch … recipes/ssg_vqa.py --questions_per_row 40
-All of GPT-2 instead of LoRA, and BLIP's text encoder; only evaluate; sentences about colonoscopies:
+The frame's neighbours instead of the frame repeated; all of GPT-2 and of BLIP's text encoder; evaluate; colonoscopies:
+    accelerate launch … recipes/ssg_vqa.py --clip_stride 1 --num_frames 16 --output_dir outputs/ssg_vqa_clips
     accelerate launch … recipes/ssg_vqa.py --train_gpt2 true --train_blip true --learning_rate 1e-6 \
-        --per_device_train_batch_size 2
-    accelerate launch … recipes/ssg_vqa.py --do_train false --model_name_or_path outputs/ssg_vqa \
-        --output_dir outputs/ssg_vqa_again
-    accelerate launch … recipes/ssg_vqa.py --dataset_format real_colon \
+        --per_device_train_batch_size 2 --output_dir outputs/ssg_vqa_whole
+    accelerate launch … recipes/ssg_vqa.py --do_train false --model_name_or_path outputs/ssg_vqa --output_dir …
+    accelerate launch … recipes/ssg_vqa.py --dataset_format real_colon --output_dir outputs/real_colon \
         --dataset_name data/REAL-Colon-VQA/in_template.jsonl --frames_folder data/REAL-Colon --max_new_tokens 40
 Your own questions: SSG-VQA's layout `FOLDER/ssg-qa/<video>/<frame>.txt` and `FOLDER/data/<video>/<six digits>.png`, a
 split by video in `--videos FILE`, and your answers in LABELS.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
-from PIL import Image
 from transformers import TrainingArguments, set_seed
-from trl import ModelConfig, ScriptArguments, get_peft_config
+from trl import ModelConfig, get_peft_config
 
-from vlm_recipes.callbacks.preflight.model import Expected
+from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import VideoCollator
 from vlm_recipes.eval.closed_set import closed_set_evaluation, types_of
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.generation.label_tree import LabelTree, choose_label
 from vlm_recipes.eval.keywords import keyword_evaluation
 from vlm_recipes.eval.metrics.baselines import majority_answers
-from vlm_recipes.eval.report.tables import Published
-from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.precision import launched_dtype
 from vlm_recipes.models.surgvivqa.loading import ATTENTION_AND_MLP, load_surgvivqa, train_parts
 from vlm_recipes.rows.errors import BadRow, DataError
@@ -51,9 +44,8 @@ from vlm_recipes.rows.grouping import group_by_image, one_per_query
 from vlm_recipes.rows.splits import by_video, read_videos
 from vlm_recipes.rows.usable import usable_rows
 from vlm_recipes.training.launch import launch
-from vlm_recipes.training.record import RunRecord, describe_run
-from vlm_recipes.training.run import train_watched
-from vlm_recipes.training.settings import RunSettings
+from vlm_recipes.training.run import Run
+from vlm_recipes.training.settings import RowSettings, RunSettings, setting
 from vlm_recipes.training.trainers import ComposedTrainer
 
 TRAINABLE_SHARE = 0.0023  # 811,008 parameters, with LoRA
@@ -61,56 +53,20 @@ LABELS = """0 1 10 2 3 4 5 6 7 8 9 False True abdominal_wall_cavity adhesion ana
 brown clip clipper coagulate cut cystic_artery cystic_duct cystic_pedicle cystic_plate dissect fluid gallbladder grasp
 grasper gut hook instrument irrigate irrigator liver omentum pack peritoneum red retract scissors silver specimen_bag
 specimenbag white yellow""".split()
-PUBLISHED = Published(
-    metric_names=["accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"]
-    + [f"macro_f1_{kind}" for kind in ("zero_hop", "one_hop", "single_and", "exist", "count")],
-    rows=[
-        (
-            "SSG-VQA-Net, its paper",
-            {
-                "macro_f1": 0.549,
-                "macro_f1_zero_hop": 0.582,
-                "macro_f1_one_hop": 0.524,
-                "macro_f1_single_and": 0.384,
-                "macro_f1_exist": 0.758,
-                "macro_f1_count": 0.286,
-            },
-            "mean F1",
-        ),
-        (
-            "SSG-VQA-Net, its checkpoint run again",
-            {
-                "accuracy": 0.6076,
-                "macro_precision": 0.5498,
-                "macro_recall": 0.4918,
-                "macro_f1": 0.5039,
-                "weighted_f1": 0.6037,
-            },
-            "macro_precision and macro_recall are called mAP and mAR there",
-        ),
-    ],
-    source="SSG-VQA, arXiv 2312.10251, and its released code, on the questions of five test videos",
-)
 
 
 @dataclass
-class Data(ScriptArguments):
+class Data(RowSettings):
     dataset_name: str = "data/SSG-VQA"  # from github.com/CAMMA-public/SSG-VQA; the frames are CholecT45's
     dataset_format: str = field(default="ssg_vqa", metadata={"choices": ["ssg_vqa", "real_colon"]})
-    frames_folder: str | None = field(default=None, metadata={"help": "default: `data` in the dataset's folder"})
-    videos: str | None = field(default=None, metadata={"help": "split by video; default: one beside this"})
-    clip_stride: int = field(default=0, metadata={"help": "n: a clip of every n-th frame; 0: the frame repeated"})
-    candidates: bool = field(default=False, metadata={"help": "name the 51 labels in the prompt"})
-    score: str = field(
-        default="mean", metadata={"help": "of a label's token log-probabilities", "choices": ["mean", "sum"]}
-    )
-    questions_per_row: int = field(
-        default=4, metadata={"help": "train on a frame with so many of its questions at once; 1: on each by itself"}
-    )
-    max_rejected: float = field(default=0.01, metadata={"help": "stop if more rows than this share are unusable, 0-1"})
-    eval_rows: int = field(default=2000, metadata={"help": "validation questions to answer at each evaluation"})
-    max_new_tokens: int = field(default=16, metadata={"help": "longest free answer in tokens"})
-    dataset_num_proc: int | None = field(default=None, metadata={"help": "processes that check rows"})
+    frames_folder: str | None = setting(None, "default: `data` in the dataset's folder")
+    videos: str | None = setting(None, "split by video; default: one beside this")
+    clip_stride: int = setting(0, "n: a clip of every n-th frame; 0: the frame repeated")
+    candidates: bool = setting(False, "name the 51 labels in the prompt")
+    score: str = setting("mean", "of a label's token log-probabilities", "mean", "sum")
+    questions_per_row: int = setting(4, "train on so many of a frame's questions at once; 1: on each by itself")
+    eval_rows: int = 2000
+    max_new_tokens: int = 16
 
 
 @dataclass
@@ -136,10 +92,10 @@ class Model(ModelConfig):
     model_name_or_path: str = "openai-community/gpt2"
     video_name_or_path: str = "MCG-NJU/videomae-base"
     text_name_or_path: str = "Salesforce/blip-vqa-base"
-    num_frames: int = field(default=8, metadata={"help": "of a video, where the model is made anew"})
-    train_videomae: bool = field(default=False, metadata={"help": "train VideoMAE, too"})
-    train_blip: bool = field(default=False, metadata={"help": "train BLIP's text encoder, too"})
-    train_gpt2: bool = field(default=False, metadata={"help": "train all of GPT-2 instead of LoRA"})
+    num_frames: int = setting(8, "of a video, where the model is made anew")
+    train_videomae: bool = setting(False, "train VideoMAE, too")
+    train_blip: bool = setting(False, "train BLIP's text encoder, too")
+    train_gpt2: bool = setting(False, "train all of GPT-2 instead of LoRA")
     dtype: str = field(default_factory=launched_dtype)
     lora_r: int = 8
     lora_alpha: int = 32
@@ -190,12 +146,12 @@ def to_row(row: dict, data: Data, collator: VideoCollator) -> dict:
         check_clip(clip, collator.num_frames, frames_of(data))
     query |= {"id": row["id"], "prompt": prompt(query["question"], data.candidates)}
     collator.question_ids(query["prompt"])
-    return {"id": row["id"], "image_id": image_id, "image_size": row["image_size"], "frames": clip, "queries": [query]}
+    return {"id": row["id"], "image_id": image_id, "frames": clip, "queries": [query]}
 
 
-def to_question(data: Data, folder: Path, image: Image.Image, question: str) -> dict:
-    """A question that nobody has answered, as a row about a frame that stands still."""
-    return {"id": "", "image": image, "question": question, "prompt": prompt(question, data.candidates)}
+def to_question(data: Data, folder: Path, question: str) -> dict:
+    """What `vlm-ask` asks about a frame that stands still."""
+    return {"prompt": prompt(question, data.candidates)}
 
 
 def trained_whole(model: Model) -> list[str]:
@@ -210,8 +166,8 @@ def load(data: Data, model: Model, training: bool = False):
         model, model.video_name_or_path, model.text_name_or_path, model.num_frames, to_train=training
     )
     if training:
-        model.use_peft = not model.train_gpt2
-        network = train_parts(network, trained_whole(model), get_peft_config(model))
+        lora = get_peft_config(replace(model, use_peft=not model.train_gpt2))
+        network = train_parts(network, trained_whole(model), lora)
     return network, processor
 
 
@@ -225,56 +181,41 @@ def evaluation(data: Data, network, processor, majority=None, groups: tuple[str,
     return closed_set_evaluation(collator, longest, LABELS, choose, majority, groups)
 
 
-def expected(model: Model) -> Expected:
-    """LoRA on GPT-2, or all of it, and what the flags name."""
-    parts = [rf"(^|\.){part}\." for part in trained_whole(model)]
-    own = model.model_name_or_path == Model.model_name_or_path and not parts
-    return Expected("|".join(["lora_", *parts]), TRAINABLE_SHARE if own else None)
-
-
 def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
     raw = read(data)
     network, processor = load(data, model, training.do_train)
     collator = VideoCollator(processor, network.config.video.num_frames)
-    with training.main_process_first(desc="checking rows"):
-        adapt = partial(to_row, data=data, collator=collator)
-        usable, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, data.dataset_num_proc)
-    train, validation, test = (one_per_query(frames) for frames in usable)
+    adapt = partial(to_row, data=data, collator=collator)
+    usable, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
+    train, validation, test = data.limited(*map(one_per_query, usable))
     kinds = sorted({kind for part in (train, validation, test) for kind in part["kind"]})
     hops = sorted({hops for part in (train, validation, test) for hops in part["hops"]} - {*kinds, ""})
     majority = majority_answers(train["answer"], types_of(train.select_columns(["kind", "hops"])))
-    evaluated = evaluation(data, network, processor, majority, (*kinds, *hops)).as_trained(training)
-    if data.dataset_format == "real_colon" and training.metric_for_best_model == Training.metric_for_best_model:
-        training.metric_for_best_model = f"eval_{evaluated.headline}"
-    parts = {"train": train, "validation": validation, "test": test}
 
-    record = RunRecord(
-        training.output_dir,
-        title="SSG-VQA" if data.dataset_format == "ssg_vqa" else "REAL-Colon-VQA",
-        evaluation=evaluated,
-        run=describe_run(__file__, data, training, model, parts),
-        published=PUBLISHED if data.dataset_format == "ssg_vqa" else None,
-        rejected=refused,
-    )
-    log_history = []
+    parts = {"train": train, "validation": validation, "test": test}
+    evaluated = evaluation(data, network, processor, majority, (*kinds, *hops))
+    run = Run(__file__, data, training, model, parts, evaluated, refused, name=data.dataset_format)
     if training.do_train:
-        # The loss, too, over these alone: over all of the validation part it would take longer than the answers.
-        watched = validation.shuffle(seed=training.seed).select(range(min(data.eval_rows, len(validation))))
+        watched = data.watched(validation, training.seed)
         grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
-        training.batch_rows(len(train), len(grouped))
+        settings = training.in_rows(len(train), len(grouped))
+        if data.dataset_format == "real_colon" and training.metric_for_best_model == Training.metric_for_best_model:
+            settings.metric_for_best_model = f"eval_{evaluated.headline}"
         trainer = ComposedTrainer(
             network,
-            training,
+            settings,
             data_collator=collator,
             train_dataset=grouped,
             eval_dataset=watched,
             processing_class=processor,
         )
-        network, log_history = train_watched(trainer, record, parts | {"validation": watched}, expected(model))
-
-    record.conclude(network, {"test": test} if training.do_predict else {}, log_history)
+        accuracy = GenerationEvalCallback(trainer, watched, run.evaluation)
+        trains = "|".join(["lora_", *(rf"(^|\.){part}\." for part in trained_whole(model))])
+        share = None if trained_whole(model) else TRAINABLE_SHARE
+        network = run.train(trainer, accuracy, GradNormCallback(trainer), trains=trains, share=share)
+    run.conclude(network, {"test": test})
 
 
 if __name__ == "__main__":
-    launch(main, (Data, Training, Model), refusals=(DataError, CheckpointError))
+    launch(main, Data, Training, Model)

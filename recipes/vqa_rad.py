@@ -1,53 +1,47 @@
 """BLIP-2 Flan-T5 answers questions about radiology images: VQA-RAD (Seq2SeqTrainer, 8-bit, LoRA).
 
-A reproduction of Med-PaLM M (arXiv 2307.14334) reports, on the 451 official test questions, BLEU-1 / F1 in percent:
-zero-shot .44 / .70, with the exemplar 2.54 / 3.86, fine-tuned 26.16 / 26.16. That last pair is what the constant
-answer "yes" gets (118 of 451), so this recipe prints the majority baseline beside every number. The official split
-also shares 202 of its 203 test images with training: --image_disjoint asks about images never seen.
+A reproduction of Med-PaLM M (arXiv 2307.14334) reports BLEU-1 and F1 of .262 on the 451 official test questions, which
+is what the constant answer "yes" gets (118 of 451): the majority baseline stands beside every number here. The
+official split also shares 202 of its 203 test images with training: --image_disjoint asks about images never seen.
 
-Meant for one 16 GB card or larger (not measured), four lines for the four settings:
+Meant for one 16 GB card or larger (not measured), four lines for the four settings, and one to evaluate again:
     accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/vqa_rad.py
     accelerate launch … recipes/vqa_rad.py --exemplar true --output_dir outputs/vqa_rad_exemplar
     accelerate launch … recipes/vqa_rad.py --image_disjoint true --output_dir outputs/vqa_rad_disjoint
     accelerate launch … recipes/vqa_rad.py --do_train false --output_dir outputs/vqa_rad_zero_shot
-Only evaluate what a run left:
-    accelerate launch … recipes/vqa_rad.py --do_train false --model_name_or_path outputs/vqa_rad \
-        --output_dir outputs/vqa_rad_again
+    accelerate launch … recipes/vqa_rad.py --do_train false --model_name_or_path outputs/vqa_rad --output_dir …
 Your own questions: --dataset_name FOLDER, either VQA-RAD's original JSON beside its `images/`, or a dataset with
 `image`, `question` and `answer` that `datasets.load_dataset` reads.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
 from peft import get_peft_model, prepare_model_for_kbit_training
-from PIL import Image as PILImage
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from transformers import Seq2SeqTrainingArguments, set_seed
-from trl import ModelConfig, ScriptArguments, get_peft_config
+from trl import ModelConfig, get_peft_config
 
-from vlm_recipes.callbacks.preflight.model import Expected
+from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import Seq2SeqCollator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import Majority
-from vlm_recipes.eval.report.tables import Published
 from vlm_recipes.eval.text import text_evaluation, text_majority
 from vlm_recipes.models.blip2 import Blip2ForConditionalGeneration
-from vlm_recipes.models.checkpoints import CheckpointError, load_checkpoint
-from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
-from vlm_recipes.rows.errors import BadRow, DataError
-from vlm_recipes.rows.formats.vqa_rad import load_question_file
+from vlm_recipes.models.checkpoints import load_checkpoint
+from vlm_recipes.models.precision import launched_dtype
+from vlm_recipes.rows.errors import BadRow
+from vlm_recipes.rows.formats.vqa_rad import load_question_file, official_split
 from vlm_recipes.rows.grouping import group_by_image
-from vlm_recipes.rows.loading import load_split
+from vlm_recipes.rows.loading import load_splits
+from vlm_recipes.rows.pictures import content_id
 from vlm_recipes.rows.splits import hold_out
 from vlm_recipes.rows.usable import usable_rows
 from vlm_recipes.training.launch import launch
-from vlm_recipes.training.record import RunRecord, describe_run
-from vlm_recipes.training.run import train_watched
-from vlm_recipes.training.settings import RunSettings
+from vlm_recipes.training.run import Run
+from vlm_recipes.training.settings import RowSettings, RunSettings, setting
 from vlm_recipes.training.trainers import TokenMeanTrainer
 
 INSTRUCTIONS = (
@@ -57,33 +51,16 @@ INSTRUCTIONS = (
 EXEMPLAR = "Given <img>. Q: Can you diagnose a pericardial effusion from this image? (closed domain)\nA: No.\n"
 COLUMNS = ("image", "question", "answer")
 TRAINABLE_SHARE = 0.0012  # 4,718,592 of 3.88 billion parameters, with LoRA
-PUBLISHED = Published(
-    metric_names=["bleu1", "token_f1"],
-    rows=[
-        ("Med-PaLM M 12B", {"bleu1": 0.6402, "token_f1": 0.5066}, ""),
-        ("Med-PaLM M 84B", {"bleu1": 0.6938, "token_f1": 0.5990}, ""),
-        ("Med-PaLM M 562B", {"bleu1": 0.7127, "token_f1": 0.6206}, ""),
-        ("PaLM-E 84B", {"bleu1": 0.5919, "token_f1": 0.3867}, ""),
-        ("prior best", {"bleu1": 0.7103}, ""),
-        ("BLIP-2 reproduction", {"bleu1": 0.2616, "token_f1": 0.2616}, 'equal to always answering "yes"'),
-    ],
-    source="Med-PaLM M, arXiv 2307.14334 (VQA-RAD), and the report of its BLIP-2 reproduction, n = 451",
-)
 
 
 @dataclass
-class Data(ScriptArguments):
+class Data(RowSettings):
     dataset_name: str = "flaviagiammarino/vqa-rad"
-    image_disjoint: bool = field(default=False, metadata={"help": "split by image instead of the official split"})
-    test_fraction: float = field(default=0.2, metadata={"help": "share of images to test on if image_disjoint, 0-1"})
-    validation_fraction: float = field(default=0.05, metadata={"help": "share of training images to validate on, 0-1"})
-    exemplar: bool = field(default=False, metadata={"help": "show the paper's worked example before each question"})
-    max_rejected: float = field(default=0.01, metadata={"help": "stop if more rows than this share are unusable, 0-1"})
-    questions_per_row: int = field(
-        default=4, metadata={"help": "train on an image with so many of its questions at once; 1: on each by itself"}
-    )
-    eval_rows: int = field(default=200, metadata={"help": "validation questions to answer at each evaluation"})
-    max_new_tokens: int = field(default=32, metadata={"help": "longest answer in tokens"})
+    image_disjoint: bool = setting(False, "split by image instead of the official split")
+    test_fraction: float = setting(0.2, "share of images to test on if image_disjoint, 0-1")
+    validation_fraction: float = setting(0.05, "share of training images to validate on, 0-1")
+    exemplar: bool = setting(False, "show the paper's worked example before each question")
+    questions_per_row: int = setting(4, "train on so many of an image's questions at once; 1: on each by itself")
 
 
 @dataclass
@@ -119,31 +96,23 @@ def prompt(question: str, exemplar: bool = False, domain: str | None = None) -> 
     return f"{INSTRUCTIONS}{EXEMPLAR if exemplar else ''}Given <img>. Q: {question}\nA:"
 
 
-def fit_image(image: PILImage.Image) -> PILImage.Image:
+def fit_image(image: Image.Image) -> Image.Image:
     """224×224, the ratio kept, centred on black."""
-    return ImageOps.pad(image, (224, 224), method=PILImage.Resampling.LANCZOS, color="black")
+    return ImageOps.pad(image, (224, 224), method=Image.Resampling.LANCZOS, color="black")
 
 
 def read(data: Data) -> dict[str, Dataset]:
     """The official training and test part, from the Hub's dataset or from a folder with the original JSON."""
     folder = Path(data.dataset_name)
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    if not files:
-        return {
-            split: load_split(data.dataset_name, data.dataset_config, split, COLUMNS)
-            for split in (data.dataset_train_split, data.dataset_test_split)
-        }
-    dataset = load_question_file(files[0], folder / "images")
-    is_test = [phrase.startswith("test_") for phrase in dataset["phrase_type"]]
-    return {
-        split: dataset.select([i for i, test in enumerate(is_test) if test is wanted])
-        for split, wanted in (("train", False), ("test", True))
-    }
+    if files:
+        return official_split(load_question_file(files[0], folder / "images"))
+    return load_splits(data, COLUMNS)
 
 
-def to_question(data: Data, folder: Path, image: PILImage.Image, question: str) -> dict:
-    """A question that nobody has answered, as a row."""
-    return {"id": "", "image": image, "question": question, "prompt": prompt(question, data.exemplar)}
+def to_question(data: Data, folder: Path, question: str) -> dict:
+    """What `vlm-ask` asks about a picture that nobody has asked about."""
+    return {"prompt": prompt(question, data.exemplar)}
 
 
 def to_row(row: dict, exemplar: bool) -> dict:
@@ -153,14 +122,12 @@ def to_row(row: dict, exemplar: bool) -> dict:
     question, answer = ("" if row[key] is None else str(row[key]).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise BadRow(f"empty {'question' if not question else 'answer'}")
-    image = row["image"]
-    image_id = row.get("image_name") or hashlib.sha256(image["bytes"] or Path(image["path"]).read_bytes()).hexdigest()
+    image_id = row.get("image_name") or content_id(row["image"])
     known = row.get("answer_type")
     closed = known == "CLOSED" if known else answer.lower() in ("yes", "no")
     return {
         "id": str(row.get("qid") or f"{image_id[:12]}: {question}"),
         "image_id": image_id,
-        "image_size": row["image_size"],
         "question": question,
         "answer": answer,
         "closed": closed,
@@ -187,52 +154,35 @@ def evaluation(data: Data, network, processor, majority: Majority | None = None)
     return text_evaluation(collator(data, processor, prompt_only=True), data.max_new_tokens, majority)
 
 
-def expected(model: Model) -> Expected:
-    """What trains: LoRA alone, unless that is off."""
-    own = model.use_peft and model.model_name_or_path == Model.model_name_or_path
-    return Expected(trains="lora_" if model.use_peft else "", share=TRAINABLE_SHARE if own else None)
-
-
 def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
     raw = read(data)
     network, processor = load(data, model, training.do_train)
-    with training.main_process_first(desc="checking rows"):
-        (train, test), refused = usable_rows(
-            raw, partial(to_row, exemplar=data.exemplar), training.output_dir, data.max_rejected
-        )
+    adapt = partial(to_row, exemplar=data.exemplar)
+    (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected)
     if data.image_disjoint:
         train, test = hold_out(concatenate_datasets([train, test]), data.test_fraction, "image_id", training.seed)
     train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
-
+    train, validation, test = data.limited(train, validation, test)
     majority = text_majority(train["answer"], train["question_type"])
-    record = RunRecord(
-        training.output_dir,
-        title="VQA-RAD",
-        evaluation=evaluation(data, network, processor, majority).as_trained(training),
-        run=describe_run(__file__, data, training, model, {"train": train, "test": test}),
-        published=PUBLISHED,
-        rejected=refused,
-    )
-    log_history = []
+
+    parts = {"train": train, "validation": validation, "test": test}
+    run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
     if training.do_train:
-        trainable_in_float32(network)
         grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
-        training.batch_rows(len(train), len(grouped))
         trainer = TokenMeanTrainer(
             network,
-            training,
+            training.in_rows(len(train), len(grouped)),
             data_collator=collator(data, processor),
             train_dataset=grouped,
             eval_dataset=validation,
             processing_class=processor,
         )
-        network, log_history = train_watched(
-            trainer, record, {"train": train, "validation": validation, "test": test}, expected(model), data.eval_rows
-        )
-
-    record.conclude(network, {"validation": validation, "test": test} if training.do_predict else {}, log_history)
+        f1 = GenerationEvalCallback(trainer, validation, run.evaluation, data.eval_rows)
+        lora = {"trains": "lora_", "share": TRAINABLE_SHARE} if model.use_peft else {}
+        network = run.train(trainer, f1, GradNormCallback(trainer), **lora)
+    run.conclude(network, {"validation": validation, "test": test})
 
 
 if __name__ == "__main__":
-    launch(main, (Data, Training, Model), refusals=(DataError, CheckpointError))
+    launch(main, Data, Training, Model)

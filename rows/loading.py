@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import pyarrow.compute as pc
 from huggingface_hub.constants import HF_HUB_CACHE
+from trl import ScriptArguments
 
 from .errors import DataError, one_line
 from .paths import inside
@@ -36,6 +37,14 @@ def load_split(name: str, config: str | None, split: str, columns: Iterable[str]
         raise DataError(f"{name!r} has no split {split!r}, only {', '.join(map(repr, dataset))}")
     require_columns(dataset[split], columns, name)
     return without_outside(dataset[split], folder)
+
+
+def load_splits(settings: ScriptArguments, columns: Iterable[str]) -> dict[str, datasets.Dataset]:
+    """The training and the test split that `settings` name, see `load_split`."""
+    return {
+        split: load_split(settings.dataset_name, settings.dataset_config, split, columns)
+        for split in (settings.dataset_train_split, settings.dataset_test_split)
+    }
 
 
 def require_columns(dataset: datasets.Dataset, columns: Iterable[str], name: str) -> None:

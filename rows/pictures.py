@@ -1,9 +1,11 @@
 """Which pictures can be used: of what size they are displayed, and which ones look alike."""
 
 import base64
+import hashlib
 import io
 import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import imagehash
@@ -17,6 +19,11 @@ DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes whose con
 ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations exchange width and height
 HASH_SIDE, COLOUR_SIDE = 16, 4  # of a picture's hash in bits, and of its colours in pixels
 HASHED = 128  # pixels a side from which a picture is hashed, at least
+
+
+def content_id(image: dict[str, Any]) -> str:
+    """Names a picture, `{"bytes", "path"}`, by its file's bytes: the same in two rows is one image."""
+    return hashlib.sha256(image["bytes"] or Path(image["path"]).read_bytes()).hexdigest()
 
 
 def inspect_picture(image: dict[str, Any] | None) -> tuple[list[int], str]:

@@ -24,6 +24,20 @@ def hold_out(dataset: datasets.Dataset, fraction: float, by: str, seed: int) -> 
     )
 
 
+def hold_out_two(
+    dataset: datasets.Dataset, validation: float, test: float, by: str, seed: int
+) -> dict[str, datasets.Dataset]:
+    """`train`, `validation` and `test`, of which the last two have these shares of all groups, see `hold_out`.
+
+    Raises `DataError` where they leave nothing to train on.
+    """
+    if validation + test >= 1:
+        raise DataError("validation_fraction and test_fraction leave no image to train on: their sum must be below 1")
+    rest, held_out = hold_out(dataset, test, by, seed)
+    train, validation = hold_out(rest, validation / (1 - test), by, seed)
+    return {"train": train, "validation": validation, "test": held_out}
+
+
 TEST_VIDEOS = ("VID02", "VID22", "VID43", "VID60", "VID74")
 SPLITS = ("train", "validation", "test")
 

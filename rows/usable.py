@@ -29,15 +29,17 @@ def usable_rows(
     rotation applied); it returns the new row with at least `id` and raises `BadRow` (or another of `UNUSABLE`) for
     one it cannot use. The image column is carried over untouched and decoded when a row is read; `image_hash` is what
     `vlm_recipes.rows.pictures.inspect_picture` found.
+    Processes of one machine take turns, so that all but the first find what it has made.
     Refused rows are `{split, id, reason}`, also written to `rejected.jsonl` in `output_dir`, one a line.
 
     Raises `DataError` if no row is usable, or if more than `max_rejected` of them (a share, 0–1) are not.
     """
     usable, refused = [], []
-    for split, dataset in splits.items():
-        rows, bad = _check(dataset, adapt, split, num_proc)
-        usable.append(rows)
-        refused += bad
+    with PartialState().local_main_process_first():
+        for split, dataset in splits.items():
+            rows, bad = _check(dataset, adapt, split, num_proc)
+            usable.append(rows)
+            refused += bad
     if PartialState().is_main_process:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in refused)
@@ -91,7 +93,7 @@ def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
     row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
     try:
         size, image_hash = inspect_picture(row["image"])
-        adapted = {**adapt({**_decoded(row), "image_size": size}), "image_hash": image_hash}
+        adapted = {"image_size": size, **adapt({**_decoded(row), "image_size": size}), "image_hash": image_hash}
         adapted.pop("image", None)
         text, reason = json.dumps(adapted, ensure_ascii=False), ""
         text.encode()  # a ValueError for half a surrogate pair, which JSON can spell and no dataset can hold

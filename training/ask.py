@@ -19,6 +19,7 @@ from transformers.image_utils import load_image
 from ..eval.evaluation import text_of
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of the clone that this is installed from
+NOTHING_KNOWN = {"boxes": [], "masks": [], "ignore": None}
 
 
 def load_recipe(file: Path) -> ModuleType:
@@ -69,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
         except (UnidentifiedImageError, OSError, ValueError) as error:
             print(f"{picture}: no image ({str(error).splitlines()[0]})")
             continue
-        row = recipe.to_question(data, args.output_dir, image, question)
+        row = {"id": "", "image": image, "image_size": list(image.size), "question": question, **NOTHING_KNOWN}
+        row |= recipe.to_question(data, args.output_dir, question)
         [answer] = evaluation.answer(network, [row])
         print(f"{picture}: {text_of(answer)}")
         if evaluation.draw:

@@ -14,10 +14,16 @@ from ..callbacks.interrupt import Interrupted
 from ..callbacks.label_audit import LabelError
 from ..callbacks.preflight.callback import PreflightDone, PreflightError
 from ..callbacks.shared_image import AttentionError
+from ..eval.generation.constraints import AnswerSetError
+from ..models.checkpoints import CheckpointError
 from ..models.precision import DTYPES, launched_dtype, precision_of
+from ..rows.errors import DataError
 from .checkpoints import FullDiskError, ResumeError
+from .trainers import RateError
 
-REFUSALS = (LabelError, AttentionError, PreflightError, ResumeError, FullDiskError)
+# Errors whose message tells the reader what to do: they end the run without a traceback.
+REFUSALS = (DataError, AnswerSetError, CheckpointError, RateError, LabelError, AttentionError, PreflightError)
+REFUSALS += (ResumeError, FullDiskError)
 
 
 class RecipeParser(TrlParser):
@@ -51,13 +57,9 @@ class RecipeParser(TrlParser):
         return super().set_defaults_with_config(**config)
 
 
-def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tuple[type[Exception], ...]) -> None:
+def launch(main: Callable[..., None], *arguments: type) -> None:
     """Call `main` with the dataclasses `arguments`: their defaults, then `--config` (a YAML file, or the `run.json`
-    of a run), then the command line.
-
-    Args:
-        refusals: errors whose message tells the reader what to do; they end the run without a traceback, as those of
-            the training itself do.
+    of a run), then the command line. What cannot work ends in one line.
     """
     try:
         parsed = RecipeParser(arguments).parse_args_and_config()
@@ -67,7 +69,7 @@ def launch(main: Callable[..., None], arguments: tuple[type, ...], refusals: tup
         main(*parsed)
     except PreflightDone:
         pass
-    except (*refusals, *REFUSALS) as error:
+    except REFUSALS as error:
         sys.exit(f"error: {error}")
     except Interrupted:
         leave_processes()

@@ -50,6 +50,12 @@ def describe_run(recipe: str, data: Any, training: TrainingArguments, model: Any
     }
 
 
+def changed_settings(asked: TrainingArguments, used: TrainingArguments) -> dict[str, Any]:
+    """What a training was given other than was asked, such as a batch counted in rows instead of questions."""
+    before = asked.to_dict()
+    return {name: value for name, value in used.to_dict().items() if value != before[name]}
+
+
 def git_commit(folder: Path) -> str | None:
     """The commit checked out at `folder`, with `-dirty` when files differ from it; None outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -1,9 +1,15 @@
-"""One training under the usual watch, its report kept up to date."""
+"""One run of a recipe: trained under the usual watch, evaluated, its report kept up to date."""
 
+import copy
 from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
+import yaml
 from datasets import Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from trl import SFTTrainer
 
 from ..callbacks.frozen_parts import FrozenPartsCallback
 from ..callbacks.generation_eval import GenerationEvalCallback
@@ -14,8 +20,13 @@ from ..callbacks.preflight.callback import PreflightCallback
 from ..callbacks.preflight.model import Expected
 from ..callbacks.resume import ResumeCallback
 from ..callbacks.shared_image import SharedImageCallback
+from ..eval.evaluation import Evaluation
+from ..eval.report.tables import Published
+from ..models.precision import trainable_in_float32
+from ..rows.conventions import Row
 from .checkpoints import checkpoint_to_resume, full_disk_in_one_line
-from .record import RunRecord
+from .record import RunRecord, changed_settings, describe_run
+from .trainers import with_rate_of_vision
 
 
 class ReportCallback(TrainerCallback):
@@ -31,50 +42,112 @@ class ReportCallback(TrainerCallback):
     on_train_end = on_evaluate
 
 
-def train_watched(
-    trainer: Trainer,
-    record: RunRecord,
-    parts: Mapping[str, Dataset],
-    expected: Expected,
-    limit: int | None = None,
-    *more: TrainerCallback,
-) -> tuple[PreTrainedModel, list[dict]]:
-    """Check all that can be known before, then train with gradients measured and answers scored; save.
+class Run:
+    """What a recipe was asked, its rows, how they are evaluated, and what the run leaves in its output folder.
 
     Args:
-        parts: "train", "validation" and "test" rows, a question each; `limit` of "validation" are scored on the way.
-        expected: what the recipe states about its training.
-        more: callbacks that come last, so that they see the score.
-
-    Returns the trained model (the best one, if the arguments say so) and the log. Goes on from
-    `resume_from_checkpoint`, a folder or true for the newest whole one. With `max_steps` 0 nothing is trained: raises
-    `PreflightDone` after the preflight of a run of the recipe's own length.
-
-    Raises `LabelError`, `AttentionError`, `PreflightError`, `ResumeError` and `FullDiskError`; `Interrupted` after
-    SIGTERM or Ctrl-C, with a checkpoint saved.
+        recipe: the recipe's `__file__`.
+        parts: "train", "validation" and "test" -> rows, a question each; None for a part that is not there.
+        evaluation: of the answers, while training and at the end.
+        refused: rows refused at load, `{split, id, reason}`.
+        name: under which `published.yaml`, beside the recipe, has a title and other people's numbers; by default the
+            file's. Where there is none, the name is the title.
     """
-    checkpoint = checkpoint_to_resume(trainer.args.output_dir, trainer.args.resume_from_checkpoint)
-    only_checks = trainer.args.max_steps == 0
-    if only_checks:
-        trainer.args.max_steps = type(trainer.args).max_steps
-    watch = GenerationEvalCallback(trainer, parts["validation"], record.evaluation, limit)
-    preflight = PreflightCallback(
-        trainer, parts, record.evaluation, expected, record.rejected, record.title, only_checks
-    )
-    record.checks = preflight.checks
-    gradients, shared_image = GradNormCallback(trainer), SharedImageCallback(trainer)
-    interrupt, resume = InterruptCallback(trainer), ResumeCallback(trainer)
-    before = (FrozenPartsCallback(trainer), LabelAuditCallback(check=False), gradients, shared_image, preflight)
-    for callback in (*before, watch, ReportCallback(record, watch), *more, interrupt, resume):
-        trainer.add_callback(callback)
-    try:
-        with full_disk_in_one_line(trainer):
-            trainer.train(resume_from_checkpoint=checkpoint)
-            trainer.save_model()
-            trainer.save_state()
-    finally:  # a training that ends by an error calls nobody back
-        for callback in (gradients, shared_image, interrupt, resume):
-            callback.close()
-    if interrupt.received:
-        interrupt.leave(f"interrupted when trained to the end, saved {trainer.args.output_dir}: --do_train false")
-    return trainer.model, trainer.state.log_history
+
+    def __init__(
+        self,
+        recipe: str,
+        data: Any,
+        training: TrainingArguments,
+        model: Any,
+        parts: Mapping[str, Dataset | None],
+        evaluation: Evaluation,
+        refused: list[Row],
+        name: str | None = None,
+    ):
+        self.training, self.model = training, model
+        self.parts = {part: rows for part, rows in parts.items() if rows is not None}
+        self.evaluation = evaluation.as_trained(training)
+        self.log_history: list[dict] = []
+        title, published = published_numbers(Path(recipe), name or Path(recipe).stem)
+        run = describe_run(recipe, data, training, model, self.parts)
+        self.record = RunRecord(training.output_dir, title, self.evaluation, run, published, refused)
+
+    def train(
+        self,
+        trainer: Trainer,
+        watch: GenerationEvalCallback,
+        *callbacks: TrainerCallback,
+        trains: str = "",
+        share: float | None = None,
+        first_loss: float | None = None,
+    ) -> PreTrainedModel:
+        """Look at all that can be known before, then train and save, with what trains kept in float32.
+
+        Goes on from `resume_from_checkpoint`, a folder or true for the newest whole one. With `max_steps` 0 nothing is
+        trained: raises `PreflightDone` after the preflight of a run of the recipe's own length.
+
+        Args:
+            watch: answers rows at each evaluation; the report shows them.
+            callbacks: the experiment's own, in their order after `watch`: they see its score.
+            trains, share, first_loss: what the recipe states, see `Expected`; the share is that of its own model.
+
+        Returns the trained model (the best one, if the arguments say so). Raises `LabelError`, `AttentionError`,
+        `PreflightError`, `ResumeError` and `FullDiskError`; `Interrupted` after SIGTERM or Ctrl-C, with a checkpoint
+        saved.
+        """
+        args = trainer.args
+        checkpoint = checkpoint_to_resume(args.output_dir, args.resume_from_checkpoint)
+        self.record.run["trained_with"] = changed_settings(self.training, args)
+        only_checks = args.max_steps == 0
+        if only_checks:
+            trainer.args = args = copy.copy(args)
+            args.max_steps = type(args).max_steps
+        trainable_in_float32(trainer.model)
+        if isinstance(trainer, SFTTrainer):
+            trainer.model_accepts_loss_kwargs = True  # it divides by the step's tokens; Qwen2.5-VL says it cannot
+        if self.training.vision_learning_rate is not None:
+            with_rate_of_vision(trainer, self.training.vision_learning_rate)
+        expected = Expected(trains, share if self._trains_its_own_model() else None, first_loss)
+        preflight = PreflightCallback(
+            trainer, self.parts, self.evaluation, expected, self.record.rejected, self.record.title, only_checks
+        )
+        self.record.checks = preflight.checks
+        shared_image = SharedImageCallback(trainer)
+        before = (FrozenPartsCallback(trainer), LabelAuditCallback(check=False), shared_image, preflight)
+        interrupt, resume = InterruptCallback(trainer), ResumeCallback(trainer)
+        after = (ReportCallback(self.record, watch), *callbacks, interrupt, resume)
+        for callback in chain(before, [watch], after):
+            trainer.add_callback(callback)
+        try:
+            with full_disk_in_one_line(trainer):
+                trainer.train(resume_from_checkpoint=checkpoint)
+                trainer.save_model()
+                trainer.save_state()
+        finally:  # a training that ends by an error calls nobody back
+            for callback in (shared_image, interrupt, resume, *callbacks):
+                if isinstance(callback, SharedImageCallback | InterruptCallback | ResumeCallback | GradNormCallback):
+                    callback.close()
+        if interrupt.received:
+            interrupt.leave(f"interrupted when trained to the end, saved {args.output_dir}: --do_train false")
+        self.log_history = trainer.state.log_history
+        return trainer.model
+
+    def conclude(self, model: PreTrainedModel, answered: Mapping[str, Dataset | None]) -> None:
+        """Answer these parts (unless `do_predict` is off), write everything for good and say where it is."""
+        parts = {part: rows for part, rows in answered.items() if rows is not None}
+        self.record.conclude(model, parts if self.training.do_predict else {}, self.log_history)
+
+    def _trains_its_own_model(self) -> bool:
+        names = [name for name in vars(self.model) if name.endswith("name_or_path")]
+        return all(getattr(self.model, name) == getattr(type(self.model), name) for name in names)
+
+
+def published_numbers(recipe: Path, name: str) -> tuple[str, Published | None]:
+    """The title and other people's numbers that `published.yaml` beside the recipe has under `name`."""
+    file = recipe.with_name("published.yaml")
+    known = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}).get(name)
+    if known is None or "rows" not in known:
+        return (known or {}).get("title", name), None
+    rows = [(row.pop("name"), row, row.pop("note", "")) for row in known["rows"]]
+    return known["title"], Published(known["metrics"], rows, known["source"])

@@ -1,11 +1,44 @@
-"""What every recipe sets alike: the housekeeping of a run, so that its own settings are those of the experiment."""
+"""What every recipe sets alike, so that its own settings are those of the experiment."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, field
+from typing import Any
 
 from accelerate.utils import parse_flag_from_env, patch_environment
+from datasets import Dataset
+from trl import ScriptArguments
 
 from ..models.precision import MIXED_PRECISION, launched_precision, precision_of
 from .cards import refuse_what_the_device_cannot_do
+
+
+def setting(default: Any, about: str, *choices: str) -> Any:
+    """A field of a recipe's dataclass: its default, what `--help` says of it (one of `choices`, if there are any)."""
+    return field(default=default, metadata={"help": about} | ({"choices": list(choices)} if choices else {}))
+
+
+@dataclass
+class RowSettings(ScriptArguments):
+    """Which rows there are and how many are answered; a recipe's `Data` inherits this and states its dataset."""
+
+    max_rejected: float = setting(0.01, "stop if more rows than this share are unusable, 0-1")
+    max_train_rows: int | None = setting(None, "train on the first so many questions alone")
+    max_validation_rows: int | None = setting(None, "validate on the first so many questions")
+    max_test_rows: int | None = setting(None, "test on the first so many questions")
+    eval_rows: int = setting(200, "validation questions to answer at each evaluation")
+    max_new_tokens: int = setting(32, "longest answer in tokens")
+
+    def limited(self, train: Dataset | None, validation: Dataset | None, test: Dataset) -> list[Dataset | None]:
+        """The first rows of each part, as many as the settings allow."""
+        limits = (self.max_train_rows, self.max_validation_rows, self.max_test_rows)
+        return [
+            rows if rows is None or limit is None else rows.select(range(min(limit, len(rows))))
+            for rows, limit in zip((train, validation, test), limits, strict=True)
+        ]
+
+    def watched(self, validation: Dataset, seed: int) -> Dataset:
+        """The rows of the validation part to answer, and to take the loss over, at each evaluation."""
+        return validation.shuffle(seed=seed).select(range(min(self.eval_rows, len(validation))))
 
 
 @dataclass
@@ -23,6 +56,10 @@ class RunSettings:
     save_total_limit: int = 1
     load_best_model_at_end: bool = True
     greater_is_better: bool = True
+    vision_learning_rate: float | None = setting(
+        None, "of the vision tower's weights, where they train; default: that of all"
+    )
+    dataset_num_proc: int | None = setting(None, "processes that check rows")
     dataloader_num_workers: int = 4
     remove_unused_columns: bool = False
     report_to: str = "none"
@@ -41,12 +78,21 @@ class RunSettings:
             super().__post_init__()  # which reads the environment where neither of the two is set
         refuse_what_the_device_cannot_do(self)
 
-    def batch_rows(self, questions: int, rows: int) -> None:
-        """Turn batch sizes given in questions into those in `rows` that hold all `questions` of an epoch together.
+    def in_rows(self, questions: int, rows: int) -> "RunSettings":
+        """The same settings with batch sizes, given in questions, in `rows` that hold all `questions` of an epoch.
 
         A step of the optimizer sees about as many questions as before, and at least one row of each process.
         """
-        each = questions / rows
+        each, changed = questions / rows, copy.copy(self)
         per_step = self.per_device_train_batch_size * self.gradient_accumulation_steps / each
-        self.per_device_train_batch_size = max(1, round(self.per_device_train_batch_size / each))
-        self.gradient_accumulation_steps = max(1, round(per_step / self.per_device_train_batch_size))
+        changed.per_device_train_batch_size = max(1, round(self.per_device_train_batch_size / each))
+        changed.gradient_accumulation_steps = max(1, round(per_step / changed.per_device_train_batch_size))
+        return changed
+
+
+@dataclass
+class ChatSettings(RunSettings):
+    """For `SFTTrainer` with a collator of its own: it prepares no rows, and cuts none."""
+
+    max_length: int | None = None  # the pixel budget bounds a row; a longer one is refused
+    dataset_kwargs: dict | None = field(default_factory=lambda: {"skip_prepare_dataset": True})

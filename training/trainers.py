@@ -4,7 +4,12 @@ import torch
 from torch.nn import functional as F
 from transformers import Seq2SeqTrainer, Trainer
 
+from ..callbacks.grad_norm import GROUPS, parameters_by_group
 from ..rows.conventions import IGNORE_INDEX
+
+
+class RateError(ValueError):
+    """There is nothing that a learning rate could be for; the message says what was asked."""
 
 
 class ComposedTrainer(Trainer):
@@ -78,3 +83,20 @@ class LisaTrainer(ComposedTrainer):
             logs |= {f"loss_{name}": mean for name, mean in zip(("ce", "bce", "dice"), means, strict=True)}
             self._sums, self._steps = 0, 0
         super().log(logs, *args, **kwargs)
+
+
+def with_rate_of_vision(trainer: Trainer, rate: float) -> None:
+    """Have the optimizer train the vision tower's weights at a `rate` of their own, under the same schedule.
+
+    Raises `RateError` where none of them trains, and under FSDP, which makes the optimizer later.
+    """
+    vision = {id(weight) for weight in parameters_by_group(trainer.model, GROUPS).get("vision", {}).values()}
+    if not vision or trainer.is_fsdp_enabled:
+        why = "no weight of a vision tower trains" if not vision else "FSDP has one rate for all"
+        raise RateError(f"--vision_learning_rate {rate:g}: {why}")
+    optimizer = trainer.create_optimizer()
+    for group in list(optimizer.param_groups):
+        apart = [weight for weight in group["params"] if id(weight) in vision]
+        if apart:
+            group["params"] = [weight for weight in group["params"] if id(weight) not in vision]
+            optimizer.add_param_group({**group, "params": apart, "lr": rate})

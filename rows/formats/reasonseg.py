@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..conventions import IGNORED_PIXEL
+from ..conventions import IGNORED_PIXEL, Row
 from ..errors import BadRow, DataError, start_of
 from ..paths import inside
 
@@ -63,6 +63,30 @@ def parse_annotation(annotation: bytes | None) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise BadRow("its JSON is no object")
     return parsed
+
+
+def read_annotated(row: Row) -> tuple[list[str], bool, str, np.ndarray]:
+    """The queries about an image, whether they are sentences, of which kind they are, and what they want: its mask.
+
+    Of a row of `load_annotated_folder`, or one with `text` and `mask`, with its `image_size`. The kind is the
+    annotation's `kind`, or "long query" and "short query". Raises `BadRow`.
+    """
+    if "annotation" in row:
+        annotation = parse_annotation(row["annotation"])
+        if not isinstance(annotation.get("shapes"), list):
+            raise BadRow("no list of shapes")
+        mask = polygon_mask(annotation["shapes"], row["image_size"])
+    else:
+        annotation, mask = {"text": row["text"]}, picture_mask(row["mask"], row["image_size"])
+    texts = annotation.get("text") or []
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise BadRow("no text, or an empty one")
+    if not isinstance(annotation.get("kind", ""), str | None):
+        raise BadRow("its kind is no text")
+    is_sentence = annotation.get("is_sentence", True)
+    kind = annotation.get("kind") or ("long query" if is_sentence else "short query")
+    return [text.strip() for text in texts], is_sentence, kind, mask
 
 
 def polygon_mask(shapes: list[dict[str, Any]], size: list[int]) -> np.ndarray:

@@ -38,6 +38,15 @@ def load_question_file(file: Path, images: Path) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns, datasets.Features(types))
 
 
+def official_split(rows: datasets.Dataset) -> dict[str, datasets.Dataset]:
+    """The `train` and `test` part of `load_question_file`'s rows, as their `phrase_type` has it."""
+    is_test = [phrase.startswith("test_") for phrase in rows["phrase_type"]]
+    return {
+        split: rows.select([i for i, test in enumerate(is_test) if test is wanted])
+        for split, wanted in (("train", False), ("test", True))
+    }
+
+
 def _text(value: Any) -> str:
     return "" if value is None or _problem("", value) else str(value).strip()
 

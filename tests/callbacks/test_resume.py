@@ -151,7 +151,7 @@ def test_a_named_checkpoint_that_is_missing_or_broken_ends_the_run_in_one_line(s
     monkeypatch.setattr("sys.argv", ["recipe.py"])
     for folder, reason in ((broken, "broken (no optimizer)"), (tmp_path / "none", "there is no such folder")):
         with pytest.raises(SystemExit) as stopped:
-            launch(lambda folder=folder: checkpoint_to_resume(tmp_path, str(folder)), (), refusals=())
+            launch(lambda folder=folder: checkpoint_to_resume(tmp_path, str(folder)))
         assert stopped.value.code.startswith(f"error: cannot go on from {folder}") and reason in stopped.value.code
     assert broken.is_dir()
     with pytest.raises(ResumeError):
@@ -255,7 +255,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(kilobytes,
 
     monkeypatch.setattr("sys.argv", ["recipe.py"])
     with pytest.raises(SystemExit) as stopped:
-        launch(main, (), refusals=())
+        launch(main)
     line = stopped.value.code
     assert line.startswith(f"error: the disk is full, cannot write to {folder}, 0.00 GB free (") and "\n" not in line
     assert f"checkpoint-{last + 1} was half-written and is removed; checkpoint-{last} is whole and has 0.00 GB" in line

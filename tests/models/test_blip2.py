@@ -136,8 +136,9 @@ def test_batches_given_in_questions_become_about_as_many_questions_in_rows(batch
     """60 questions in so many rows."""
     settings = vqa_rad.Training(use_cpu=True)
     settings.per_device_train_batch_size, settings.gradient_accumulation_steps = batch, accumulation
-    settings.batch_rows(60, rows)
-    assert (settings.per_device_train_batch_size, settings.gradient_accumulation_steps) == expected
+    changed = settings.in_rows(60, rows)
+    assert (changed.per_device_train_batch_size, changed.gradient_accumulation_steps) == expected
+    assert (settings.per_device_train_batch_size, settings.gradient_accumulation_steps) == (batch, accumulation)
 
 
 def test_group_by_image_makes_rows_for_blip2(both):

@@ -33,7 +33,7 @@ def endoscopy(tmp_path_factory) -> Path:
 
 def run(endoscopy: Path, output: Path, questions_per_row: int, family: str = "qwen2_vl", **training) -> Path:
     kvasir_vqa.main(
-        kvasir_vqa.Data(str(endoscopy), questions_per_row=questions_per_row, max_new_tokens=6, **PIXELS),
+        kvasir_vqa.Data(dataset_name=str(endoscopy), questions_per_row=questions_per_row, max_new_tokens=6, **PIXELS),
         kvasir_vqa.Training(**{**QUIET, "output_dir": str(output), "gradient_checkpointing": False, **training}),
         kvasir_vqa.Model(model_name_or_path=str(endoscopy.parent / family), dtype="float32", use_peft=False),
     )

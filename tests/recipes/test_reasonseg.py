@@ -22,6 +22,7 @@ from tests.support.processes.launch import in_two_processes
 from tests.support.running import QUIET, fails, read
 from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
+from vlm_recipes.rows.formats.reasonseg import polygon_mask
 
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
 
@@ -218,7 +219,7 @@ def test_a_dataset_with_image_text_and_mask_is_read_as_its_folder_is(scenes, lea
     for i in range(8):
         path = scenes / "test" / f"{i}.png"
         annotation = json.loads(path.with_suffix(".json").read_text())
-        target = reasonseg.polygon_mask(annotation["shapes"], [64, 64]) == 1
+        target = polygon_mask(annotation["shapes"], [64, 64]) == 1
         rows["image"].append({"bytes": path.read_bytes(), "path": None})
         rows["text"].append(annotation["text"][0])
         rows["mask"].append(target.tolist())

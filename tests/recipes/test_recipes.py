@@ -24,6 +24,7 @@ from tests.support.running import QUIET, fails, read
 from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
+from vlm_recipes.models.qwen_vl import set_pixel_budget
 from vlm_recipes.rows.pictures import inspect_picture
 
 RECIPES = [nutrition_tables, kvasir_vqa, vqa_rad]
@@ -331,7 +332,7 @@ def test_a_row_longer_than_max_length_is_refused_at_load_with_its_numbers(recipe
     assert refused["id"] == (f"{rows[3]['img_id']}#3" if recipe is kvasir_vqa else "train3")
     said = re.fullmatch(r"(\d+) tokens, more than max_length=(\d+): raise it, .*", refused["reason"])
     processor = AutoProcessor.from_pretrained(datasets[recipe] / "model")
-    nutrition_tables.set_pixel_budget(processor, 112 * 112, 112 * 112)
+    set_pixel_budget(processor, 112 * 112, 112 * 112)
     if recipe is kvasir_vqa:
         kind = kvasir_vqa.QuestionTypes.load(tmp_path / "out" / "question_types.json")[rows[3]["question"].strip()]
         asked, answer = kvasir_vqa.prompt(rows[3]["question"].strip(), kind), rows[3]["answer"]
@@ -364,7 +365,7 @@ def test_a_photograph_s_row_gives_the_golden_row(tables, tmp_path, file, size, c
     golden = f"<|box_start|>{corners}<|box_end|>"
     assert chat["answer"] == f"<|object_ref_start|>nutrition-table<|object_ref_end|>{golden}"
     processor = AutoProcessor.from_pretrained(tables / "model")
-    nutrition_tables.set_pixel_budget(processor, 256 * 28 * 28, 1280 * 28 * 28)
+    set_pixel_budget(processor, 256 * 28 * 28, 1280 * 28 * 28)
     batch = nutrition_tables.ChatCollator(processor)([{**chat, "images": [str(path)]}])
     trained = batch["labels"][0][batch["labels"][0] != -100]
     assert processor.tokenizer.decode(trained) == chat["answer"] + "<|im_end|>"

@@ -9,14 +9,11 @@ from trl import get_peft_config
 from benchmarks import full_size
 from recipes import kvasir_vqa, nutrition_tables, reasonseg, vqa_rad
 from tests.support import tiny
-from vlm_recipes.callbacks.preflight.model import check_trainable
+from vlm_recipes.callbacks.preflight.model import Expected, check_trainable
 from vlm_recipes.models.lisa.config import LisaConfig
+from vlm_recipes.models.lisa.loading import WHOLE
 from vlm_recipes.models.lisa.model import LisaForConditionalGeneration
-
-
-def adapted(network, model):
-    model.use_peft, model.load_in_4bit, model.load_in_8bit = True, False, False
-    return get_peft_model(network, get_peft_config(model))
+from vlm_recipes.models.qwen_vl import lora_on
 
 
 def qwen2_vl_7b():
@@ -25,35 +22,31 @@ def qwen2_vl_7b():
 
 
 def tuned(tune: str):
-    model, network = nutrition_tables.Model(tune=tune), qwen2_vl_7b()
-    model.lora_target_modules = nutrition_tables.LANGUAGE
-    if tune == "joint":
-        model.lora_target_modules += f"|{nutrition_tables.VISION}"
+    network, share = qwen2_vl_7b(), nutrition_tables.TRAINABLE_SHARE[tune]
     if tune != "vision":
-        return adapted(network, model), nutrition_tables.expected(model)
+        return get_peft_model(network, lora_on(nutrition_tables.Model(), nutrition_tables.LORA[tune])), "lora_", share
     network.requires_grad_(False)
     network.model.visual.requires_grad_(True)
-    return network, nutrition_tables.expected(model)
+    return network, "visual", share
 
 
 def kvasir():
-    model = kvasir_vqa.Model()
-    return adapted(qwen2_vl_7b(), model), kvasir_vqa.expected(model)
+    network = get_peft_model(qwen2_vl_7b(), lora_on(kvasir_vqa.Model(), kvasir_vqa.LANGUAGE))
+    return network, "lora_", kvasir_vqa.TRAINABLE_SHARE
 
 
 def blip2_flan_t5_xl():
-    model = vqa_rad.Model()
     with torch.device("meta"):
         network = Blip2ForConditionalGeneration(full_size.blip2_flan_t5_xl())
-    return adapted(network, model), vqa_rad.expected(model)
+    return get_peft_model(network, get_peft_config(vqa_rad.Model())), "lora_", vqa_rad.TRAINABLE_SHARE
 
 
 def lisa_7b():
-    model = reasonseg.Model()
     config = LisaConfig(llava=full_size.llava_7b(), sam=full_size.sam_vit("huge"), seg_token_id=32002)
     with torch.device("meta"):
-        network = adapted(LisaForConditionalGeneration(config), model)
-    return network, reasonseg.expected(model, network)
+        network = LisaForConditionalGeneration(config)
+        network = get_peft_model(network, get_peft_config(reasonseg.Model(use_peft=True)))
+    return network, "|".join(["lora_", *WHOLE]), reasonseg.TRAINABLE_SHARE
 
 
 MODELS = {f"nutrition_tables, {tune}": lambda tune=tune: tuned(tune) for tune in ("language", "vision", "joint")}
@@ -62,7 +55,7 @@ MODELS |= {"kvasir_vqa": kvasir, "vqa_rad": blip2_flan_t5_xl, "reasonseg": lisa_
 
 @pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 def test_the_preflight_of_the_recipe_s_own_model_finds_what_the_recipe_states(build):
-    network, expected = build()
-    found = check_trainable(network, expected)
-    assert found.status == "pass" and expected.share is not None
-    assert round(found.numbers["share"], 4) == pytest.approx(expected.share)
+    network, trains, share = build()
+    found = check_trainable(network, Expected(trains, share))
+    assert found.status == "pass"
+    assert round(found.numbers["share"], 4) == pytest.approx(share)

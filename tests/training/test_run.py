@@ -17,17 +17,19 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from trl import ModelConfig, ScriptArguments
 
 from demo.worlds.small import SMALL_PIXELS, build
 from tests.support import tiny
 from tests.support.running import fails
+from vlm_recipes.callbacks import GenerationEvalCallback
 from vlm_recipes.callbacks.interrupt import SIGNALS
-from vlm_recipes.callbacks.preflight.model import Expected
 from vlm_recipes.collators import ChatCollator
 from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.rows.errors import DataError
 from vlm_recipes.training.launch import launch
-from vlm_recipes.training.record import RunRecord
-from vlm_recipes.training.run import train_watched
+from vlm_recipes.training.run import Run
+from vlm_recipes.training.settings import RunSettings
 
 
 @dataclass
@@ -45,16 +47,16 @@ def process_group(tmp_path, monkeypatch):
 
 
 def test_a_run_that_succeeds_leaves_no_process_group_behind(process_group):
-    launch(lambda arguments: None, (Arguments,), refusals=(ValueError,))
+    launch(lambda arguments: None, Arguments)
     assert not torch.distributed.is_initialized()
 
 
 def test_a_refusal_is_one_line_and_does_not_wait_for_the_other_processes(process_group):
     def refuse(arguments):
-        raise ValueError("row 3: no image")
+        raise DataError("row 3: no image")
 
     with pytest.raises(SystemExit, match="^error: row 3: no image$"):
-        launch(refuse, (Arguments,), refusals=(ValueError,))
+        launch(refuse, Arguments)
     assert torch.distributed.is_initialized()
 
 
@@ -92,6 +94,11 @@ def test_an_attention_without_masks_is_one_line(polyps, monkeypatch):
     assert line.startswith("error: attn_implementation='maskless' reads no mask of pairs")
 
 
+@dataclass
+class Settings(RunSettings, TrainingArguments):
+    pass
+
+
 class Fails(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         raise KeyError("as any error in training")
@@ -102,7 +109,7 @@ def test_a_training_that_ends_by_an_error_leaves_no_hook_and_no_signal_handler_b
     model, rows = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl()), Dataset.from_list(tiny.chat_rows())
     processor = AutoProcessor.from_pretrained(tiny.qwen2_vl())
     settings = {"report_to": "none", "use_cpu": True, "remove_unused_columns": False, "disable_tqdm": True}
-    args = TrainingArguments(tmp_path, max_steps=2, **settings)
+    args = Settings(tmp_path, max_steps=2, bf16=False, load_best_model_at_end=False, **settings)
     trainer = Trainer(
         model, args, data_collator=ChatCollator(processor), train_dataset=rows, processing_class=processor
     )
@@ -113,12 +120,12 @@ def test_a_training_that_ends_by_an_error_leaves_no_hook_and_no_signal_handler_b
         max_new_tokens=2,
         reference=lambda row: row["answer"],
     )
-    record = RunRecord(str(tmp_path), "A title", evaluation, {"recipe": "none"})
     named = rows.map(lambda row: {"image_id": row["id"]})
     parts = {"train": named, "validation": named.select(range(1)), "test": named.select(range(1))}
+    run = Run(__file__, ScriptArguments("drawn"), args, ModelConfig(), parts, evaluation, [])
     before = [*trainer.callback_handler.callbacks]
     with pytest.raises(KeyError):
-        train_watched(trainer, record, parts, Expected(), None, Fails())
+        run.train(trainer, GenerationEvalCallback(trainer, parts["validation"], run.evaluation), Fails())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in trainer.model.modules())
     assert trainer.callback_handler.callbacks[: len(before)] == before
     assert "get_batch_samples" not in vars(trainer)
