@@ -10,6 +10,7 @@ from ..eval.boxes import box_evaluation
 from ..eval.evaluation import Evaluation
 from ..eval.masks import mask_evaluation
 from ..eval.metrics.baselines import ConstantMask, TypedMajority
+from ..eval.metrics.number import Scores, flat
 from ..eval.typed import typed_evaluation
 
 
@@ -33,17 +34,14 @@ class GenerationEvalCallback(TrainerCallback):
             chosen = sorted(random.Random(seed).sample(range(len(rows)), limit))
             rows = rows.select(chosen) if hasattr(rows, "select") else [rows[i] for i in chosen]
         self.rows = rows
-        self.metrics: dict[str, float] = {}
+        self.metrics = Scores()
         self.predictions: list[dict[str, Any]] = []
 
     def on_evaluate(self, args, state, control, metrics, model, **kwargs):
         self.metrics, self.predictions = self.evaluation(model, self.rows)
-        metrics.update({f"eval_{name}": value for name, value in self.metrics.items()})
-        headline = self.evaluation.headline
-        shown = [headline, *(f"{headline}_{group}" for group in self.evaluation.groups)]
-        kept = {key for name in shown for key in (f"{name}_low", f"{name}_high", f"baseline_{name}")}
-        hidden = {name for name in self.metrics if name.endswith(("_low", "_high")) or "baseline_" in name} - kept
-        self.trainer.log({f"eval_{name}": value for name, value in self.metrics.items() if name not in hidden})
+        metrics.update({f"eval_{name}": value for name, value in flat(self.metrics).items()})
+        shown = flat(self.metrics, brief_but_for=self.evaluation.headline)
+        self.trainer.log({f"eval_{name}": value for name, value in shown.items()})
 
 
 class IoUCallback(GenerationEvalCallback):

@@ -1,5 +1,6 @@
 """How rows with boxes are evaluated: boxes read from the answers, beside a constant box."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from ..rows.conventions import Row
 from .drawing import draw_boxes
 from .evaluation import Evaluation
 from .metrics.box_codecs import BoxCodec, box_codec
-from .metrics.boxes import Box, box_metrics
+from .metrics.boxes import Box, box_metrics, box_scores
+from .metrics.number import Scores
 
 COMPARED = ("iou_mean", "iou_median", "iou_max", "iou_min", "iou_first")
 COMPARED += ("giou_mean", "giou_median", "accuracy_50", "accuracy_70")
@@ -27,8 +29,8 @@ def box_evaluation(
 ) -> Evaluation:
     """An `Evaluation` of rows with `boxes` (pixels), `image_size` (`[width, height]`) and, optionally, `image_id`.
 
-    The metric is `box_metrics`, with intervals over images; with `baseline` also `baseline_<metric>`: that box given
-    for every image. The reference is written by the codec, without names of categories.
+    The metric is `box_metrics`, with intervals over images, and as baseline that of `baseline` given for every
+    image. The reference is written by the codec, without names of categories.
 
     Args:
         collator: a `ChatCollator` with `prompt_only=True`.
@@ -37,16 +39,21 @@ def box_evaluation(
         settings: further arguments of `Evaluation`.
     """
 
-    def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:
+    def read(answers: list[str], rows: list[Row]) -> list[list[Box]]:
+        return [codec.decode(answer, row["image_size"]) for answer, row in zip(answers, rows, strict=True)]
+
+    def metric(answers: list[str], rows: list[Row]) -> Scores:
         references = [row["boxes"] for row in rows]
         images = [row["image_id"] for row in rows] if rows and "image_id" in rows[0] else None
-        predicted = [codec.decode(answer, row["image_size"]) for answer, row in zip(answers, rows, strict=True)]
-        metrics = box_metrics(predicted, references, images)
-        if baseline is not None and len(rows) > 1:
-            constant = [[np.multiply(baseline, [*row["image_size"]] * 2).tolist()] for row in rows]
-            scores = box_metrics(constant, references, images)
-            metrics |= {f"baseline_{name}": scores[name] for name in COMPARED if name in scores}
-        return metrics
+        metrics = box_metrics(read(answers, rows), references, images)
+        if baseline is None:
+            return metrics
+        constant = [[np.multiply(baseline, [*row["image_size"]] * 2).tolist()] for row in rows]
+        blind = box_metrics(constant, references)
+        return metrics | {name: replace(metrics[name], baseline=blind[name].value) for name in COMPARED}
+
+    def score(answers: list[str], rows: list[Row]) -> list[float | None]:
+        return [image["iou"] for image in box_scores(read(answers, rows), [row["boxes"] for row in rows])]
 
     def reference(row: Row) -> str:
         return codec.encode(row["boxes"], row["image_size"], [""] * len(row["boxes"]))
@@ -57,7 +64,8 @@ def box_evaluation(
     return Evaluation(
         collator=collator,
         metric=metric,
+        score=score,
         headline="iou_mean",
         max_new_tokens=max_new_tokens,
-        **{"reference": reference, "draw": draw, **settings},
+        **{"baseline": "the constant box's", "reference": reference, "draw": draw, **settings},
     )

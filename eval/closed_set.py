@@ -8,6 +8,7 @@ from .evaluation import Evaluation
 from .generation.generate import Ask
 from .metrics.baselines import Majority
 from .metrics.classification import classification_metrics
+from .metrics.number import Scores
 
 
 def closed_set_evaluation(
@@ -31,16 +32,19 @@ def closed_set_evaluation(
         settings: further arguments of `Evaluation`.
     """
 
-    def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:
+    def metric(answers: list[str], rows: list[Row]) -> Scores:
         references, images = ([row[key] for row in rows] for key in ("answer", "image_id"))
-        known = majority if len(rows) > 1 else None
         return classification_metrics(
-            answers, references, labels=labels, types=types_of(rows), groups=images, majority=known
+            answers, references, labels=labels, types=types_of(rows), groups=images, majority=majority
         )
+
+    def score(answers: list[str], rows: list[Row]) -> list[float]:
+        return [float(said == row["answer"] and said in labels) for said, row in zip(answers, rows, strict=True)]
 
     return Evaluation(
         collator=collator,
         metric=metric,
+        score=score,
         headline="accuracy",
         max_new_tokens=max_new_tokens,
         keep=("image_id", "question", "kind"),

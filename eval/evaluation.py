@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, TrainingArguments
 from ..rows.conventions import Row
 from .generation.constraints import Constraint
 from .generation.generate import Answer, Ask, generate, without_images
-from .metrics.statistics import by_class, summarize
+from .metrics.number import Number, Scores
+from .metrics.statistics import average, by_class
 
 
 @dataclass
@@ -20,26 +21,28 @@ class Evaluation:
 
     Args:
         collator: rows -> prompts (`prompt_only=True`).
-        metric: `(answers, rows without images) -> {name: number}`, with `n`, intervals and `baseline_…`. Answers are
-            texts, with `ask` dicts.
-        headline: the metric's most important number; the report's gallery is sorted by it.
+        metric: `(answers, rows without images) -> Scores`. Answers are texts, with `ask` dicts.
+        score: `(answers, rows without images)` -> each row's share in the headline; None where it does not count.
+        headline: the metric's most important number; the report's gallery is sorted by its scores.
         max_new_tokens: longest answer in tokens.
         reference: row -> the right answer, in the form that answers have.
         question: row -> what is asked, as text for people.
         draw: `(image, row, answer) -> image` with the answer drawn on it; None for answers that are text only.
         keep: columns that go into `predictions.jsonl`, too.
         groups: the names of `group`, in the order in which the report shows them.
-        group: row -> the group whose numbers the metric also gives, as `<headline>_<group>`.
+        group: row -> the group, of which the headline has a number, too.
         answer_class: `(row, answer)` -> the class that the answer counts as in the confusion table of its group; None
             where there are no classes.
         constrain: row -> what its answer may be (`vlm_recipes.eval.generation.constraints`), None where anything.
         ask: how a model answers with more than text, see `vlm_recipes.eval.generation.generate.generate`.
         closed: `ask` chooses from a closed set; freely, the model answers by its own `generate`.
+        baseline: whose number the headline's baseline is, in words.
         also: further metrics that stand beside the headline, over time and for free answers.
     """
 
     collator: Callable[[list[Row]], dict[str, torch.Tensor]]
-    metric: Callable[[list[Answer], list[Row]], dict[str, float]]
+    metric: Callable[[list[Answer], list[Row]], Scores]
+    score: Callable[[list[Answer], list[Row]], list[float | None]]
     headline: str
     max_new_tokens: int
     reference: Callable[[Row], Answer] = lambda row: row["answer"]
@@ -52,6 +55,7 @@ class Evaluation:
     constrain: Callable[[Row], Constraint | None] | None = None
     ask: Ask | None = None
     closed: bool = False
+    baseline: str = "the most frequent answer's"
     also: tuple[str, ...] = ()
     batch_size: int = 8
     num_workers: int = 0
@@ -86,16 +90,16 @@ class Evaluation:
             **self.generation_kwargs,
         )
 
-    def __call__(self, model: PreTrainedModel, rows: Any, compare: bool = False) -> tuple[dict[str, float], list[Row]]:
+    def __call__(self, model: PreTrainedModel, rows: Any, compare: bool = False) -> tuple[Scores, list[Row]]:
         """Return the metrics, and one `{id, prediction, reference, score, …}` per row in the order of `rows`.
 
-        With `compare`, an evaluation that constrains answers also lets the model answer freely. It adds each number
-        of the headline, and of those in `also`, again as `free_…`, the paired difference `constrained_gain…`
-        (constrained minus free, with its interval over images), and `free_prediction` and `free_score` to the rows.
+        With `compare`, an evaluation that constrains answers also lets the model answer freely. Each number then has
+        its `free` one, the headline and its groups the paired difference `gain` (constrained minus free, with its
+        interval over images), and the rows `free_prediction` and `free_score`.
         """
         plain = without_images(rows)
         answers = self.answer(model, rows)
-        scores, metrics = self._scores(answers, plain), self.metric(answers, plain)
+        scores, metrics = self.score(answers, plain), self.metric(answers, plain)
         predictions = [
             {
                 "id": row["id"],
@@ -108,26 +112,26 @@ class Evaluation:
         ]
         if compare and (self.constrain is not None or self.closed):
             free = self.answer(model, rows, constrained=False)
-            free_scores, free_metrics = self._scores(free, plain), self.metric(free, plain)
+            free_scores, free_metrics = self.score(free, plain), self.metric(free, plain)
             for prediction, answer, score in zip(predictions, free, free_scores, strict=True):
                 prediction |= {"free_prediction": answer, "free_score": score}
-            shown = [key for key in free_metrics if key.startswith(self.headline) or key in self.also]
-            metrics |= {f"free_{key}": free_metrics[key] for key in shown}
-            metrics |= self._gains(scores, free_scores, plain)
+            gains = [score - free for score, free in zip(scores, free_scores, strict=True)]
+            images, groups = [row["image_id"] for row in plain], [self.group(row) for row in plain if self.group]
+            by_group = by_class(gains, groups, sorted(set(groups)), images) if groups else {}
+            gain = {self.headline: replace(average(gains, images), groups=by_group)}
+            numbers = {name: _beside(own, free_metrics[name], gain.get(name)) for name, own in metrics.items()}
+            metrics = Scores(metrics.n, numbers)
         return metrics, predictions
 
-    def _scores(self, answers: list[Answer], rows: list[Row]) -> list[float | None]:
-        return [self.metric([answer], [row]).get(self.headline) for answer, row in zip(answers, rows, strict=True)]
 
-    def _gains(self, scores: list, free_scores: list, rows: list[Row]) -> dict[str, float]:
-        """Constrained minus free, row by row, over all rows and over each group's."""
-        gains = [score - free for score, free in zip(scores, free_scores, strict=True)]
-        images = [row["image_id"] for row in rows]
-        metrics = summarize({"constrained_gain": gains}, images)
-        if self.group:
-            of_row = [self.group(row) for row in rows]
-            metrics |= by_class("constrained_gain", gains, of_row, sorted(set(of_row)), images)
-        return metrics
+def _beside(number: Number, free: Number | None, gain: Number | None) -> Number:
+    """The number, and those of its groups, with what belongs to each of the others."""
+    groups = {
+        name: _beside(own, free.groups.get(name), gain and gain.groups.get(name))
+        for name, own in number.groups.items()
+    }
+    macro = number.macro and replace(number.macro, free=free.macro)
+    return replace(number, free=free, gain=gain, macro=macro, groups=groups)
 
 
 def text_of(answer: Answer) -> str:

@@ -1,45 +1,42 @@
 """How sentences with a keyword are evaluated."""
 
+from dataclasses import replace
 from typing import Any
 
 from ..rows.conventions import Row
 from .evaluation import Evaluation
 from .metrics.baselines import Majority
-from .metrics.statistics import by_class, means
-from .metrics.text import keyword_accuracy, keyword_scores, text_metrics
+from .metrics.number import Scores
+from .metrics.statistics import average, by_class
+from .metrics.text import keyword_scores, text_metrics
 
 
 def keyword_evaluation(
-    collator: Any,
-    max_new_tokens: int,
-    majority: Majority | None = None,
-    groups: tuple[str, ...] = (),
-    **settings,
+    collator: Any, max_new_tokens: int, majority: Majority | None = None, groups: tuple[str, ...] = (), **settings
 ) -> Evaluation:
     """An `Evaluation` of rows with `question`, `answer`, `short_answer`, `image_id` and `kind`: sentences.
 
     The metrics are `keyword_accuracy`, in all and by kind, and `text_metrics`; with `majority`, from
-    `majority_answers` of the training rows, also the keyword accuracy of giving the most frequent answer of each kind.
+    `majority_answers` of the training rows, its baseline is giving the most frequent answer of each kind.
     """
 
-    def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:
-        keywords, references, images, own_kinds = (
-            [row[key] for row in rows] for key in ("short_answer", "answer", "image_id", "kind")
-        )
-        metrics = keyword_accuracy(answers, keywords, images)
-        if len(rows) < 2:
-            return metrics
-        metrics |= text_metrics(answers, references, groups=images) | {"keyword_accuracy_n": len(rows)}
-        known = [kind for kind in groups if kind in own_kinds]
-        metrics |= by_class("keyword_accuracy", keyword_scores(answers, keywords), own_kinds, known, images)
+    def score(answers: list[str], rows: list[Row]) -> list[float]:
+        return keyword_scores(answers, [row["short_answer"] for row in rows])
+
+    def metric(answers: list[str], rows: list[Row]) -> Scores:
+        references, images, own_kinds = ([row[key] for row in rows] for key in ("answer", "image_id", "kind"))
+        scores, constant = score(answers, rows), None
         if majority is not None:
-            constant = [majority.by_type.get(kind, "") for kind in own_kinds]
-            metrics |= means("baseline_keyword_accuracy", keyword_scores(constant, keywords), own_kinds, known)
-        return metrics
+            constant = score([majority.by_type.get(kind, "") for kind in own_kinds], rows)
+        known = [kind for kind in groups if kind in own_kinds]
+        by_kind = by_class(scores, own_kinds, known, images, baseline=constant)
+        accuracy = replace(average(scores, images, baseline=constant), groups=by_kind, partial=True)
+        return text_metrics(answers, references, groups=images) | {"keyword_accuracy": accuracy}
 
     return Evaluation(
         collator=collator,
         metric=metric,
+        score=score,
         headline="keyword_accuracy",
         max_new_tokens=max_new_tokens,
         keep=("image_id", "question", "kind"),

@@ -1,5 +1,6 @@
 """How rows with masks are evaluated: gIoU and cIoU, over all rows, by kind of query and beside a constant mask."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,30 +11,25 @@ from ..rows.conventions import SEG_TOKEN, Row
 from .drawing import draw_masks
 from .evaluation import Evaluation
 from .metrics.baselines import ConstantMask
-from .metrics.masks import RLE, decode, encode, mask_overlaps, overlap_metrics
-from .metrics.statistics import by_class, means, summarize
+from .metrics.masks import RLE, Overlap, decode, encode, mask_overlaps, overlap_metrics
+from .metrics.number import Scores
+from .metrics.statistics import average, by_class
 
 UNKNOWN = (256, 256)  # for the baseline, the size of an image none of whose rows has a mask
 
 
 def mask_evaluation(
-    collator: Any,
-    max_new_tokens: int,
-    constant: ConstantMask | None = None,
-    kinds: tuple[str, ...] = (),
-    **settings,
+    collator: Any, max_new_tokens: int, constant: ConstantMask | None = None, kinds: tuple[str, ...] = (), **settings
 ) -> Evaluation:
     """An `Evaluation` of rows with `question`, `answer`, `masks`, `ignore`, `image_id`, `kind` and `first`.
 
     Answers are `{"text": str, "masks": [RLE, …]}`. The metric is `mask_metrics`, with intervals over images, and
 
     - `seg_rate`: share of rows whose text has as many `[SEG]` as the true answer;
-    - `giou_<kind>` and `giou_<kind>_n` for each of `kinds`;
+    - `giou` by kind, for each of `kinds`;
     - `giou_first_query` and `ciou_first_query` over the rows whose `first` is true, where others are among them:
       LISA's protocol scores one query of each image;
-    - with `constant`, `baseline_giou`, `baseline_ciou` and `baseline_giou_<kind>`: that mask given to every row.
-
-    Numbers of some of the rows need two or more rows in all.
+    - with `constant`, the baseline of `giou` and `ciou`: that mask given to every row.
 
     Args:
         constant: for the baselines, from `best_constant_mask` of the training rows.
@@ -42,46 +38,46 @@ def mask_evaluation(
     """
     constant_rle = None if constant is None else cache(constant.rle)
 
-    def metric(answers: list[dict[str, Any]], rows: list[Row]) -> dict[str, float]:
-        references, ignores, images, own_kinds = (
-            [row[key] for row in rows] for key in ("masks", "ignore", "image_id", "kind")
-        )
-        overlaps = mask_overlaps([answer["masks"] for answer in answers], references, ignores)
+    def overlaps_of(predictions: list[list[RLE]], rows: list[Row]) -> list[Overlap]:
+        return mask_overlaps(predictions, [row["masks"] for row in rows], [row["ignore"] for row in rows])
+
+    def score(answers: list[dict[str, Any]], rows: list[Row]) -> list[float]:
+        return [overlap.iou for overlap in overlaps_of([answer["masks"] for answer in answers], rows)]
+
+    def metric(answers: list[dict[str, Any]], rows: list[Row]) -> Scores:
+        images, own_kinds = ([row[key] for row in rows] for key in ("image_id", "kind"))
+        overlaps = overlaps_of([answer["masks"] for answer in answers], rows)
         metrics = overlap_metrics(overlaps, images)
         agree = [
             float(answer["text"].count(SEG_TOKEN) == row["answer"].count(SEG_TOKEN))
             for answer, row in zip(answers, rows, strict=True)
         ]
-        metrics |= summarize({"seg_rate": agree}, images)
-        if len(rows) < 2:
-            return metrics
-        metrics |= by_class("giou", [overlap.iou for overlap in overlaps], own_kinds, kinds, images)
-        first = [(overlap, row["image_id"]) for overlap, row in zip(overlaps, rows, strict=True) if row["first"]]
-        if 0 < len(first) < len(rows):
-            scores = overlap_metrics(*zip(*first, strict=True))
-            metrics |= {
-                name.replace("iou", "iou_first_query"): value
-                for name, value in scores.items()
-                if name.startswith(("giou", "ciou"))
-            }
-            metrics |= {"giou_first_query_n": len(first), "ciou_first_query_n": len(first)}
+        blind, blind_ious = Scores(), None
         if constant_rle is not None:
             sizes = _image_sizes(rows)
-            predictions = [[constant_rle(sizes.get(image, UNKNOWN))] for image in images]
-            overlaps = mask_overlaps(predictions, references, ignores)
-            metrics["baseline_ciou"] = overlap_metrics(overlaps)["ciou"]
-            metrics |= means("baseline_giou", [overlap.iou for overlap in overlaps], own_kinds, kinds)
-        return metrics
+            blind_overlaps = overlaps_of([[constant_rle(sizes.get(image, UNKNOWN))] for image in images], rows)
+            blind, blind_ious = overlap_metrics(blind_overlaps), [overlap.iou for overlap in blind_overlaps]
+        by_kind = by_class([overlap.iou for overlap in overlaps], own_kinds, kinds, images, baseline=blind_ious)
+        first = [i for i, row in enumerate(rows) if row["first"]]
+        first = first if len(first) < len(rows) else []  # of all rows it would be the same again
+        of_first = overlap_metrics([overlaps[i] for i in first], [images[i] for i in first])
+        for name, groups in (("giou", by_kind), ("ciou", {})):
+            baseline = blind[name].value if blind else None
+            metrics |= {name: replace(metrics[name], baseline=baseline, groups=groups)}
+            metrics |= {f"{name}_first_query": replace(of_first[name], partial=bool(first))}
+        return metrics | {"seg_rate": average(agree, images)}
 
     return Evaluation(
         collator=collator,
         metric=metric,
+        score=score,
         headline="giou",
         max_new_tokens=max_new_tokens,
         reference=lambda row: {"text": row["answer"], "masks": row["masks"]},
         keep=("image_id", "question", "kind"),
         groups=kinds,
         group=lambda row: row["kind"],
+        baseline="the constant mask's",
         **{"ask": answer_with_masks, "draw": draw_answer, "also": ("ciou",), **settings},
     )
 

@@ -1,12 +1,14 @@
 """How free answers are evaluated: text metrics, beside what is said without looking."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..rows.conventions import Row
 from .evaluation import Evaluation
 from .metrics.baselines import Majority, majority_answers
-from .metrics.text import text_metrics
+from .metrics.number import Number, Scores
+from .metrics.text import text_metrics, token_scores
 
 
 def text_majority(answers: Sequence[str], types: Sequence[str]) -> Majority:
@@ -18,24 +20,29 @@ def text_evaluation(collator: Any, max_new_tokens: int, majority: Majority | Non
     """An `Evaluation` of rows with `question`, `answer`, `image_id`, `question_type` and `closed`.
 
     The metric is `text_metrics`, with intervals over images; with `majority`, from `text_majority` of the training
-    rows, also `baseline_<metric>`: its overall answer given to every question, and `exact_match_of_majority_per_type`.
+    rows, the baseline is its overall answer given to every question, and there is `exact_match_of_majority_per_type`.
     `settings` are further arguments of `Evaluation`.
     """
 
-    def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:
+    def metric(answers: list[str], rows: list[Row]) -> Scores:
         references, closed, images = ([row[key] for row in rows] for key in ("answer", "closed", "image_id"))
         metrics = text_metrics(answers, references, closed, images)
-        if majority is not None and len(rows) > 1:
-            constant = text_metrics([majority.overall] * len(rows), references, closed)
-            compared = [key for key in constant if not key.endswith(("_low", "_high", "_n")) and key != "n"]
-            metrics |= {f"baseline_{key}": constant[key] for key in compared}
-            per_type = text_metrics([majority.of_type(row["question_type"]) for row in rows], references, closed)
-            metrics["exact_match_of_majority_per_type"] = per_type["exact_match"]
-        return metrics
+        if majority is None:
+            return metrics
+        blind = text_metrics([majority.overall] * len(rows), references, closed)
+        per_type = text_metrics([majority.of_type(row["question_type"]) for row in rows], references, closed)
+        of_type = Number(per_type["exact_match"].value, len(rows))
+        beside = {name: replace(number, baseline=blind[name].value) for name, number in metrics.items()}
+        return metrics | beside | {"exact_match_of_majority_per_type": of_type}
+
+    def score(answers: list[str], rows: list[Row]) -> list[float]:
+        pairs = zip(answers, [row["answer"] for row in rows], strict=True)
+        return [token_scores(said.lower().strip(), true.lower().strip())[2] for said, true in pairs]
 
     return Evaluation(
         collator=collator,
         metric=metric,
+        score=score,
         headline="token_f1",
         max_new_tokens=max_new_tokens,
         keep=("question", "question_type", "closed"),

@@ -7,8 +7,9 @@ from ..rows.conventions import Row
 from .evaluation import Evaluation
 from .generation.constraints import Constraint, numbers
 from .metrics.baselines import TypedMajority
+from .metrics.number import Scores
 from .metrics.question_types import QuestionType
-from .metrics.type_accuracy import type_accuracy
+from .metrics.type_accuracy import right_answers, type_accuracy
 from .metrics.typed_answers import TYPES, canonical_text
 
 
@@ -41,11 +42,14 @@ def typed_evaluation(
     """
     constraints = Constraints(collator.answer_ids)
 
-    def metric(answers: list[str], rows: list[Row]) -> dict[str, float]:
+    def metric(answers: list[str], rows: list[Row]) -> Scores:
         references, types, questions, images = (
             [row[key] for row in rows] for key in ("answer", "question_type", "question", "image_id")
         )
-        return type_accuracy(answers, references, types, questions, images, majority if len(rows) > 1 else None)
+        return type_accuracy(answers, references, types, questions, images, majority)
+
+    def score(answers: list[str], rows: list[Row]) -> list[float]:
+        return right_answers(answers, *([row[key] for row in rows] for key in ("answer", "question_type")))
 
     def answer_class(row: Row, answer: str) -> str | None:
         kind = row["question_type"]
@@ -54,6 +58,7 @@ def typed_evaluation(
     return Evaluation(
         collator=collator,
         metric=metric,
+        score=score,
         headline="accuracy",
         max_new_tokens=max_new_tokens,
         keep=("image_id", "question", "question_type"),

@@ -19,7 +19,8 @@ from ..callbacks.preflight.blank_images import check_blank_images
 from ..eval.evaluation import Evaluation, text_of
 from ..eval.generation.generate import without_images
 from ..eval.metrics.confusion import Confusion, confusion
-from ..eval.report.check import Check, save_checks
+from ..eval.metrics.number import UNKNOWN, Scores, flat
+from ..eval.report.check import Check, check_learnt, save_checks
 from ..eval.report.gallery import GalleryItem, shelves
 from ..eval.report.page import replace_file
 from ..eval.report.report import write_report
@@ -83,16 +84,18 @@ class RunRecord:
     published: Published | None = None
     rejected: list[Row] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    watched: Scores = field(default_factory=Scores, init=False)  # the last of the validation rows
 
     def write(
         self,
         log_history: list[dict[str, float]],
-        results: dict[str, dict[str, float]],
+        results: dict[str, Scores],
         predictions: dict[str, list[Row]],
         rows: dict[str, Any],
         finished: bool = False,
     ) -> Path | None:
         """Write everything; `results`, `predictions` and `rows` are by split. Returns the report's path."""
+        self.watched = results.get("validation", self.watched)
         if not PartialState().is_main_process:
             return None
         folder = Path(self.output_dir)
@@ -101,7 +104,8 @@ class RunRecord:
         run = {**self.run, "peak_memory_gib": round(peak_memory(), 2), "finished": finished}
         run |= {"samples_per_second": speed[-1]} if speed else {}
         _write(folder / "run.json", json.dumps(run, indent=2, ensure_ascii=False, default=str))
-        _write(folder / "results.json", json.dumps(results, indent=2))
+        as_flat = {split: flat(scores) if scores else {} for split, scores in results.items()}
+        _write(folder / "results.json", json.dumps(as_flat, indent=2))
         save_checks(folder, self.checks)
         lines = [{"split": split, **row} for split, answered in predictions.items() for row in answered]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -115,6 +119,7 @@ class RunRecord:
             headline=self.evaluation.headline,
             log_history=log_history,
             results=results,
+            watched=self.watched,
             gallery=self._gallery(answered, of_split, plain),
             published=self.published,
             run=run,
@@ -129,34 +134,27 @@ class RunRecord:
     def conclude(self, model: PreTrainedModel, rows: dict[str, Any], log_history: list[dict[str, float]]) -> None:
         """Evaluate `rows` (split -> rows) on every process, write everything for good and say where it is.
 
-        The last split is asked again with blank images.
+        The last split is asked again with blank images, and a line says of each of its groups that is not clear of its
+        baseline.
         """
         answered = {split: self.evaluation(model, part, compare=True) for split, part in rows.items()}
         results = {split: metrics for split, (metrics, _) in answered.items()}
         predictions = {split: predicted for split, (_, predicted) in answered.items()}
+        evaluation, checks = self.evaluation, []
         if rows:
             split = next(reversed(rows))
-            self.checks.append(check_blank_images(self.evaluation, model, rows[split], predictions[split]))
+            checks = [check_blank_images(evaluation, model, rows[split], predictions[split])]
+            number = results[split].get(evaluation.headline, UNKNOWN)
+            checks += check_learnt(evaluation.headline, number, evaluation.groups, evaluation.baseline)
+            self.checks += checks
         report = self.write(log_history, results, predictions, rows, finished=True)
         if report is not None:
-            for split, metrics in results.items():
-                print(f"{split}: {self._line(metrics, self.evaluation.headline)}")
-                for group in self.evaluation.groups:
-                    print(f"  {group}: {self._line(metrics, f'{self.evaluation.headline}_{group}')}")
-            print(*self.checks[-1:])
-            print(f"report: {report}")
-
-    @staticmethod
-    def _line(metrics: dict[str, float], name: str) -> str:
-        parts = [f"n = {metrics.get(f'{name}_n', metrics['n']):.0f}"]
-        if name in metrics:
-            parts.insert(0, f"{name} {metrics[name]:.3f}")
-        if f"{name}_low" in metrics:
-            parts.append(f"95% interval {metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}")
-        for known in ("baseline", "free"):
-            if f"{known}_{name}" in metrics:
-                parts.append(f"{known} {metrics[f'{known}_{name}']:.3f}")
-        return ", ".join(parts)
+            for split, scores in results.items():
+                number = scores.get(evaluation.headline, UNKNOWN)
+                print(f"{split}: {evaluation.headline} {number}")
+                for group in evaluation.groups:
+                    print(f"  {group}: {number.groups.get(group, UNKNOWN)}")
+            print(*checks, f"report: {report}", sep="\n")
 
     def _gallery(self, predictions: list[Row], rows: Any, plain: list[Row]) -> list[GalleryItem]:
         """One item per answered row; only those that the report shows get their image decoded and drawn on."""

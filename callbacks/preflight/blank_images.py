@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from ...eval.evaluation import Evaluation
 from ...eval.generation.generate import without_images
+from ...eval.metrics.number import flat
 from ...eval.metrics.statistics import summarize
 from ...eval.report.check import Check
 from ...rows.conventions import Row
@@ -51,19 +52,20 @@ def check_blank_images(
     pictured = [i for i, row in enumerate(without_images(rows)) if all(row.get("image_size", SIZE))]
     some = pictured[:: max(1, -(-len(pictured) // ASKED))]
     asked = rows.select(some) if isinstance(rows, Dataset) else [rows[i] for i in some]
-    _, blank = evaluation(model, with_blank_images(asked))
-    pairs = [(predictions[i]["score"], grey["score"]) for i, grey in zip(some, blank, strict=True)]
+    plain = without_images(asked)
+    blank = evaluation.score(evaluation.answer(model, with_blank_images(asked)), plain)
+    pairs = [(predictions[i]["score"], grey) for i, grey in zip(some, blank, strict=True)]
     pairs = [(None, None) if None in pair else pair for pair in pairs]  # a score that does not count for its row
     scores = {"with_images": [seen for seen, _ in pairs], "blank": [grey for _, grey in pairs]}
     scores["gain"] = [None if seen is None else seen - grey for seen, grey in pairs]
-    images = [str(row.get("image_id", row["id"])) for row in without_images(asked)]
-    numbers = summarize(scores, images)
-    if "gain_low" not in numbers:
-        return Check("blank images", "skip", "too few rows to compare", numbers)
+    compared = summarize(scores, [str(row.get("image_id", row["id"])) for row in plain])
+    seen, grey, gain = compared.values()
+    if gain.low is None:
+        return Check("blank images", "skip", "too few rows to compare", flat(compared))
     found = (
-        f"{evaluation.headline} {numbers['with_images']:.3f}, with blank images {numbers['blank']:.3f}: a difference "
-        f"of {numbers['gain']:.3f} ({numbers['gain_low']:.3f} to {numbers['gain_high']:.3f}, n = {len(pairs):,})"
+        f"{evaluation.headline} {seen.value:.3f}, with blank images {grey.value:.3f}: a difference of "
+        f"{gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f}, n = {len(pairs):,})"
     )
-    if numbers["gain_low"] <= 0:
-        return Check("blank images", "warn", f"{found}: the model may not look at its images", numbers)
-    return Check("blank images", "pass", found, numbers)
+    if gain.low <= 0:
+        return Check("blank images", "warn", f"{found}: the model may not look at its images", flat(compared))
+    return Check("blank images", "pass", found, flat(compared))

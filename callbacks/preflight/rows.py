@@ -60,16 +60,17 @@ def check_answers(parts: Parts) -> Check | None:
     """Evaluation answers that training never gives: the ceiling of a model that answers as it was taught."""
     if not _have(parts, "question", "answer"):
         return None
-    known, found, numbers = {plain_text(answer) for answer in next(iter(parts.values()))["answer"][:]}, [], {}
+    known = {plain_text(answer) for answer in next(iter(parts.values()))["answer"][:]}
+    found, numbers, ceilings = [], {}, [1.0]
     for split, rows in _evaluated(parts).items():
         answers = [plain_text(answer) for answer in rows["answer"][:]]
         unseen = [answer for answer in answers if answer not in known]
         ceiling = 1 - len(unseen) / len(answers)
+        ceilings.append(ceiling)
         numbers |= {f"{split}_n": len(answers), f"{split}_ceiling": ceiling}
         examples = ", ".join(map(repr, dict.fromkeys(unseen[:NAMED])))
         found.append(f"{ceiling:.1%} of {len(answers):,} in {split}" + (f" (not {examples})" if unseen else ""))
-    low = min([value for name, value in numbers.items() if name.endswith("_ceiling")], default=1)
-    return Check("answers known from training", "warn" if low < 0.9 else "pass", ", ".join(found), numbers)
+    return Check("answers known from training", "warn" if min(ceilings) < 0.9 else "pass", ", ".join(found), numbers)
 
 
 def check_baselines(parts: Parts, evaluation: Evaluation) -> list[Check]:
@@ -79,17 +80,15 @@ def check_baselines(parts: Parts, evaluation: Evaluation) -> list[Check]:
         rows = rows.select(range(min(SCORED, len(rows))))
         plain = without_images(rows)
         right = [evaluation.reference(row) for row in plain]
-        metrics = evaluation.metric(right, plain)
-        blind = {}
-        if f"baseline_{name}" in metrics:
-            blind["constant"] = metrics[f"baseline_{name}"]
+        ceiling = evaluation.metric(right, plain)[name]
+        blind = {} if ceiling.baseline is None else {"constant": ceiling.baseline}
         if _have(parts, "question", "answer") and all(isinstance(answer, str) for answer in right):
             guess = question_only(next(iter(parts.values())))
-            blind["question_only"] = evaluation.metric([guess(row["question"]) for row in plain], plain)[name]
+            blind["question_only"] = evaluation.metric([guess(row["question"]) for row in plain], plain)[name].value
         said = ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in blind.items()) or "no baseline"
-        status = "pass" if metrics[name] > 0.95 and max(blind.values(), default=0) < 0.9 else "warn"
-        found = f"{name} without looking: {said}; of the right answers {metrics[name]:.3f} (n = {len(plain):,})"
-        numbers = {"n": len(plain), "right_answers": metrics[name], **blind}
+        status = "pass" if ceiling.value > 0.95 and max(blind.values(), default=0) < 0.9 else "warn"
+        found = f"{name} without looking: {said}; of the right answers {ceiling.value:.3f} (n = {len(plain):,})"
+        numbers = {"n": len(plain), "right_answers": ceiling.value, **blind}
         checks.append(Check(f"baselines on {split}", status, found, numbers))
     return checks
 

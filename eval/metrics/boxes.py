@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou, generalized_box_iou
 
+from .number import Number, Scores
 from .statistics import summarize
 
 Box = Sequence[float]  # x1, y1, x2, y2
@@ -18,6 +19,18 @@ def _tensor(boxes: Sequence[Box], field: str, row: int) -> torch.Tensor:
         if tensor.isfinite().all() and (tensor[:, 2:] > tensor[:, :2]).all():
             return tensor
     raise ValueError(f"{field}[{row}] {boxes} has a box that is not [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
+
+
+def box_scores(
+    predictions: Sequence[Sequence[Box]], references: Sequence[Sequence[Box]]
+) -> list[dict[str, float | None]]:
+    """What `box_metrics` averages, for each image; arguments and errors as there."""
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions for {len(references)} references; give one per image")
+    return [
+        _image_scores(_tensor(predicted, "predictions", row), _tensor(true, "references", row))
+        for row, (predicted, true) in enumerate(zip(predictions, references, strict=True))
+    ]
 
 
 def _image_scores(predicted: torch.Tensor, true: torch.Tensor) -> dict[str, float | None]:
@@ -40,10 +53,8 @@ def _image_scores(predicted: torch.Tensor, true: torch.Tensor) -> dict[str, floa
 
 
 def box_metrics(
-    predictions: Sequence[Sequence[Box]],
-    references: Sequence[Sequence[Box]],
-    groups: Sequence[str] | None = None,
-) -> dict[str, float]:
+    predictions: Sequence[Sequence[Box]], references: Sequence[Sequence[Box]], groups: Sequence[str] | None = None
+) -> Scores:
     """Score predicted boxes against true ones, image by image.
 
     Both are one list of `[x1, y1, x2, y2]` boxes per image, in pixels; an empty prediction means that nothing
@@ -55,21 +66,13 @@ def box_metrics(
     Returns, all as shares of 1 over images: `iou_mean`, `iou_median`, `giou_mean`, `giou_median`, `accuracy_50`,
     `accuracy_70`, `detection_rate` (at least one box was parsed), `unparseable_rate` (none was, though one is
     true), `iou_first` (first true against first predicted box, 0 where nothing was parsed: the number that the
-    nutrition-table reference reports; images without a true box do not count), each with the ends of its 95%
-    bootstrap interval under `<metric>_low` and `<metric>_high` (left out for fewer than two images or groups);
-    `iou_max`, `iou_min`, `n`. Without rows `{"n": 0}`.
+    nutrition-table reference reports; images without a true box do not count), each with its 95% bootstrap interval
+    (for two or more images or groups); `iou_max` and `iou_min`.
 
     Raises ValueError for lists of different lengths and for boxes that are empty, inverted or not finite.
     Source: GIoU of Rezatofighi et al., arXiv 1902.09630.
     """
-    if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions for {len(references)} references; give one per image")
-    if not predictions:
-        return {"n": 0}
-    scores = [
-        _image_scores(_tensor(predicted, "predictions", row), _tensor(true, "references", row))
-        for row, (predicted, true) in enumerate(zip(predictions, references, strict=True))
-    ]
+    scores = box_scores(predictions, references)
     ious, gious = [score["iou"] for score in scores], [score["giou"] for score in scores]
     means = {
         "iou_mean": ious,
@@ -82,9 +85,9 @@ def box_metrics(
         ],
     }
     medians = {"iou_median": ious, "giou_median": gious}
-    return {
-        **summarize(means, groups),
-        **summarize(medians, groups, statistic=np.median),
-        "iou_max": max(ious),
-        "iou_min": min(ious),
-    }
+    ends = {"iou_max": max(ious, default=None), "iou_min": min(ious, default=None)}
+    return (
+        summarize(means, groups)
+        | summarize(medians, groups, statistic=np.median)
+        | {name: Number(iou, len(ious)) for name, iou in ends.items()}
+    )

@@ -1,13 +1,15 @@
 """Answers from a closed set: accuracy, and precision, recall and F1 over classes, in all and by type of question."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import csr_array
 from sklearn.metrics import precision_recall_fscore_support
 
 from .baselines import Majority, by_name
-from .statistics import summarize
+from .number import Number, Scores
+from .statistics import average
 
 N_RESAMPLES = 1000
 SCORES = ("macro_precision", "macro_recall", "macro_f1", "weighted_f1")
@@ -22,7 +24,7 @@ def classification_metrics(
     types: Sequence[Sequence[str]] | None = None,
     groups: Sequence[str] | None = None,
     majority: Majority | None = None,
-) -> dict[str, float]:
+) -> Scores:
     """Accuracy, and scores over the classes that have support: those that occur in `references`. Shares of 1.
 
     All arguments have one entry per row, texts compared as they are: `types` names the row's types, the first of which
@@ -31,46 +33,47 @@ def classification_metrics(
 
     Returns
 
-    - `n`, `accuracy`, `macro_precision`, `macro_recall` and `macro_f1`, the means over classes, and `weighted_f1`,
-      that weighted by support. (SSG-VQA's code calls the means mAP, mAR and mAF1; its mAP is no ranking's.)
-    - for each type `accuracy_<type>`, `macro_f1_<type>` and `weighted_f1_<type>`, and their `…_n`;
+    - `accuracy`, `macro_precision`, `macro_recall` and `macro_f1`, the means over classes, and `weighted_f1`, that
+      weighted by support (SSG-VQA's code calls the means mAP, mAR and mAF1; its mAP is no ranking's); `accuracy`,
+      `macro_f1` and `weighted_f1` by type, too;
     - with `labels`, `accuracy_unmapped`: the share of answers that are none of them;
-    - for each of these its 95% bootstrap interval under `_low` and `_high`, but for fewer than two groups;
-      a resample's mean runs over the classes that it holds;
-    - with `majority`, `baseline_` before each: always giving the most frequent training answer, by type the type's;
-      and `type_baseline_accuracy` over all rows: giving each row that of its type.
+    - for each its 95% bootstrap interval, for two or more groups; a resample's mean runs over the classes it holds;
+    - with `majority`, as baseline always giving the most frequent training answer, by type the type's; and
+      `type_baseline_accuracy` over all rows: giving each row that of its type.
 
-    A single row has `n` and `accuracy` alone; without rows there is only `n`. Raises ValueError for different lengths.
+    Raises ValueError for different lengths.
     """
     for name, column in {"references": references, "types": types, "groups": groups}.items():
         if column is not None and len(column) != len(predictions):
             raise ValueError(f"{len(predictions)} predictions, {len(column)} {name}; give one per row")
+    if not predictions:
+        return Scores(0, {name: Number(None, 0) for name in ("accuracy", *SCORES)})
     known = set(references if labels is None else labels)
-    if len(predictions) < 2:  # also asked row by row, for each row's score: keep it quick
-        right = [float(said == true and said in known) for said, true in zip(predictions, references, strict=True)]
-        return {"n": len(right)} | ({"accuracy": right[0]} if right else {})
     classes = {name: code for code, name in enumerate(sorted(set(references)))}
     truth = np.array([classes[name] for name in references])
     answered = np.array([classes.get(name, -1) if name in known else -1 for name in predictions])  # -1: no class
     _, group = np.unique(np.arange(len(truth)) if groups is None else groups, return_inverse=True)
-    metrics = {"n": len(truth)} | _scores(truth, answered, group, SCORES)
-    if majority is not None:
-        constant = np.full_like(truth, classes.get(majority.overall, -1))
-        metrics |= _points(truth, constant, SCORES, "baseline_")
-        if types is not None:
-            constant = [majority.of_type(own[0]) if own else majority.overall for own in types]
-            hits = [said == true for said, true in zip(constant, references, strict=True)]
-            metrics["type_baseline_accuracy"] = sum(hits) / len(hits)
-    rows_of_type = {} if types is None else by_name(range(len(truth)), map(set, types))
-    for kind, rows in sorted(rows_of_type.items()):
-        metrics |= _scores(truth[rows], answered[rows], group[rows], SCORES_BY_TYPE, f"_{kind}")
-        metrics |= {f"{name}_{kind}_n": len(rows) for name in ("accuracy", *SCORES_BY_TYPE)}
-        if majority is not None:
-            constant = np.full(len(rows), classes.get(majority.of_type(kind), -1))
-            metrics |= _points(truth[rows], constant, SCORES_BY_TYPE, "baseline_", f"_{kind}")
+
+    def numbers(rows: Sequence[int] | slice, names: Sequence[str], constant: str | None) -> dict[str, Number]:
+        code = None if constant is None else classes.get(constant, -1)
+        return _numbers(truth[rows], answered[rows], group[rows], names, code)
+
+    overall = numbers(slice(None), SCORES, majority and majority.overall)
+    of_types = {
+        kind: numbers(rows, SCORES_BY_TYPE, majority and majority.of_type(kind))
+        for kind, rows in sorted(by_name(range(len(truth)), map(set, types or [()] * len(truth))).items())
+    }
+    scores = {
+        name: replace(number, groups={kind: own[name] for kind, own in of_types.items() if name in own})
+        for name, number in overall.items()
+    }
+    if majority is not None and types is not None:
+        constant = [majority.of_type(own[0]) if own else majority.overall for own in types]
+        hits = [said == true for said, true in zip(constant, references, strict=True)]
+        scores["type_baseline_accuracy"] = Number(sum(hits) / len(hits), len(hits))
     if labels is not None:
-        metrics |= summarize({"accuracy_unmapped": [float(said not in known) for said in predictions]}, group)
-    return metrics
+        scores["accuracy_unmapped"] = average([float(said not in known) for said in predictions], group)
+    return Scores(len(truth), scores)
 
 
 def _means(precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, support: np.ndarray) -> dict[str, np.ndarray]:
@@ -80,27 +83,25 @@ def _means(precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, support: n
     return means | {"weighted_f1": (support * f1).sum(axis=0) / support.sum(axis=0)}
 
 
-def _points(
-    truth: np.ndarray, answered: np.ndarray, names: Sequence[str], prefix: str = "", suffix: str = ""
-) -> dict[str, float]:
+def _points(truth: np.ndarray, answered: np.ndarray) -> dict[str, float]:
     scores = precision_recall_fscore_support(truth, answered, labels=np.unique(truth), zero_division=0)
     means = {"accuracy": (truth == answered).mean(), **_means(*scores)}
-    return {f"{prefix}{name}{suffix}": float(means[name]) for name in ("accuracy", *names)}
+    return {name: float(mean) for name, mean in means.items()}
 
 
-def _scores(
-    truth: np.ndarray, answered: np.ndarray, group: np.ndarray, names: Sequence[str], suffix: str = ""
-) -> dict[str, float]:
-    metrics = summarize({f"accuracy{suffix}": (truth == answered).astype(float)}, group)
-    del metrics["n"]
-    metrics |= _points(truth, answered, names, suffix=suffix)
+def _numbers(
+    truth: np.ndarray, answered: np.ndarray, group: np.ndarray, names: Sequence[str], constant: int | None
+) -> dict[str, Number]:
+    points, n = _points(truth, answered), len(truth)
+    baselines = {} if constant is None else _points(truth, np.full(n, constant))
+    hits = average((truth == answered).astype(float), group)
+    numbers = {"accuracy": replace(hits, baseline=baselines.get("accuracy"))}
     names_of_groups, group = np.unique(group, return_inverse=True)
-    if len(names_of_groups) >= 2:
-        resampled = _resampled(truth, answered, group)
-        for name in names:
-            low, high = np.percentile(resampled[name], [2.5, 97.5])
-            metrics |= {f"{name}{suffix}_low": float(low), f"{name}{suffix}_high": float(high)}
-    return metrics
+    resampled = _resampled(truth, answered, group) if len(names_of_groups) >= 2 else {}
+    for name in names:
+        low, high = map(float, np.percentile(resampled[name], [2.5, 97.5])) if resampled else (None, None)
+        numbers[name] = Number(points[name], n, low, high, baselines.get(name))
+    return numbers
 
 
 def _resampled(truth: np.ndarray, answered: np.ndarray, group: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco
 
+from .number import Scores
 from .statistics import ratio, summarize
 
 RLE = dict[str, Any]  # {"size": [height, width], "counts": text}: pycocotools' compressed run lengths, fit for JSON
@@ -107,10 +108,8 @@ def mask_overlaps(
     return overlaps
 
 
-def overlap_metrics(overlaps: Sequence[Overlap], image_ids: Sequence[str] | None = None) -> dict[str, float]:
+def overlap_metrics(overlaps: Sequence[Overlap], image_ids: Sequence[str] | None = None) -> Scores:
     """`mask_metrics` of rows whose `Overlap` is known."""
-    if not overlaps:
-        return {"n": 0}
     ious = [row.iou for row in overlaps]
     scores = {
         "giou": ious,
@@ -120,7 +119,7 @@ def overlap_metrics(overlaps: Sequence[Overlap], image_ids: Sequence[str] | None
         "empty_rate": [float(row.empty) for row in overlaps],
     }
     intersections, unions = [row.intersection for row in overlaps], [row.union for row in overlaps]
-    return summarize(scores, image_ids) | ratio("ciou", intersections, unions, image_ids)
+    return summarize(scores, image_ids) | {"ciou": ratio(intersections, unions, image_ids)}
 
 
 def mask_metrics(
@@ -128,15 +127,14 @@ def mask_metrics(
     references: Sequence[Sequence[RLE]],
     ignores: Sequence[RLE | None] | None = None,
     image_ids: Sequence[str] | None = None,
-) -> dict[str, float]:
+) -> Scores:
     """Score predicted masks against true ones as semantic segmentation: which pixels, not which object.
 
     Both are one list of masks per row (run lengths as from `encode`, of the image's size). A row's masks are joined
     before they are compared, so that neither their order nor their number counts. `ignores` has, per row, the pixels
     that count for nothing, or None. `image_ids` names rows that are not independent (several queries of one image).
 
-    Returns, as shares of 1, each with the ends of its 95% bootstrap interval over images under `<metric>_low` and
-    `<metric>_high` (left out for fewer than two rows or images):
+    Returns, as shares of 1, each with its 95% bootstrap interval over images (for two or more rows or images):
 
     - `giou`: mean over rows of IoU. A row without a pixel in either mask counts 1 (an empty target answered empty),
       and so does a row in which everything is ignored;
@@ -147,8 +145,7 @@ def mask_metrics(
     - `mask_box_giou`: mean over rows of IoU less the share of the smallest box around both masks that neither covers.
       The small-card copy of LISA calls this gIoU, and mean IoU cIoU. It is below 1 for a perfect mask that does not
       fill its box, so it is only for comparison with numbers of that copy;
-    - `empty_rate`: share of rows whose prediction has no pixel at all;
-    - `n`, the number of rows. Without rows `{"n": 0}`.
+    - `empty_rate`: share of rows whose prediction has no pixel at all.
 
     Raises ValueError for lists of different lengths and, naming the row, for masks of different sizes. Source: gIoU
     and cIoU of LISA, arXiv 2308.00692, which leaves label 255 out; it adds 1e-5 to each union, which is not done here.

@@ -1,11 +1,14 @@
 """Means over rows with bootstrap intervals, for every metric of this package."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import bootstrap
 
-Scores = Sequence[float | None]
+from .number import Number, Scores
+
+PerRow = Sequence[float | None]
 
 
 def bootstrap_interval(
@@ -70,76 +73,82 @@ def _interval(
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def summarize(
-    scores: dict[str, Scores],
+def average(
+    scores: PerRow,
     groups: Sequence[str] | None = None,
     statistic: Callable[..., np.ndarray] = np.mean,
-) -> dict[str, float]:
-    """Mean (or median) of every metric over its rows, with a 95% bootstrap interval.
+    **baselines: PerRow | None,
+) -> Number:
+    """Mean (or median) of one score per row, with its 95% bootstrap interval; None: the row does not count.
 
-    `scores` maps a metric's name to one score per row; None says that the row does not count for that metric (an
-    open question for closed accuracy). `groups` has one name per row, see `bootstrap_interval`.
+    `groups` has one name per row, see `bootstrap_interval`. `baselines`, by the fields of `Number`, are the scores
+    of other answers to the same rows: their mean over the rows that count. The interval is left out for fewer than
+    two rows or groups. Raises ValueError for a score that is NaN.
+    """
+    counted = [row for row, score in enumerate(scores) if score is not None]
+    if not counted:
+        return Number(None, 0)
+    values = np.array([scores[row] for row in counted], dtype=np.float64)
+    if np.isnan(values).any():
+        raise ValueError(f"the score of row {counted[int(np.isnan(values).argmax())]} is NaN")
+    own = None if groups is None else [groups[row] for row in counted]
+    several = len(set(counted if own is None else own)) >= 2
+    low, high = bootstrap_interval(values, own, statistic=statistic) if several else (None, None)
+    blind = {name: float(np.mean([of[row] for row in counted])) for name, of in baselines.items() if of is not None}
+    return Number(float(statistic(values)), len(counted), low, high, **blind)
 
-    Returns `<metric>`, `<metric>_low` and `<metric>_high` per metric, and `n`, the number of rows. A metric with
-    None among its scores also has `<metric>_n`, the number of rows that count, and is left out where that is 0.
-    The interval is left out for fewer than two rows or groups. Without rows the result is `{"n": 0}`. Raises
-    ValueError, naming the metric, where lengths differ or a score is NaN.
+
+def summarize(
+    scores: Mapping[str, PerRow], groups: Sequence[str] | None = None, statistic: Callable[..., np.ndarray] = np.mean
+) -> Scores:
+    """The `average` of every metric: `scores` maps a metric's name to one score per row.
+
+    A number with None among its scores is `partial`. Raises ValueError, naming the metric, where lengths differ or a
+    score is NaN.
     """
     lengths = {name: len(rows) for name, rows in scores.items()} | ({} if groups is None else {"groups": len(groups)})
     if len(set(lengths.values())) > 1:
         raise ValueError(f"every metric, and groups, needs one entry per row, got lengths {lengths}")
-    n_rows = max(lengths.values(), default=0)
-    summary: dict[str, float] = {"n": n_rows}
-    for name, rows in scores.items() if n_rows else ():
-        counted = [row for row, score in enumerate(rows) if score is not None]
-        if len(counted) < n_rows:
-            summary[f"{name}_n"] = len(counted)
-        if not counted:
-            continue
-        values = np.array([rows[row] for row in counted], dtype=np.float64)
-        if np.isnan(values).any():
-            raise ValueError(f"{name}: the score of row {counted[int(np.isnan(values).argmax())]} is NaN")
-        summary[name] = float(statistic(values))
-        counted_groups = None if groups is None else [groups[row] for row in counted]
-        if len(set(counted if counted_groups is None else counted_groups)) >= 2:
-            low, high = bootstrap_interval(values, counted_groups, statistic=statistic)
-            summary[f"{name}_low"], summary[f"{name}_high"] = low, high
-    return summary
+    numbers = {}
+    for name, rows in scores.items():
+        try:
+            numbers[name] = replace(average(rows, groups, statistic), partial=any(score is None for score in rows))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return Scores(max(lengths.values(), default=0), numbers)
 
 
-def ratio(
-    name: str, numerators: Sequence[float], denominators: Sequence[float], groups: Sequence[str] | None = None
-) -> dict[str, float]:
+def ratio(numerators: Sequence[float], denominators: Sequence[float], groups: Sequence[str] | None = None) -> Number:
     """A ratio of sums over rows, which is no mean over rows: rows of a large denominator weigh more.
 
-    All have one entry per row, denominators are not negative, and `groups` is as in `bootstrap_interval`. Returns
-    `<name>`, and its 95% bootstrap interval as `<name>_low` and `<name>_high` for two or more rows or groups. Where
-    the denominators sum to 0 the ratio is 1: nothing was to be found, and nothing was. Without rows `{}`. Raises
-    ValueError for different lengths.
+    All have one entry per row, denominators are not negative, and `groups` is as in `bootstrap_interval`. The 95%
+    bootstrap interval needs two or more rows or groups. Where the denominators sum to 0 the ratio is 1: nothing was
+    to be found, and nothing was. Raises ValueError for different lengths.
     """
     names = range(len(numerators)) if groups is None else groups
     if len({len(numerators), len(denominators), len(names)}) > 1:
-        raise ValueError(
-            f"{name}: {len(numerators)} numerators, {len(denominators)} denominators, {len(names)} groups"
-        )
+        raise ValueError(f"{len(numerators)} numerators, {len(denominators)} denominators, {len(names)} groups")
     if len(numerators) == 0:
-        return {}
+        return Number(None, 0)
     _, of_group = np.unique(np.asarray(names), return_inverse=True)
     sums = tuple(np.bincount(of_group, weights=values) for values in (numerators, denominators))
-    metrics = {name: float(_ratio_of_sums(*sums))}
-    if len(sums[0]) >= 2:
-        metrics[f"{name}_low"], metrics[f"{name}_high"] = _interval(sums, _ratio_of_sums)
-    return metrics
+    low, high = _interval(sums, _ratio_of_sums) if len(sums[0]) >= 2 else (None, None)
+    return Number(float(_ratio_of_sums(*sums)), len(numerators), low, high)
 
 
 def macro_average(
-    name: str, scores: Sequence[float], classes: Sequence[str], groups: Sequence[str] | None = None
-) -> dict[str, float]:
+    scores: Sequence[float],
+    classes: Sequence[str],
+    groups: Sequence[str] | None = None,
+    **baselines: Sequence[float] | None,
+) -> Number:
     """Mean over classes of each class's mean score, so that a rare class counts as much as a frequent one.
 
-    `scores`, `classes` and `groups` have one entry per row, as in `bootstrap_interval`; a resample's mean runs over
-    the classes that it holds. Returns `<name>`, and `<name>_low` and `<name>_high` for two or more rows or groups.
+    `scores`, `classes` and `groups` have one entry per row, as in `bootstrap_interval`, and `baselines` are as in
+    `average`; a resample's mean runs over the classes that it holds.
     """
+    if len(scores) == 0:
+        return Number(None, 0)
     _, of_class = np.unique(np.asarray(classes), return_inverse=True)
     _, of_group = np.unique(np.arange(len(scores)) if groups is None else np.asarray(groups), return_inverse=True)
     table = np.zeros((of_group.max() + 1, 2, of_class.max() + 1))  # per group: sum and number of rows of each class
@@ -150,34 +159,21 @@ def macro_average(
         sums, counts = table[chosen].sum(axis=0)
         return float((sums[counts > 0] / counts[counts > 0]).mean())
 
-    every = np.arange(len(table))
-    metrics = {name: macro(every)}
-    if len(table) >= 2:
-        metrics[f"{name}_low"], metrics[f"{name}_high"] = _interval((every,), macro)
-    return metrics
+    every, sizes = np.arange(len(table)), np.bincount(of_class)
+    low, high = _interval((every,), macro) if len(table) >= 2 else (None, None)
+    given = {name: np.bincount(of_class, weights=of) / sizes for name, of in baselines.items() if of is not None}
+    return Number(macro(every), len(scores), low, high, **{name: float(of.mean()) for name, of in given.items()})
 
 
 def by_class(
-    name: str,
     scores: Sequence[float],
     classes: Sequence[str],
-    names: Sequence[str],
+    names: Iterable[str],
     groups: Sequence[str] | None = None,
-) -> dict[str, float]:
-    """`summarize` over the rows of each class in `names`, as `<name>_<class>`, with `<name>_<class>_n` even at 0.
-
-    `scores`, `classes` and `groups` have one entry per row; `n` is the number of all rows.
-    """
+    **baselines: Sequence[float] | None,
+) -> dict[str, Number]:
+    """The `average` over the rows of each class in `names`, in this order; all others have one entry per row."""
     of_class = {
-        f"{name}_{own}": [score if one == own else None for score, one in zip(scores, classes, strict=True)]
-        for own in names
+        own: [score if one == own else None for score, one in zip(scores, classes, strict=True)] for own in names
     }
-    counts = {f"{own}_n": len(rows) - rows.count(None) for own, rows in of_class.items()}
-    return summarize(of_class, groups) | counts | {"n": len(scores)}
-
-
-def means(name: str, scores: Sequence[float], classes: Sequence[str], names: Iterable[str]) -> dict[str, float]:
-    """Without intervals: the mean over all rows and, as `<name>_<class>`, over those of each class that has any."""
-    of_class = {own: [score for score, one in zip(scores, classes, strict=True) if one == own] for own in names}
-    averages = {f"{name}_{own}": float(np.mean(rows)) for own, rows in of_class.items() if rows}
-    return {name: float(np.mean(scores)), **averages}
+    return {own: average(rows, groups, **baselines) for own, rows in of_class.items()}

@@ -4,7 +4,9 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
+from .number import Scores
 from .statistics import summarize
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -36,7 +38,7 @@ def text_metrics(
     references: Sequence[str],
     closed: Sequence[bool] | None = None,
     groups: Sequence[str] | None = None,
-) -> dict[str, float]:
+) -> Scores:
     """Score answers against the true ones, row by row.
 
     `predictions` and `references` hold one text per row; `closed` says which questions are closed (yes or no, or
@@ -49,11 +51,10 @@ def text_metrics(
     - `exact_match_squad`, `bleu1_squad`, `token_f1_squad`: the same on SQuAD-normalised text;
     - with `closed`: `closed_accuracy` (SQuAD-normalised exact match over closed rows), `open_recall` and
       `open_f1` (tokens of the SQuAD-normalised text over open rows, as the medical VQA literature reports, such
-      as LLaVA-Med, arXiv 2306.00890), each with the number of its rows under `<metric>_n`, and left out at 0.
+      as LLaVA-Med, arXiv 2306.00890).
 
-    Each comes with the ends of its 95% bootstrap interval under `<metric>_low` and `<metric>_high` (left out for
-    fewer than two rows or groups); `n` is the number of rows. Without rows `{"n": 0}`. Raises ValueError for
-    lists of different lengths.
+    Each comes with its 95% bootstrap interval (for two or more rows or groups). Raises ValueError for lists of
+    different lengths.
     """
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references; give one per row")
@@ -75,28 +76,23 @@ def text_metrics(
     if len(closed) != len(pairs):
         raise ValueError(f"closed has {len(closed)} entries for {len(pairs)} rows; give one per row")
     rows = list(zip(closed, exact_normalized, normalized, strict=True))
-    scores["closed_accuracy"] = [exact if is_closed else None for is_closed, exact, _ in rows]
-    scores["open_recall"] = [None if is_closed else recall for is_closed, _, (_, recall, _) in rows]
-    scores["open_f1"] = [None if is_closed else f1 for is_closed, _, (_, _, f1) in rows]
-    n_closed = sum(map(bool, closed))
-    counts = {"closed_accuracy_n": n_closed, "open_recall_n": len(rows) - n_closed, "open_f1_n": len(rows) - n_closed}
-    return summarize(scores, groups) | counts
-
-
-def keyword_accuracy(
-    predictions: Sequence[str], keywords: Sequence[str], groups: Sequence[str] | None = None
-) -> dict[str, float]:
-    """`summarize` of `keyword_scores`, SurgViVQA's K-ACC (arXiv 2511.03325); `groups` as in `text_metrics`."""
-    return summarize({"keyword_accuracy": keyword_scores(predictions, keywords)}, groups)
+    of_kind = {
+        "closed_accuracy": [exact if is_closed else None for is_closed, exact, _ in rows],
+        "open_recall": [None if is_closed else recall for is_closed, _, (_, recall, _) in rows],
+        "open_f1": [None if is_closed else f1 for is_closed, _, (_, _, f1) in rows],
+    }
+    numbers = summarize(of_kind, groups).items()
+    return summarize(scores, groups) | {name: replace(number, partial=True) for name, number in numbers}
 
 
 def keyword_scores(predictions: Sequence[str], keywords: Sequence[str]) -> list[float]:
-    """1 for each answer in which the row's keyword stands on word boundaries, in upper or lower case, else 0.
+    """1 for each answer in which the row's keyword stands on word boundaries, in upper or lower case, else 0: K-ACC.
 
     A hyphen is a boundary ("left" stands in "upper-left"), and what the answer means is not asked ("no" stands in
-    "Yes, there is no tool"). The authors' code does not find a keyword that starts with a sign after a space, such as
-    "<5", and asks for no boundary around several words: of 240 true answers of REAL-Colon-VQA it accepts 219, this
-    231. Raises ValueError for an empty keyword, naming its row, and for lists of different lengths.
+    "Yes, there is no tool"). The code of SurgViVQA's authors (arXiv 2511.03325) does not find a keyword that starts
+    with a sign after a space, such as "<5", and asks for no boundary around several words: of 240 true answers of
+    REAL-Colon-VQA it accepts 219, this 231. Raises ValueError for an empty keyword, naming its row, and for lists of
+    different lengths.
     """
     if len(predictions) != len(keywords):
         raise ValueError(f"{len(predictions)} predictions for {len(keywords)} keywords; give one per row")

@@ -6,7 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..metrics.number import Number
 from .page import replace_file
+
+CLEAR = 0.05  # of the headline, 0-1, above its baseline: less is little to show for a training
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,24 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.sign} {self.name}: {self.found}"
+
+
+def check_learnt(headline: str, number: Number, groups: Sequence[str], baseline: str) -> list[Check]:
+    """A warning for each group whose interval does not lie `CLEAR` above its own baseline, and thus may not be learnt.
+
+    Without groups the rows are judged together. What has no rows or no baseline is not judged; what has too few rows
+    for an interval is not clear of it. `baseline` is whose it is, in words.
+    """
+    parts = {group: number.groups[group] for group in groups if group in number.groups} or {headline: number}
+    checks = []
+    for name, own in parts.items():
+        if own.value is None or own.baseline is None or (own.low is not None and own.low > own.baseline + CLEAR):
+            continue
+        interval = "" if own.low is None else f"{own.low:.3f} to {own.high:.3f}, "
+        found = f"{own.value:.3f} ({interval}n = {own.n:,}), not clear of {baseline} {own.baseline:.3f}"
+        numbers = {key: getattr(own, key) for key in ("value", "n", "low", "high", "baseline")}
+        checks.append(Check(name, "warn", found, {key: value for key, value in numbers.items() if value is not None}))
+    return checks
 
 
 def save_checks(folder: str | Path, checks: Sequence[Check]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib import rc_context
 
 from ..metrics.confusion import Confusion
+from ..metrics.number import Scores
 from . import tables
 from .check import Check
 from .gallery import GalleryItem, shelves
@@ -27,7 +28,8 @@ def write_report(
     title: str,
     headline: str,
     log_history: Log,
-    results: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Scores],
+    watched: Scores | None = None,
     gallery: Sequence[GalleryItem] = (),
     published: Published | None = None,
     run: Mapping[str, Any] = {},
@@ -40,28 +42,27 @@ def write_report(
 ) -> Path:
     """Write `report.html` and `figures/*.png` into `output_dir` and return the page's path.
 
-    `results` holds per split `n` and, for a metric `m`, also `m_low` and `m_high` (its 95% interval), `baseline_m` and
-    `m_n`. `headline` names the metric shown first, and over time as `eval_<headline>`; `also` names those drawn over
-    time beside it. `checks` stand before everything. All may be empty or NaN, as in a run that has just begun; until
+    `results` holds each split's numbers, `watched` those of the last evaluation in training. `headline` names the
+    metric shown first, and over time from what is logged of it; `also` names those drawn over time beside it.
+    `checks` stand before everything. All may be empty or NaN, as in a run that has just begun; until
     `run["finished"]` is true the page reloads itself. Files are replaced whole, so that nobody reads half of one.
     Where `vlm_recipes.eval.report.data.page` has left a page about the data, the report links to it.
 
-    With `groups`, in the order to show, the headline is also shown by group: `<headline>_<group>` with the same
-    companions and `question_baseline_…`, and where answers were constrained `free_<headline>_<group>` and
-    `constrained_gain_<group>`. `confusions` holds one table per group; `answered_split` is whose rows they and the
-    gallery are of.
+    With `groups`, in the order to show, the headline is also shown by group, and where answers were constrained beside
+    free answers. `confusions` holds one table per group; `answered_split` is whose rows they and the gallery are of.
     """
     output_dir = Path(output_dir)
     sections = {"run": {key: value for key, value in run.items() if not isinstance(value, Mapping)}}
     sections |= {key: value for key, value in run.items() if isinstance(value, Mapping)}
     order = sorted(results, key=lambda split: (split != "test", split != "validation"))
-    results = {split: tables.numbers_in(results[split]) for split in order}
-    split, numbers = tables.find_headline(results, log_history, headline)
+    results, watched = {split: results[split] for split in order}, watched or Scores()
+    split, numbers = tables.find_headline(results, watched, headline)
     by_group = {name: group_table(part, headline, groups) for name, part in {**results, split: numbers}.items()}
-    compared = tables.comparison_rows(published, metric_table(results.get("test", {}), headline)) if published else []
+    test = metric_table(results.get("test", Scores()), headline)
+    compared = tables.comparison_rows(published, test) if published else []
     with rc_context(STYLE):
         figures = {
-            "metric": metric_figure(log_history, headline, tables.baseline_line(results, log_history, headline), also),
+            "metric": metric_figure(log_history, headline, tables.baseline_line(results, watched, headline), also),
             "loss": loss_figure(log_history),
             "gradient_norms": gradient_figure(log_history),
             "published": published_figure(published, compared),

@@ -1,11 +1,12 @@
 """The report's tables: each metric with what it takes to believe it, by group, and beside published numbers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..metrics.number import UNKNOWN, Number, Scores, named
+
 Log = Sequence[Mapping[str, Any]]  # trainer.state.log_history
-Numbers = Mapping[str, float]  # of one split: metric -> number
 PublishedRow = tuple[str, Mapping[str, float], str, bool]  # name, numbers, note, and whether it is this run's
 
 
@@ -20,11 +21,7 @@ class Published:
 
 @dataclass
 class ResultRow:
-    """One metric over a split's rows, or over those of a group, with what it takes to believe it; None: not known.
-
-    `baseline` always gives the most frequent training answer, `question_baseline` that to the same question; `free`
-    is the metric without constraints on the answer, and `gain`, with its 95% interval, what the constraints add.
-    """
+    """A `Number` over a split's rows, or over those of a group, under the name that it is shown by."""
 
     name: str
     n: float | None
@@ -48,47 +45,33 @@ def as_number(value: Any) -> float | None:
         return None
 
 
-def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
-    """The values that are numbers."""
-    return {key: number for key, value in values.items() if (number := as_number(value)) is not None}
-
-
-def metric_table(numbers: Numbers, headline: str, groups: Sequence[str] = ()) -> list[ResultRow]:
+def metric_table(scores: Scores, headline: str, groups: Sequence[str] = ()) -> list[ResultRow]:
     """The metrics of one split, the headline first, each with its interval, n and baseline; no number, no row.
 
-    What `group_table` shows is left out, but for the headline.
+    With `groups`, what `group_table` shows is left out, but for the headline over all rows.
     """
-    companions = {"n"} | {key for key in numbers if key.endswith("_n")}
-    for key in numbers:
-        companions |= {f"{key}_low", f"{key}_high", f"baseline_{key}"}
-    for suffix in ["", "_macro", *(f"_{group}" for group in groups)] if groups else ():
-        companions |= {f"{start}{headline}{suffix}" for start in ("", "baseline_", "question_baseline_", "free_")}
-        companions |= {f"constrained_gain{suffix}"}
-    companions -= {headline}
-    shown = [key for key in sorted(numbers, key=lambda key: key != headline) if key not in companions]
-    return [_row(numbers, key, key, n=numbers.get("n")) for key in shown]
+    if groups and headline in scores:
+        others = {name: own for name, own in scores[headline].groups.items() if name not in groups}
+        scores |= {headline: replace(scores[headline], groups=others, macro=None)}
+    known = [(name, number) for name, number in named(scores).items() if number.value is not None]
+    return [_row(name, number) for name, number in sorted(known, key=lambda row: row[0] != headline)]
 
 
-def group_table(numbers: Numbers, headline: str, groups: Sequence[str]) -> list[ResultRow]:
+def group_table(scores: Scores, headline: str, groups: Sequence[str]) -> list[ResultRow]:
     """The headline metric of one split by group, then their mean ("macro") and that over all rows ("overall").
 
     A group that nothing is known of has no row; none known, no rows.
     """
-    rows = [_row(numbers, group, f"{headline}_{group}", f"constrained_gain_{group}") for group in groups]
-    rows = [row for row in rows if row.n is not None or row.value is not None]
-    totals = [
-        _row(numbers, "macro", f"{headline}_macro", "constrained_gain_macro", is_total=True),
-        _row(numbers, "overall", headline, "constrained_gain", numbers.get("n"), is_total=True),
-    ]
-    return rows + [total for total in totals if total.value is not None] if rows else []
+    number = scores.get(headline, UNKNOWN)
+    rows = [_row(group, number.groups[group]) for group in groups if group in number.groups]
+    totals = (("macro", number.macro or UNKNOWN), ("overall", number))
+    return rows and rows + [_row(name, one, is_total=True) for name, one in totals if one.value is not None]
 
 
-def _row(
-    numbers: Numbers, name: str, metric: str, gain: str = "", n: float | None = None, is_total: bool = False
-) -> ResultRow:
-    keys = (metric, f"{metric}_low", f"{metric}_high", f"baseline_{metric}", f"question_baseline_{metric}")
-    keys += (f"free_{metric}", gain, f"{gain}_low", f"{gain}_high")  # in the order of the row's fields
-    return ResultRow(name, numbers.get(f"{metric}_n", n), *map(numbers.get, keys), is_total)
+def _row(name: str, number: Number, is_total: bool = False) -> ResultRow:
+    free, gain = number.free or UNKNOWN, number.gain or UNKNOWN
+    own = (number.n, number.value, number.low, number.high, number.baseline, number.question_baseline)
+    return ResultRow(name, *own, free.value, gain.value, gain.low, gain.high, is_total)
 
 
 def latest(log_history: Log, key: str) -> float | None:
@@ -96,21 +79,17 @@ def latest(log_history: Log, key: str) -> float | None:
     return next((number for entry in reversed(log_history) if (number := as_number(entry.get(key))) is not None), None)
 
 
-def find_headline(results: Mapping[str, Numbers], log_history: Log, headline: str) -> tuple[str, Numbers]:
-    """The headline's split and that split's numbers: from the results, else from the last evaluation logged."""
-    logged = next((entry for entry in reversed(log_history) if f"eval_{headline}" in entry), {})
-    last = numbers_in({key.removeprefix("eval_"): value for key, value in logged.items()})
-    candidates = [*results.items(), ("validation", last)]
-    return next(((split, numbers) for split, numbers in candidates if headline in numbers), ("", {}))
+def find_headline(results: Mapping[str, Scores], watched: Scores, headline: str) -> tuple[str, Scores]:
+    """The headline's split and that split's numbers: from the results, else from the last evaluation in training."""
+    candidates = [*results.items(), ("validation", watched)]
+    return next((part for part in candidates if part[1].get(headline, UNKNOWN).value is not None), ("", Scores()))
 
 
-def baseline_line(results: Mapping[str, Numbers], log_history: Log, headline: str) -> tuple[str, float] | None:
+def baseline_line(results: Mapping[str, Scores], watched: Scores, headline: str) -> tuple[str, float] | None:
     """Label and value of the curve's dashed line: the validation rows' baseline if known, else the test rows'."""
-    key = f"baseline_{headline}"
-    validation = results.get("validation", {}).get(key, latest(log_history, f"eval_{key}"))
-    if validation is not None:
-        return "trivial baseline", validation
-    return ("trivial baseline (test)", results["test"][key]) if key in results.get("test", {}) else None
+    parts = {"": results.get("validation", watched), " (test)": results.get("test", Scores())}
+    lines = [(f"trivial baseline{end}", part.get(headline, UNKNOWN).baseline) for end, part in parts.items()]
+    return next((line for line in lines if line[1] is not None), None)
 
 
 def comparison_rows(published: Published, test: list[ResultRow]) -> list[PublishedRow]:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from ..metrics.number import keys_of
 from .plotting import BLUE, GREY, HEIGHT, INK, LARGEST, ORANGE, color_of, new_figure, shortened, show_plain_numbers
 from .tables import Log, as_number
 
@@ -21,8 +22,8 @@ def metric_figure(
     log_history: Log, headline: str, baseline: tuple[str, float] | None, also: Sequence[str] = ()
 ) -> Figure | None:
     """`eval_<headline>` over time with its 95% interval and baseline, those of `also` with it; `eval_loss` below."""
-    key = f"eval_{headline}"
-    curves = with_values({headline: curve(log_history, key), "eval loss": curve(log_history, "eval_loss")})
+    keys = {field: f"eval_{key}" for field, key in keys_of(headline).items()}
+    curves = with_values({headline: curve(log_history, keys["value"]), "eval loss": curve(log_history, "eval_loss")})
     if not curves:
         return None
     figure, panels = panels_over_steps([2.4, 1][: len(curves)])
@@ -37,7 +38,7 @@ def metric_figure(
         for index, (name, points) in enumerate(beside.items()):
             draw_curve(panel, points, shortened(name), color_of(index + 2))
         panel.set_ylabel(shortened(", ".join([headline, *beside])))
-        (low_steps, low), (high_steps, high) = curve(log_history, f"{key}_low"), curve(log_history, f"{key}_high")
+        (low_steps, low), (high_steps, high) = (curve(log_history, keys[end]) for end in ("low", "high"))
         if len(low) and np.array_equal(low_steps, high_steps):
             panel.fill_between(low_steps, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95% interval")
             if len(low) == 1:  # too narrow to be seen as an area

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from datasets import Dataset
@@ -19,6 +21,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import typed_majority
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.boxes import box_metrics
+from vlm_recipes.eval.metrics.number import Number, Scores, flat
 from vlm_recipes.eval.metrics.question_types import OPEN, QuestionType
 from vlm_recipes.eval.metrics.typed_answers import TYPES
 from vlm_recipes.models.checkpoints import load_checkpoint
@@ -43,6 +46,7 @@ def evaluation(processor, metric=tiny.exact_match, headline="exact"):
     return Evaluation(
         collator=ChatCollator(processor, prompt_only=True),
         metric=metric,
+        score=tiny.exact_scores,
         headline=headline,
         max_new_tokens=30,
         reference=lambda row: row["answer"],
@@ -91,24 +95,27 @@ def test_every_evaluation_logs_the_metrics_of_generated_answers(tmp_path):
     assert [step for step, logs in tracker.heard if "eval_exact" in logs] == [1, 2]
     by_hand, _ = evaluation(processor)(network, tiny.chat_rows())
     assert watch.metrics == by_hand and len(watch.predictions) == 8
-    assert trainer.evaluate()["eval_exact"] == by_hand["exact"]  # also for who asks, with the Trainer's own eval_loss
+    metrics = trainer.evaluate()  # also for who asks, with the Trainer's own eval_loss
+    assert metrics["eval_exact"] == by_hand["exact"].value
 
 
 def test_intervals_and_baselines_are_logged_for_the_headline_alone(tmp_path):
     def metric(answers, rows):
-        parts = ("", "_low", "_high")
-        return {"n": 1, **{f"{name}{part}": 0.5 for name in ("iou", "giou", "baseline_iou") for part in parts}} | {
-            "baseline_giou": 0.1
-        }
+        number = Number(0.5, 8, 0.4, 0.6, baseline=0.1, question_baseline=0.2)
+        return Scores(8, {name: replace(number, groups={"a": number}, macro=number) for name in ("iou", "giou")})
 
     network, processor = checkpoint()
     trainer, watch = trainer_on(network, processor, settings(tmp_path, save_strategy="no"))
     watch.evaluation = evaluation(processor, metric, "iou")
     metrics = trainer.evaluate()
     logged = {key for log in trainer.state.log_history for key in log}
-    assert {"eval_iou", "eval_iou_low", "eval_iou_high", "eval_baseline_iou", "eval_giou", "eval_n"} <= logged
-    assert not logged & {"eval_giou_low", "eval_giou_high", "eval_baseline_giou"}
-    assert metrics["eval_giou_low"] == 0.5  # whoever wants to steer by it can
+    of_headline = {"", "_low", "_high", "_a", "_a_low", "_a_high", "_a_n", "_macro"}
+    others = {"eval_baseline_iou", "eval_baseline_iou_a", "eval_giou", "eval_giou_a", "eval_giou_a_n"}
+    expected = {f"eval_iou{end}" for end in of_headline} | others | {"eval_giou_macro"}
+    assert {name for name in logged if "iou" in name} == expected
+    assert "eval_n" in logged
+    # whoever wants to steer by it can
+    assert metrics["eval_giou_low"] == 0.4 and metrics["eval_question_baseline_iou_a"] == 0.2
 
 
 def test_the_best_whole_model_is_loaded_back(tmp_path):
@@ -128,7 +135,7 @@ def test_the_best_whole_model_is_loaded_back(tmp_path):
         assert torch.equal(before[name], weight), name  # whose learning rate was still zero
     last, _ = checkpoint(tmp_path / "checkpoint-4")
     assert not torch.equal(last.lm_head.weight, trainer.model.lm_head.weight)
-    assert evaluation(processor)(trainer.model, tiny.chat_rows())[0]["exact"] == 1.0
+    assert evaluation(processor)(trainer.model, tiny.chat_rows())[0]["exact"].value == 1.0
 
 
 def test_the_best_adapter_is_loaded_back(tmp_path):
@@ -144,7 +151,7 @@ def test_the_best_adapter_is_loaded_back(tmp_path):
     saved = load_file(tmp_path / "checkpoint-1" / "adapter_model.safetensors")
     weights = {name.replace(".default", ""): weight for name, weight in trainer.model.state_dict().items()}
     assert saved and all(torch.equal(weights[name], weight) for name, weight in saved.items())
-    assert evaluation(processor)(trainer.model, tiny.chat_rows())[0]["exact"] == 1.0
+    assert evaluation(processor)(trainer.model, tiny.chat_rows())[0]["exact"].value == 1.0
 
 
 def test_early_stopping_stops_by_a_generated_metric(tmp_path):
@@ -154,7 +161,7 @@ def test_early_stopping_stops_by_a_generated_metric(tmp_path):
     trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=2))
     trainer.train()
     assert trainer.state.global_step == 3  # best at 1, then twice worse
-    assert evaluation(processor)(trainer.model, tiny.chat_rows())[0]["exact"] == 1.0
+    assert evaluation(processor)(trainer.model, tiny.chat_rows())[0]["exact"].value == 1.0
 
 
 def test_a_resumed_run_goes_on_with_the_saved_weights(tmp_path):
@@ -216,8 +223,8 @@ def test_boxes_are_watched_in_somebody_elses_trainer_with_trls_collator(tmp_path
     answers = [row["prediction"] for row in watch.predictions]
     assert answers == [BOX_ANSWER, "white"]
     expected = box_metrics([true, []], [true, true])
-    assert evaluations(trainer, "eval_iou_mean") == [0.5] == [pytest.approx(expected["iou_mean"])]
-    assert evaluations(trainer, "eval_giou_mean") == [pytest.approx(expected["giou_mean"])]
+    assert evaluations(trainer, "eval_iou_mean") == [0.5] == [pytest.approx(expected["iou_mean"].value)]
+    assert evaluations(trainer, "eval_giou_mean") == [pytest.approx(expected["giou_mean"].value)]
     assert evaluations(trainer, "eval_unparseable_rate") == [0.5]
     assert codec.decode(watch.predictions[1]["reference"], size) == true
     assert watch.predictions[0]["score"] == pytest.approx(1.0)
@@ -261,11 +268,13 @@ def test_free_answers_stand_beside_constrained_ones_with_their_paired_difference
     free, _ = TypeAccuracyCallback(None, rows, ChatCollator(processor, prompt_only=True), constrain=False).evaluation(
         network, rows
     )
+    metrics, free = flat(metrics), flat(free)
     assert metrics["free_accuracy"] == free["accuracy"] and metrics["free_accuracy_mcq"] == free["accuracy_mcq"]
+    assert metrics["free_accuracy_macro"] == free["accuracy_macro"] and metrics["free_jaccard"] == free["jaccard"]
     gains = [row["score"] - row["free_score"] for row in predictions]
     assert metrics["constrained_gain"] == pytest.approx(metrics["accuracy"] - metrics["free_accuracy"])
     assert metrics["constrained_gain"] == pytest.approx(sum(gains) / 8) and metrics["constrained_gain_open_ended"] == 0
     assert metrics["constrained_gain_mcq_n"] == 4 and metrics["n"] == 8
     assert metrics["constrained_gain_low"] <= metrics["constrained_gain"] <= metrics["constrained_gain_high"]
     same, _ = watched(network, rows)
-    assert not [key for key in same if key.startswith(("free_", "constrained_gain"))]
+    assert not [key for key in flat(same) if key.startswith(("free_", "constrained_gain"))]

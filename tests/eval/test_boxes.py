@@ -8,6 +8,7 @@ from vlm_recipes.eval.boxes import box_evaluation
 from vlm_recipes.eval.drawing import PREDICTED_COLOR, TRUE_COLOR
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.boxes import box_metrics
+from vlm_recipes.eval.metrics.number import flat
 
 CODEC = Qwen2VLBoxes()
 SIZES = [[100, 50], [300, 600], [80, 80]]
@@ -21,25 +22,32 @@ ANSWERS = [CODEC.encode([[20, 5, 60, 40]], SIZES[0], ["x"]), "nothing", CODEC.en
 
 def test_answers_are_read_scored_and_compared_with_the_constant_box_in_every_image():
     baseline = [0.1, 0.1, 0.8, 0.5]
-    metrics = box_evaluation(None, CODEC, 9, baseline).metric(ANSWERS, ROWS)
+    metrics = flat(box_evaluation(None, CODEC, 9, baseline).metric(ANSWERS, ROWS))
     read = [CODEC.decode(answer, size) for answer, size in zip(ANSWERS, SIZES, strict=True)]
     constant = [[[0.1 * w, 0.1 * h, 0.8 * w, 0.5 * h]] for w, h in SIZES]
     groups = ["a", "b", "a"]
-    expected, blind = box_metrics(read, TRUE, groups), box_metrics(constant, TRUE, groups)
+    expected, blind = flat(box_metrics(read, TRUE, groups)), flat(box_metrics(constant, TRUE, groups))
     assert {name: metrics[name] for name in expected} == expected and metrics["unparseable_rate"] == 1 / 3
     names = ("iou_mean", "iou_median", "iou_max", "iou_min", "giou_mean", "giou_median", "accuracy_50", "accuracy_70")
     compared = {name: value for name, value in metrics.items() if name.startswith("baseline_")}
     assert compared == {f"baseline_{name}": pytest.approx(blind[name]) for name in (*names, "iou_first")}
 
 
-def test_one_row_has_no_baseline_and_rows_need_no_image_id():
+def test_one_row_has_its_baseline_and_no_interval_and_rows_need_no_image_id():
     rows = [{key: row[key] for key in ("boxes", "image_size")} for row in ROWS]
-    metrics = box_evaluation(None, CODEC, 9, [0, 0, 1, 1]).metric(ANSWERS[:1], rows[:1])
-    assert metrics["n"] == 1 and not [name for name in metrics if "baseline" in name]
+    one = box_evaluation(None, CODEC, 9, [0, 0, 1, 1]).metric(ANSWERS[:1], rows[:1])
+    assert one.n == 1 and one["iou_mean"].value == pytest.approx(0.8) and one["iou_mean"].low is None
+    assert one["iou_mean"].baseline == pytest.approx(50 * 35 / 5000) and one["detection_rate"].baseline is None
     assert box_evaluation(None, CODEC, 9).metric(ANSWERS, rows) == box_metrics(
         [CODEC.decode(answer, size) for answer, size in zip(ANSWERS, SIZES, strict=True)], TRUE
     )
-    assert box_evaluation(None, CODEC, 9).metric([], []) == {"n": 0}
+    assert flat(box_evaluation(None, CODEC, 9, [0, 0, 1, 1]).metric([], [])) == {"n": 0}
+
+
+def test_a_row_s_score_is_its_image_s_iou():
+    evaluation = box_evaluation(None, CODEC, 9)
+    alone = [evaluation.metric([said], [row])["iou_mean"].value for said, row in zip(ANSWERS, ROWS, strict=True)]
+    assert evaluation.score(ANSWERS, ROWS) == alone and alone[1] == 0 and evaluation.score([], []) == []
 
 
 def test_the_reference_is_the_boxes_and_the_answer_s_are_drawn_beside_them():

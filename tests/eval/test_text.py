@@ -1,5 +1,6 @@
 """Free answers: `text_metrics`, beside those of the most frequent training answers."""
 
+from vlm_recipes.eval.metrics.number import flat
 from vlm_recipes.eval.metrics.text import text_metrics
 from vlm_recipes.eval.text import text_evaluation, text_majority
 
@@ -14,9 +15,9 @@ SAID = ["yes", "yes", "the left lung", "left lung"]
 
 
 def test_numbers_stand_beside_those_of_the_most_frequent_answer_in_all_and_of_each_type():
-    metrics = text_evaluation(None, 9, TRAINED).metric(SAID, ROWS)
+    metrics = flat(text_evaluation(None, 9, TRAINED).metric(SAID, ROWS))
     true, closed = [row["answer"] for row in ROWS], [row["closed"] for row in ROWS]
-    expected = text_metrics(SAID, true, closed, ["a", "a", "b", "c"])
+    expected = flat(text_metrics(SAID, true, closed, ["a", "a", "b", "c"]))
     assert {name: metrics[name] for name in expected} == expected
     assert metrics["baseline_exact_match"] == 1 / 4  # always "left lung"
     assert metrics["exact_match_of_majority_per_type"] == 2 / 4  # "yes" and "left lung"
@@ -25,9 +26,17 @@ def test_numbers_stand_beside_those_of_the_most_frequent_answer_in_all_and_of_ea
     assert compared == {name for name in expected if name != "n" and not name.endswith(("_low", "_high", "_n"))}
 
 
-def test_one_row_and_an_unknown_majority_have_no_baseline():
-    assert not [name for name in text_evaluation(None, 9, TRAINED).metric(SAID[:1], ROWS[:1]) if "majority" in name]
-    assert not [name for name in text_evaluation(None, 9).metric(SAID, ROWS) if "baseline" in name]
+def test_one_row_has_its_baseline_and_without_a_majority_there_is_none():
+    one = text_evaluation(None, 9, TRAINED).metric(SAID[:1], ROWS[:1])
+    assert one["exact_match"].value == one["exact_match_of_majority_per_type"].value == 1
+    assert one["exact_match"].baseline == 0 and one["open_f1"].value is one["open_f1"].baseline is None
+    assert not [name for name in flat(text_evaluation(None, 9).metric(SAID, ROWS)) if "baseline" in name]
+    assert flat(text_evaluation(None, 9, TRAINED).metric([], [])) == {"n": 0}
+
+
+def test_a_row_s_score_is_its_token_f1():
+    evaluation = text_evaluation(None, 9, TRAINED)
+    assert evaluation.score([" YES", *SAID[1:]], ROWS) == [1, 0, 2 * 2 / 5, 0]
 
 
 def test_the_row_says_what_was_asked_and_what_is_right():

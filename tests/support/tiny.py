@@ -16,6 +16,7 @@ from demo.checkpoints.surgvivqa import write_surgvivqa
 from tests.support.session import once
 from vlm_recipes.collators import ChatCollator, Seq2SeqCollator
 from vlm_recipes.eval.metrics.masks import encode
+from vlm_recipes.eval.metrics.number import Number, Scores
 
 # Answers of different lengths; the boxes' special tokens have to survive.
 ANSWERS = {
@@ -104,8 +105,13 @@ def video_rows() -> list[dict]:
     ]
 
 
-def exact_match(answers: list[str], rows: list[dict]) -> dict[str, float]:
-    return {"n": len(rows), "exact": sum(a == row["answer"] for a, row in zip(answers, rows, strict=True)) / len(rows)}
+def exact_scores(answers: list[str], rows: list[dict]) -> list[float]:
+    return [float(answer == row["answer"]) for answer, row in zip(answers, rows, strict=True)]
+
+
+def exact_match(answers: list[str], rows: list[dict]) -> Scores:
+    """The headline "exact" of `exact_scores`, without an interval."""
+    return Scores(len(rows), {"exact": Number(sum(exact_scores(answers, rows)) / len(rows), len(rows))})
 
 
 @cache

@@ -1,7 +1,7 @@
 import json
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import datasets
 import pytest
@@ -16,6 +16,7 @@ from vlm_recipes.collators import ChatCollator
 from vlm_recipes.eval.boxes import box_evaluation
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
+from vlm_recipes.eval.metrics.number import Number
 from vlm_recipes.eval.metrics.statistics import summarize
 from vlm_recipes.training.record import RunRecord, describe_run, git_commit, peak_memory
 from vlm_recipes.training.run import ReportCallback
@@ -27,7 +28,7 @@ class Data(ScriptArguments):
 
 
 def exact_match(answers, rows):
-    return summarize({"exact": [float(a == row["answer"]) for a, row in zip(answers, rows, strict=True)]})
+    return summarize({"exact": tiny.exact_scores(answers, rows)})
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,8 @@ def trained():
 
 
 def evaluation(processor, **changes):
-    settings = {"metric": exact_match, "headline": "exact", "max_new_tokens": 30, "keep": ("answer",)}
+    settings = {"metric": exact_match, "score": tiny.exact_scores, "headline": "exact"}
+    settings |= {"max_new_tokens": 30, "keep": ("answer",)}
     settings |= {"reference": lambda row: row["answer"], "question": lambda row: f"what is {row['id']}?"}
     return Evaluation(ChatCollator(processor, prompt_only=True), **(settings | changes))
 
@@ -94,7 +96,7 @@ def test_groups_reach_the_report_with_their_confusions_and_failures(tmp_path, tr
 
     def score(answers, rows):
         metrics = exact_match(answers, rows)
-        return metrics | {"exact_color": 0.8, "exact_color_n": 6, "exact_open_n": 0, "exact_open": 1.0}
+        return metrics | {"exact": replace(metrics["exact"], groups={"color": Number(0.8, 6), "open": Number(1.0, 0)})}
 
     changes = {
         "metric": score,
@@ -111,6 +113,29 @@ def test_groups_reach_the_report_with_their_confusions_and_failures(tmp_path, tr
     assert captions == [("color", "3", "4"), ("unlisted", "1", "1")]  # two true answers have no class
     assert "Right answers" in page and re.search("Failures.*?1 of 1<", page)
     assert page[page.index("Failures") :].count('<bdi class="tag">color</bdi>') == 1
+
+
+def test_a_group_that_is_not_clear_of_its_baseline_is_named_at_the_end_and_first_in_the_report(
+    tmp_path, trained, capsys
+):
+    model, processor = trained
+    rows = [row | {"image_id": row["id"], "kind": "color"} for row in tiny.chat_rows()]
+    clear, unclear = Number(0.9, 8, 0.8, 1.0, baseline=0.5), Number(0.4, 8, 0.3, 0.5, baseline=0.35)
+
+    def score(answers, rows):
+        metrics = exact_match(answers, rows)
+        return metrics | {"exact": replace(metrics["exact"], groups={"clear": clear, "<i>place": unclear})}
+
+    changes = {"metric": score, "groups": ("clear", "<i>place"), "baseline": "the constant mask's"}
+    record = record_of(processor, tmp_path, **changes, group=lambda row: "clear")
+    record.conclude(model, {"validation": rows[:4], "test": rows}, [])
+    found = "0.400 (0.300 to 0.500, n = 8), not clear of the constant mask&#39;s 0.350"
+    printed = capsys.readouterr().out
+    assert printed.count("not clear of") == 1 and f"! <i>place: {found}".replace("&#39;", "'") in printed.splitlines()
+    page = (tmp_path / "report.html").read_text()
+    assert page.index(found) < page.index('class="card headline"') and "! &lt;i&gt;place" in page
+    checks = {check["name"]: check["status"] for check in json.loads((tmp_path / "preflight.json").read_text())}
+    assert set(checks) == {"blank images", "<i>place"} and checks["<i>place"] == "warn"
 
 
 def test_an_answer_of_no_class_counts_as_a_wrong_one(tmp_path, trained):
@@ -138,8 +163,8 @@ def test_a_split_of_hardly_any_rows_ends_in_results_too(tmp_path, trained, capsy
         codec = Qwen2VLBoxes()
         for row in rows:
             row |= {"boxes": codec.decode(tiny.ANSWERS["yellow"], [1000, 1000]), "image_size": [1000, 1000]}
-        metric = box_evaluation(None, codec, 1, baseline=[0.1, 0.1, 0.9, 0.9]).metric
-        changes = {"metric": metric, "headline": "iou_mean"}
+        boxes = box_evaluation(None, codec, 1, baseline=[0.1, 0.1, 0.9, 0.9])
+        changes = {"metric": boxes.metric, "score": boxes.score, "headline": "iou_mean"}
     record_of(processor, tmp_path, **changes).conclude(model, {"test": rows[:count]}, [])
     _, results, predictions = read(tmp_path)
     assert results["test"]["n"] == count == len(predictions)

@@ -116,6 +116,7 @@ def test_a_training_that_ends_by_an_error_leaves_no_hook_and_no_signal_handler_b
     evaluation = Evaluation(
         collator=ChatCollator(processor, prompt_only=True),
         metric=tiny.exact_match,
+        score=tiny.exact_scores,
         headline="exact",
         max_new_tokens=2,
         reference=lambda row: row["answer"],

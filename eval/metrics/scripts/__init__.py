@@ -6,9 +6,11 @@ from typing import Any
 import datasets
 import evaluate
 
+from vlm_recipes.eval.metrics.number import Scores, flat
 
-def metric_class(function: Callable[..., dict[str, float]], of_row: Any) -> type[evaluate.Metric]:
-    """A metric that computes `function`, with `of_row` as the feature of one row's prediction and of its reference."""
+
+def metric_class(function: Callable[..., Scores], of_row: Any) -> type[evaluate.Metric]:
+    """A metric that computes `function`, flat, with `of_row` as the feature of one row's prediction and reference."""
 
     class FunctionMetric(evaluate.Metric):
         def _info(self) -> evaluate.MetricInfo:
@@ -16,7 +18,7 @@ def metric_class(function: Callable[..., dict[str, float]], of_row: Any) -> type
             return evaluate.MetricInfo(description=function.__doc__, citation="", features=features)
 
         def _compute(self, predictions: list, references: list, **more) -> dict[str, float]:
-            return function(predictions, references, **more)
+            return flat(function(predictions, references, **more))
 
     FunctionMetric.__name__ = function.__name__  # names the folder that collects its batches
     return FunctionMetric

@@ -23,6 +23,7 @@ from vlm_recipes.callbacks.preflight.rows import (
 )
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.masks import encode
+from vlm_recipes.eval.metrics.number import Number, Scores
 from vlm_recipes.eval.report.data.summary import new_answers, summarize_part
 from vlm_recipes.eval.text import text_evaluation, text_majority
 from vlm_recipes.rows.pictures import inspect_picture
@@ -195,7 +196,8 @@ def test_an_unknown_question_gets_the_most_frequent_answer():
 def test_a_metric_that_does_not_know_the_right_answer_is_a_warning():
     evaluation = Evaluation(
         collator=lambda rows: {},
-        metric=lambda answers, rows: {"n": len(rows), "score": 0.5},
+        metric=lambda answers, rows: Scores(len(rows), {"score": Number(0.5, len(rows))}),
+        score=lambda answers, rows: [0.5] * len(rows),
         headline="score",
         max_new_tokens=1,
         reference=lambda row: row["answer"],

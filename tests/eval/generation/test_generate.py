@@ -12,6 +12,7 @@ from tests.support.processes import launch
 from vlm_recipes.collators import ChatCollator, Seq2SeqCollator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.generation.generate import generate
+from vlm_recipes.eval.metrics.number import Number, Scores
 
 LAUNCHES = [launch.ddp, *(pytest.param(partial(launch.deepspeed, i), marks=pytest.mark.slow) for i in (2, 3))]
 
@@ -220,6 +221,7 @@ def test_an_evaluation_scores_every_row_and_keeps_their_order(qwen):
     evaluation = Evaluation(
         collator=ChatCollator(processor, prompt_only=True),
         metric=tiny.exact_match,
+        score=tiny.exact_scores,
         headline="exact",
         max_new_tokens=LENGTH,
         reference=lambda row: row["answer"],
@@ -227,7 +229,7 @@ def test_an_evaluation_scores_every_row_and_keeps_their_order(qwen):
         keep=("image_size",),
     )
     metrics, predictions = evaluation(model, rows)
-    assert metrics == {"n": 8, "exact": 7 / 8}
+    assert metrics == Scores(8, {"exact": Number(7 / 8, 8)})
     assert [row["id"] for row in predictions] == [row["id"] for row in rows]
     assert [row["score"] for row in predictions] == [1, 1, 0, 1, 1, 1, 1, 1]
     assert predictions[0] == {

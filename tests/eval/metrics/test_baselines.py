@@ -54,7 +54,7 @@ def test_the_majority_of_the_real_training_rows_is_no_which_is_better_than_yes()
     majority = text_majority([str(row["answer"]) for row in train], [row["answer_type"].strip() for row in train])
     assert majority.overall == majority.by_type["CLOSED"] == "no"
     references = [str(row["answer"]) for row in rows if row["phrase_type"].startswith("test_")]
-    assert text_metrics([majority.overall] * 451, references)["exact_match"] == 133 / 451
+    assert text_metrics([majority.overall] * 451, references)["exact_match"].value == 133 / 451
 
 
 def test_the_majority_answer_is_counted_without_regard_to_order_or_case():

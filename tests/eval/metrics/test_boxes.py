@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from torchvision.ops import generalized_box_iou
 
-from vlm_recipes.eval.metrics.boxes import box_metrics
+from vlm_recipes.eval.metrics import boxes
+from vlm_recipes.eval.metrics.number import flat
+
+
+def box_metrics(predictions, references, groups=None) -> dict[str, float]:
+    return flat(boxes.box_metrics(predictions, references, groups))
 
 
 def some_boxes(generator: np.random.Generator, n: int) -> list[list[float]]:

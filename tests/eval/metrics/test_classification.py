@@ -8,14 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
+from vlm_recipes.eval.metrics import classification
 from vlm_recipes.eval.metrics.baselines import Majority, majority_answers
-from vlm_recipes.eval.metrics.classification import classification_metrics
+from vlm_recipes.eval.metrics.number import flat
 from vlm_recipes.eval.metrics.statistics import macro_average
 
 PREDICTIONS = ["liver", "liver", "hook", "2", "liver", "a spoon"]
 REFERENCES = ["liver", "liver", "liver", "2", "hook", "2"]
 ROW_TYPES = [("type", "zero_hop")] * 2 + [("type", "one_hop"), ("count", "one_hop"), ("type", "one_hop"), ("count",)]
 LABELS = ["2", "3", "hook", "liver"]
+
+
+def classification_metrics(*columns, **more) -> dict[str, float]:
+    return flat(classification.classification_metrics(*columns, **more))
 
 
 def of_scikit_learn(predictions, references) -> dict[str, float]:
@@ -83,7 +88,8 @@ def test_six_rows_by_hand():
 def test_an_answer_outside_the_closed_set_is_wrong_even_where_the_reference_is_too():
     metrics = classification_metrics(["spoon", "hook"], ["spoon", "hook"], labels=LABELS)
     assert metrics["accuracy"] == metrics["macro_f1"] == metrics["accuracy_unmapped"] == 0.5
-    assert classification_metrics(["spoon"], ["spoon"], labels=LABELS) == {"n": 1, "accuracy": 0.0}
+    one = classification_metrics(["spoon"], ["spoon"], labels=LABELS)
+    assert (one["n"], one["accuracy"], one["macro_f1"], one["accuracy_unmapped"]) == (1, 0, 0, 1)
     assert "accuracy_unmapped" not in classification_metrics(["spoon", "hook"], ["spoon", "hook"])
 
 
@@ -146,8 +152,9 @@ def test_without_groups_rows_are_resampled_in_portions_as_the_mean_over_classes_
     """Macro recall is the mean over classes of the share of right answers, which another function computes too."""
     predictions, references, _, _ = some_rows(n=6000)
     metrics = classification_metrics(predictions.tolist(), references.tolist())
-    expected = macro_average("macro_recall", (predictions == references).astype(float), references)
-    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+    expected = macro_average((predictions == references).astype(float), references)
+    found = [metrics[name] for name in ("macro_recall", "macro_recall_low", "macro_recall_high")]
+    assert found == pytest.approx([expected.value, expected.low, expected.high])
 
 
 def test_ten_equal_rows_of_a_frame_are_one_observation():
@@ -164,13 +171,17 @@ def test_ten_equal_rows_of_a_frame_are_one_observation():
         assert rows[f"{name}_high"] - rows[f"{name}_low"] < 0.5 * (alone[f"{name}_high"] - alone[f"{name}_low"])
 
 
-def test_one_frame_has_no_interval_one_row_its_accuracy_and_no_row_only_n():
+def test_one_frame_and_one_row_have_no_interval_and_no_row_has_only_n():
     metrics = classification_metrics(PREDICTIONS, REFERENCES, labels=LABELS, types=ROW_TYPES, groups=["a"] * 6)
     assert "macro_f1" in metrics and not [name for name in metrics if name.endswith(("_low", "_high"))]
     majority = Majority("a", {})
     one = {"labels": ["a", "b"], "types": [("x",)], "groups": ["g"], "majority": majority}
-    assert classification_metrics(["a"], ["a"], **one) == {"n": 1, "accuracy": 1.0}
-    assert classification_metrics(["b"], ["a"], **one) == {"n": 1, "accuracy": 0.0}
+    for said, right in (("a", 1.0), ("b", 0.0)):
+        numbers = classification_metrics([said], ["a"], **one)
+        names = ("accuracy", "macro_f1", "weighted_f1")
+        assert {numbers[f"{name}{kind}"] for name in names for kind in ("", "_x")} == {right}
+        assert {numbers[f"baseline_{name}"] for name in names} == {1.0} and numbers["accuracy_x_n"] == 1
+        assert not [name for name in numbers if name.endswith(("_low", "_high"))]
     none = {"labels": ["a"], "types": [], "groups": [], "majority": majority}
     assert classification_metrics([], [], **none) == classification_metrics([], []) == {"n": 0}
 

@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 from sklearn.metrics import f1_score, jaccard_score
 
+from vlm_recipes.eval.metrics import masks as metrics_of_masks
 from vlm_recipes.eval.metrics.baselines import ConstantMask, best_constant_mask
-from vlm_recipes.eval.metrics.masks import decode, encode, mask_metrics, overlap, union
+from vlm_recipes.eval.metrics.masks import decode, encode, overlap, union
+from vlm_recipes.eval.metrics.number import flat
+
+
+def mask_metrics(*rows, **more) -> dict[str, float]:
+    return flat(metrics_of_masks.mask_metrics(*rows, **more))
 
 
 def masks(*pictures: str) -> list[dict]:

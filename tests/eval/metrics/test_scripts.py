@@ -11,6 +11,7 @@ from tests.support.paths import ROOT
 from vlm_recipes.eval.metrics.boxes import box_metrics
 from vlm_recipes.eval.metrics.classification import classification_metrics
 from vlm_recipes.eval.metrics.masks import encode, mask_metrics
+from vlm_recipes.eval.metrics.number import flat
 from vlm_recipes.eval.metrics.text import text_metrics
 from vlm_recipes.eval.metrics.type_accuracy import type_accuracy
 
@@ -59,7 +60,7 @@ def test_every_metric_loads_from_its_file_and_computes_what_its_function_does(tm
     assert result.returncode == 0, result.stderr
     computed = json.loads(result.stdout.splitlines()[-1])
     for name, (function, predictions, references, more) in METRICS.items():
-        assert computed[name] == function(predictions, references, **more), name
+        assert computed[name] == flat(function(predictions, references, **more)), name
     assert (computed["boxes"]["n"], computed["boxes"]["iou_mean"]) == (3, 0.5)
     assert computed["masks"]["ciou"] == (8 + 0 + 8) / (16 + 16 + 8)
     assert computed["text"]["closed_accuracy"] == 0.5

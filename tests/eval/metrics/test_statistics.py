@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from vlm_recipes.eval.metrics.statistics import bootstrap_interval, ratio, summarize
+from vlm_recipes.eval.metrics import statistics
+from vlm_recipes.eval.metrics.number import Number, flat
+from vlm_recipes.eval.metrics.statistics import average, bootstrap_interval, by_class, macro_average, ratio
+
+
+def summarize(*scores, **more) -> dict[str, float]:
+    return flat(statistics.summarize(*scores, **more))
 
 
 def test_the_interval_of_a_mean_agrees_with_the_normal_one():
@@ -136,23 +142,38 @@ def test_a_ratio_of_sums_is_not_the_mean_of_ratios_and_its_interval_resamples_wh
     denominators = random.integers(1, 100, 60)
     numerators = random.binomial(denominators, 0.4)
     groups = [f"{row // 2}" for row in range(60)]
-    metrics = ratio("r", numerators, denominators, groups)
-    assert metrics["r"] == numerators.sum() / denominators.sum() != (numerators / denominators).mean()
+    metrics = ratio(numerators, denominators, groups)
+    assert metrics.value == numerators.sum() / denominators.sum() != (numerators / denominators).mean()
     sums = np.stack([numerators, denominators]).reshape(2, 30, 2).sum(axis=2)
     by_hand = [np.divide(*sums[:, random.integers(0, 30, 30)].sum(axis=1)) for _ in range(4000)]
-    assert [metrics["r_low"], metrics["r_high"]] == pytest.approx(np.percentile(by_hand, [2.5, 97.5]), abs=0.006)
-    assert ratio("r", numerators, denominators, groups) == metrics != ratio("r", numerators, denominators)
+    assert [metrics.low, metrics.high] == pytest.approx(np.percentile(by_hand, [2.5, 97.5]), abs=0.006)
+    assert ratio(numerators, denominators, groups) == metrics != ratio(numerators, denominators)
 
 
 def test_a_ratio_with_denominators_of_1_is_a_mean():
     values = np.random.default_rng(8).random(40)
     low, high = bootstrap_interval(values)
-    assert ratio("r", values, np.ones(40)) == pytest.approx({"r": values.mean(), "r_low": low, "r_high": high})
+    found = ratio(values, np.ones(40))
+    assert (found.value, found.low, found.high, found.n) == pytest.approx((values.mean(), low, high, 40))
 
 
 def test_a_ratio_of_nothing_to_nothing_is_1_and_uneven_lengths_are_refused():
-    assert ratio("r", [0, 0], [0, 0]) == {"r": 1.0, "r_low": 1.0, "r_high": 1.0}
-    assert ratio("r", [1], [2]) == ratio("r", [1, 0], [1, 1], ["a", "a"]) == {"r": 0.5}
-    assert ratio("r", [], []) == {}
-    with pytest.raises(ValueError, match="r: 1 numerators, 2 denominators, 1 groups"):
-        ratio("r", [1], [1, 2])
+    assert ratio([0, 0], [0, 0]) == Number(1.0, 2, 1.0, 1.0)
+    assert ratio([1], [2]) == Number(0.5, 1) and ratio([1, 0], [1, 1], ["a", "a"]) == Number(0.5, 2)
+    assert ratio([], []) == Number(None, 0)
+    with pytest.raises(ValueError, match="1 numerators, 2 denominators, 1 groups"):
+        ratio([1], [1, 2])
+
+
+def test_each_class_is_the_average_of_its_own_rows_and_so_are_the_baselines():
+    scores, classes, images = [1.0, 0.0, 0.5, 1.0], ["a", "b", "a", "a"], ["x", "x", "y", "z"]
+    found = by_class(scores, classes, ["b", "a", "none"], images, baseline=[0.0, 1.0, 0.5, 0.25])
+    assert list(found) == ["b", "a", "none"] and found["none"] == Number(None, 0)
+    assert found["b"] == Number(0.0, 1, baseline=1.0)
+    assert (found["a"].low, found["a"].high) == bootstrap_interval([1.0, 0.5, 1.0], ["x", "y", "z"])
+    assert (found["a"].value, found["a"].n, found["a"].baseline) == (2.5 / 3, 3, 0.25)
+    some = average([1.0, None, 0.0], question_baseline=[1.0, 1.0, 0.5], baseline=None)
+    assert (some.value, some.n, some.question_baseline, some.baseline) == (0.5, 2, 0.75, None)
+    macro = macro_average(scores, classes, images, baseline=[0.0, 1.0, 0.5, 0.25])
+    assert (macro.value, macro.baseline, macro.n) == (2.5 / 6, (1 + 0.25) / 2, 4)
+    assert macro_average([], []) == Number(None, 0)

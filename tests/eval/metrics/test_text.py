@@ -7,14 +7,20 @@ from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU
 
 from tests.support.paths import VQA_RAD, written_and_real
-from vlm_recipes.eval.metrics.text import (
-    keyword_accuracy,
-    squad_normalize,
-    text_metrics,
-    token_scores,
-)
+from vlm_recipes.eval.metrics import text
+from vlm_recipes.eval.metrics.number import flat
+from vlm_recipes.eval.metrics.statistics import summarize
+from vlm_recipes.eval.metrics.text import squad_normalize, token_scores
 
 WORDS = st.lists(st.sampled_from(["left", "right", "lung", "no", "Yes", "the"]), min_size=1, max_size=6).map(" ".join)
+
+
+def text_metrics(*columns, **more) -> dict[str, float]:
+    return flat(text.text_metrics(*columns, **more))
+
+
+def keyword_accuracy(predictions, keywords, groups=None) -> dict[str, float]:
+    return flat(summarize({"keyword_accuracy": text.keyword_scores(predictions, keywords)}, groups))
 
 
 def shared_tokens(prediction: list[str], reference: list[str]) -> int:

@@ -8,15 +8,20 @@ import pytest
 from sklearn.metrics import accuracy_score, recall_score
 
 from tests.support.paths import written_and_real
+from vlm_recipes.eval.metrics import type_accuracy as typed
 from vlm_recipes.eval.metrics.baselines import typed_majority
+from vlm_recipes.eval.metrics.number import flat
 from vlm_recipes.eval.metrics.question_types import QuestionTypes
 from vlm_recipes.eval.metrics.statistics import macro_average
-from vlm_recipes.eval.metrics.type_accuracy import type_accuracy
 from vlm_recipes.eval.metrics.typed_answers import TYPES
 
 PREDICTIONS = ["Yes", "no", "red; pink", "pink", "2", "3", "<5 mm"]
 REFERENCES = ["yes", "yes", "pink; red", "pink; red", "2", "4", "<5mm"]
 ROW_TYPES = ["yes_no", "yes_no", "color", "color", "count_numeric", "count_numeric", "size_numeric"]
+
+
+def type_accuracy(*columns, **more) -> dict[str, float]:
+    return flat(typed.type_accuracy(*columns, **more))
 
 
 def test_each_type_has_its_accuracy_and_its_number_of_rows():
@@ -47,25 +52,25 @@ def test_the_macro_average_is_scikit_learn_s_macro_recall_over_types():
     right = random.random(200) < 0.6
     found = np.where(right, kinds, "missed")
     expected = recall_score(kinds, found, labels=["a", "b", "c"], average="macro")
-    metrics = macro_average("m", right.astype(float).tolist(), kinds.tolist())
-    assert metrics["m"] == pytest.approx(expected)
-    assert metrics["m_low"] < expected < metrics["m_high"]
+    metrics = macro_average(right.astype(float).tolist(), kinds.tolist())
+    assert metrics.value == pytest.approx(expected)
+    assert metrics.low < expected < metrics.high
     resamples = [random.integers(0, 200, 200) for _ in range(2000)]
     by_hand = [np.mean([right[rows][kinds[rows] == kind].mean() for kind in "abc"]) for rows in resamples]
-    assert [metrics["m_low"], metrics["m_high"]] == pytest.approx(np.percentile(by_hand, [2.5, 97.5]), abs=0.012)
+    assert [metrics.low, metrics.high] == pytest.approx(np.percentile(by_hand, [2.5, 97.5]), abs=0.012)
 
 
 def test_whole_images_are_resampled():
     """Ten rows that always agree are one observation: the interval is as wide as for one row each."""
     random = np.random.default_rng(1)
     per_image = (random.random(60) < 0.5).astype(float)
-    alone = macro_average("m", per_image.tolist(), ["a"] * 60)
+    alone = macro_average(per_image.tolist(), ["a"] * 60)
     images = [str(i) for i in range(60) for _ in range(10)]
-    together = macro_average("m", np.repeat(per_image, 10).tolist(), ["a"] * 600, images)
-    width = alone["m_high"] - alone["m_low"]
-    assert together["m_high"] - together["m_low"] == pytest.approx(width, rel=0.15)
-    rows = macro_average("m", np.repeat(per_image, 10).tolist(), ["a"] * 600)
-    assert rows["m_high"] - rows["m_low"] < 0.5 * width
+    together = macro_average(np.repeat(per_image, 10).tolist(), ["a"] * 600, images)
+    width = alone.high - alone.low
+    assert together.high - together.low == pytest.approx(width, rel=0.15)
+    rows = macro_average(np.repeat(per_image, 10).tolist(), ["a"] * 600)
+    assert rows.high - rows.low < 0.5 * width
 
 
 def test_a_question_spelt_otherwise_in_the_test_part_has_the_same_majority_answer():

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from vlm_recipes.eval.metrics.confusion import confusion
+from vlm_recipes.eval.metrics.number import Number, Scores
 from vlm_recipes.eval.report.check import Check
 from vlm_recipes.eval.report.gallery import GalleryItem
 from vlm_recipes.eval.report.page import TEXT_LIMIT, picture_address
@@ -26,18 +28,20 @@ from vlm_recipes.eval.report.training_figures import curve, loss_figure, metric_
 NAN, INF = float("nan"), float("inf")
 HOSTILE = "<script>document.title='owned'</script>\"><img src=x onerror=\"document.title='owned'\">{{ 7 * 7 }}"
 RESULTS = {
-    "validation": {"iou_mean": 0.75, "n": 64},
-    "test": {
-        "accuracy_50": 0.91,
-        "iou_mean": 0.8132469,
-        "iou_mean_low": 0.7791,
-        "iou_mean_high": 0.8441,
-        "baseline_iou_mean": 0.3312,
-        "n": 1234,
-        "closed_accuracy": 0.5,
-        "closed_accuracy_n": 272,
-    },
+    "validation": Scores(64, {"iou_mean": Number(0.75, 64)}),
+    "test": Scores(
+        1234,
+        {
+            "accuracy_50": Number(0.91, 1234),
+            "iou_mean": Number(0.8132469, 1234, 0.7791, 0.8441, 0.3312),
+            "closed_accuracy": Number(0.5, 272, partial=True),
+        },
+    ),
 }
+
+
+def scores(**numbers: Number) -> Scores:
+    return Scores(max(number.n for number in numbers.values()), numbers)
 
 
 class Page(HTMLParser):
@@ -113,8 +117,8 @@ def test_numbers_in_the_table_equal_the_inputs(tmp_path):
     assert "0.813" in page.text and "1,234" in page.text and "+0.482" in page.text
 
 
-def test_before_the_test_the_headline_is_the_last_evaluation_in_the_log(tmp_path):
-    page = report(tmp_path, log_history=training_log())
+def test_before_the_test_the_headline_is_the_last_evaluation_in_training(tmp_path):
+    page = report(tmp_path, log_history=training_log(), watched=scores(iou_mean=Number(0.75, 9, 0.1, 1.0)))
     assert "iou_mean on the validation split" in page.text
     assert "0.750" in page.text and "0.100 to 1.000" in page.text and "n = 9" in page.text
 
@@ -132,7 +136,7 @@ def test_hostile_text_anywhere_is_escaped(tmp_path):
         tmp_path,
         title=HOSTILE,
         headline=HOSTILE,
-        results={HOSTILE: {HOSTILE: 0.5}},
+        results={HOSTILE: scores(**{HOSTILE: Number(0.5, 1)})},
         log_history=[{"step": 1, f"eval_{HOSTILE}": 0.5, f"grad_norm/{HOSTILE}": 1.0}],
         gallery=[item(HOSTILE, 1.0, HOSTILE), item("other", 0.0, HOSTILE)],
         published=Published([HOSTILE], [(HOSTILE, {HOSTILE: 1.0}, HOSTILE)], HOSTILE),
@@ -187,7 +191,7 @@ def test_nan_infinite_missing_and_unreadable_values_do_not_stop_the_report(tmp_p
         {"step": 3, "eval_iou_mean": NAN, "loss": "text", "learning_rate": 0.0},
         {"step": NAN, "loss": 1.0},
     ]
-    results = {"validation": {"iou_mean": NAN, "n": NAN, "iou_mean_low": INF, "text": "x", "none": None}, "test": {}}
+    results = {"validation": scores(iou_mean=Number(NAN, NAN, INF), none=Number(None, 0)), "test": Scores()}
     published = Published(["iou_mean"], [("a", {"iou_mean": NAN}, ""), ("b", {}, "")], "")
     gallery = [item("a", NAN), item("b", None), GalleryItem("c", None, "", "", "", INF)]
     with warnings.catch_warnings():
@@ -308,20 +312,17 @@ def test_before_the_test_published_numbers_stand_alone(tmp_path):
 
 
 GROUPS = ("yes_no", "color", "open_ended")
-BY_GROUP = {
-    "n": 50,
-    **{"accuracy": 0.8, "accuracy_low": 0.7, "accuracy_high": 0.9, "baseline_accuracy": 0.5},
-    **{"question_baseline_accuracy": 0.65, "free_accuracy": 0.77, "free_accuracy_low": 0.6, "free_accuracy_high": 0.9},
-    **{"constrained_gain": 0.03, "constrained_gain_low": -0.01, "constrained_gain_high": 0.07},
-    **{"accuracy_yes_no": 0.9, "accuracy_yes_no_low": 0.81, "accuracy_yes_no_high": 0.97, "accuracy_yes_no_n": 40},
-    **{"baseline_accuracy_yes_no": 0.55, "question_baseline_accuracy_yes_no": 0.72, "free_accuracy_yes_no": 0.91},
-    **{"free_accuracy_yes_no_n": 40, "constrained_gain_yes_no": -0.01, "constrained_gain_yes_no_n": 40},
-    **{"accuracy_color": 0.4, "accuracy_color_low": 0.2, "accuracy_color_high": 0.6, "accuracy_color_n": 10},
-    **{"baseline_accuracy_color": 0.3, "question_baseline_accuracy_color": 0.35, "free_accuracy_color": 0.2},
-    **{"constrained_gain_color": 0.2, "constrained_gain_color_low": 0.1, "constrained_gain_color_high": 0.3},
-    **{"accuracy_open_ended_n": 0, "accuracy_macro": 0.65, "baseline_accuracy_macro": 0.425},
-    **{"jaccard": 0.7, "jaccard_n": 10},
-}
+PLAIN = ("value", "n", "low", "high", "baseline")
+YES_NO = Number(0.9, 40, 0.81, 0.97, 0.55, 0.72, Number(0.91, 40), Number(-0.01, 40))
+COLOR = Number(0.4, 10, 0.2, 0.6, 0.3, 0.35, Number(0.2, 10), Number(0.2, 10, 0.1, 0.3))
+BY_GROUP = scores(
+    accuracy=Number(
+        *(0.8, 50, 0.7, 0.9, 0.5, 0.65, Number(0.77, 50, 0.6, 0.9), Number(0.03, 50, -0.01, 0.07)),
+        macro=Number(0.65, 50, baseline=0.425),
+        groups={"yes_no": YES_NO, "color": COLOR, "open_ended": Number(None, 0)},
+    ),
+    jaccard=Number(0.7, 10, partial=True),
+)
 
 
 def test_numbers_by_group_stand_in_one_table_and_not_among_the_results(tmp_path):
@@ -329,7 +330,7 @@ def test_numbers_by_group_stand_in_one_table_and_not_among_the_results(tmp_path)
     assert page.numbers("yes_no") == [[40, 0.9, 0.81, 0.97, 0.55, 0.72, 0.91, -0.01]]
     assert page.numbers("color") == [[10, 0.4, 0.2, 0.6, 0.3, 0.35, 0.2, 0.2, 0.1, 0.3]]
     assert page.numbers("open_ended") == [[0]]
-    assert page.numbers("macro") == [[0.65, 0.425]]
+    assert page.numbers("macro") == [[50, 0.65, 0.425]]
     assert page.numbers("overall") == [[50, 0.8, 0.7, 0.9, 0.5, 0.65, 0.77, 0.03, -0.01, 0.07]]
     names = [row[0] for row in page.rows]
     assert names == ["group", *GROUPS, "macro", "overall", "metric", "accuracy", "jaccard"]
@@ -337,7 +338,8 @@ def test_numbers_by_group_stand_in_one_table_and_not_among_the_results(tmp_path)
 
 
 def test_columns_that_nothing_is_known_of_are_left_out(tmp_path):
-    values = {key: number for key, number in BY_GROUP.items() if not key.startswith(("free", "constr", "question"))}
+    plain = {name: Number(*(getattr(n, key) for key in PLAIN)) for name, n in BY_GROUP["accuracy"].groups.items()}
+    values = scores(accuracy=Number(0.8, 50, 0.7, 0.9, 0.5, groups=plain))
     page = report(tmp_path, headline="accuracy", results={"validation": values}, groups=GROUPS)
     assert page.rows[0] == ["group", "n", "accuracy", "95% interval", "trivial baseline"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["groups.png"]
@@ -351,7 +353,7 @@ def test_the_bars_are_the_numbers_and_a_group_without_rows_has_none():
     [panel] = groups_figure(rows, "accuracy").axes
     assert [bar.get_width() for bar in panel.patches] == pytest.approx([0.9, 0.4, NAN, 0.65, 0.8], nan_ok=True)
     assert [label.get_text() for label in panel.get_yticklabels()] == [
-        *("yes_no\nn = 40", "color\nn = 10", "open_ended\nn = 0", "macro", "overall\nn = 50")
+        *("yes_no\nn = 40", "color\nn = 10", "open_ended\nn = 0", "macro\nn = 50", "overall\nn = 50")
     ]
     assert [text.get_text() for text in panel.texts] == ["0.900", "0.400", "–", "0.650", "0.800"]
     assert panel.get_xlim() == (0, 1)
@@ -359,27 +361,29 @@ def test_the_bars_are_the_numbers_and_a_group_without_rows_has_none():
     assert [text.get_text() for text in difference.texts] == ["-0.010", "+0.200", "–", "–", "+0.030"]
     free = [line.get_xdata()[0] for line in both.lines if line.get_markerfacecolor() == "white"]
     assert free == pytest.approx([0.91, 0.2, NAN, NAN, 0.77], nan_ok=True)
-    assert free_constrained_figure(group_table({"accuracy": 0.5, "accuracy_a_n": 3}, "accuracy", ["a"]), "m") is None
+    alone = scores(accuracy=Number(0.5, 3, groups={"a": Number(None, 3)}))
+    assert free_constrained_figure(group_table(alone, "accuracy", ["a"]), "m") is None
 
 
-def test_while_it_trains_the_groups_are_those_of_the_last_evaluation_in_the_log(tmp_path):
-    logged = {f"eval_{key}": number for key, number in BY_GROUP.items()}
-    page = report(tmp_path, headline="accuracy", log_history=[{"step": 3, **logged}], groups=GROUPS)
+def test_while_it_trains_the_groups_are_those_of_the_last_evaluation(tmp_path):
+    page = report(tmp_path, headline="accuracy", watched=BY_GROUP, groups=GROUPS)
     assert "By group on the validation split" in page.text
     assert page.numbers("yes_no")[0][:2] == [40, 0.9]
     assert (tmp_path / "figures" / "free_constrained.png").is_file()
 
 
-@pytest.mark.parametrize("odd", [NAN, INF, -INF, None, "text", 1e300])
+@pytest.mark.parametrize("odd", [NAN, INF, -INF, None, 1e300])
 def test_numbers_by_group_may_be_missing_or_not_finite(tmp_path, odd):
-    values = dict.fromkeys(BY_GROUP, odd) | {"accuracy_color": 0.5}
+    nothing = Number(odd, 0, odd, odd, odd, odd, Number(odd, 0), Number(odd, 0, odd, odd))
+    total = replace(nothing, macro=nothing, groups=dict.fromkeys(GROUPS, nothing))
+    some = replace(total, groups=dict.fromkeys(GROUPS, nothing) | {"color": replace(nothing, value=0.5)})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for results in (
-            {"test": values},
-            {"test": values | {"accuracy_color": odd}},
-            {"test": {"n": 0}},
-            {"test": {}},
+            {"test": scores(accuracy=some, jaccard=nothing)},
+            {"test": scores(accuracy=total, jaccard=nothing)},
+            {"test": scores(accuracy=Number(None, 0))},
+            {"test": Scores()},
         ):
             page = report(tmp_path, headline="accuracy", results=results, groups=GROUPS)
             assert "0 of" not in page.text
@@ -413,7 +417,7 @@ def test_a_confusion_table_counts_by_true_and_predicted_class(tmp_path):
 def test_hostile_groups_and_classes_are_escaped_and_cut(tmp_path):
     classes = [HOSTILE, "w" * 100_000, "\u202eevil", "\u05e9\u05dc\u05d5\u05dd", "\ud800", "a\x00"]
     groups = (HOSTILE, "\ud800\u202e", "$x_{$")
-    values = {"accuracy": 0.5, "n": 3} | {f"accuracy_{group}": 0.5 for group in groups}
+    values = scores(accuracy=Number(0.5, 3, groups=dict.fromkeys(groups, Number(0.5, 1))))
     gallery = [
         GalleryItem("id", None, "", "", "", 0.0, HOSTILE, "i"),
         GalleryItem("b", None, "", "", "", 1.0, "\u202e"),
@@ -504,7 +508,8 @@ def test_chromium_renders_the_page_and_runs_none_of_its_text(tmp_path):
 
 
 def test_chromium_runs_no_text_of_groups_and_classes(tmp_path):
-    inputs = {"headline": "accuracy", "results": {"test": {"accuracy": 0.5, f"accuracy_{HOSTILE}": 0.5, "n": 2}}}
+    values = scores(accuracy=Number(0.5, 2, groups={HOSTILE: Number(0.5, 2)}))
+    inputs = {"headline": "accuracy", "results": {"test": values}}
     tables = {HOSTILE: confusion([HOSTILE, "a"], [HOSTILE, HOSTILE])}
     path = write_report(tmp_path / "run", title="A run", log_history=[], groups=[HOSTILE], confusions=tables, **inputs)
     dom = chromium(path, tmp_path / "profile", "--dump-dom")

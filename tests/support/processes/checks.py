@@ -133,6 +133,7 @@ def token_mean(folder: Path) -> dict:
     evaluation = Evaluation(
         collator=Seq2SeqCollator(processor, prompt_only=True),
         metric=tiny.exact_match,
+        score=tiny.exact_scores,
         headline="exact",
         max_new_tokens=30,
         reference=lambda row: row["answer"],
