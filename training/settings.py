@@ -9,6 +9,7 @@ from datasets import Dataset
 from trl import ScriptArguments
 
 from ..models.precision import MIXED_PRECISION, launched_precision, precision_of
+from ..rows.errors import DataError
 from .cards import refuse_what_the_device_cannot_do
 
 
@@ -29,8 +30,10 @@ class RowSettings(ScriptArguments):
     max_new_tokens: int = setting(32, "longest answer in tokens")
 
     def limited(self, train: Dataset | None, validation: Dataset | None, test: Dataset) -> list[Dataset | None]:
-        """The first rows of each part, as many as the settings allow."""
+        """The first rows of each part, as many as the settings allow; `DataError` for a limit that leaves none."""
         limits = (self.max_train_rows, self.max_validation_rows, self.max_test_rows)
+        if any(limit is not None and limit < 1 for limit in limits):
+            raise DataError("--max_train_rows, --max_validation_rows and --max_test_rows have to be 1 or more")
         return [
             rows if rows is None or limit is None else rows.select(range(min(limit, len(rows))))
             for rows, limit in zip((train, validation, test), limits, strict=True)

@@ -33,6 +33,13 @@ def test_each_part_is_limited_to_its_first_rows():
     assert RowSettings(max_train_rows=2).limited(None, None, parts[2])[:2] == [None, None]
 
 
+@pytest.mark.parametrize("none", [0, -1])
+def test_a_limit_that_leaves_no_row_is_one_line(none, tmp_path, monkeypatch):
+    arguments = [*build("vqa_rad", tmp_path / "world"), "--output_dir", str(tmp_path / "out"), *SHORT.split()]
+    line = fails("vqa_rad", *arguments, "--max_test_rows", str(none), monkeypatch=monkeypatch)
+    assert line == "error: --max_train_rows, --max_validation_rows and --max_test_rows have to be 1 or more"
+
+
 def test_the_watched_rows_are_the_same_ones_for_a_seed_and_never_more_than_there_are():
     rows = Dataset.from_dict({"id": list(range(20))})
     few, again, others = (RowSettings(eval_rows=5).watched(rows, seed)["id"][:] for seed in (0, 0, 1))
