@@ -60,7 +60,7 @@ class RunSettings:
     load_best_model_at_end: bool = True
     greater_is_better: bool = True
     vision_learning_rate: float | None = setting(
-        None, "of the vision tower's weights, where they train; default: that of all"
+        None, "of the vision tower's weights, where they train; not with DeepSpeed or FSDP"
     )
     dataset_num_proc: int | None = setting(None, "processes that check rows")
     dataloader_num_workers: int = 4

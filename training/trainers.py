@@ -88,11 +88,11 @@ class LisaTrainer(ComposedTrainer):
 def with_rate_of_vision(trainer: Trainer, rate: float) -> None:
     """Have the optimizer train the vision tower's weights at a `rate` of their own, under the same schedule.
 
-    Raises `RateError` where none of them trains, and under FSDP, which makes the optimizer later.
+    Raises `RateError` where none of them trains, and under DeepSpeed and FSDP, which would train all at one rate.
     """
     vision = {id(weight) for weight in parameters_by_group(trainer.model, GROUPS).get("vision", {}).values()}
-    if not vision or trainer.is_fsdp_enabled:
-        why = "no weight of a vision tower trains" if not vision else "FSDP has one rate for all"
+    if not vision or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        why = "DeepSpeed and FSDP have one rate for all" if vision else "no weight of a vision tower trains"
         raise RateError(f"--vision_learning_rate {rate:g}: {why}")
     optimizer = trainer.create_optimizer()
     for group in list(optimizer.param_groups):

@@ -95,8 +95,17 @@ def test_a_rate_for_a_vision_tower_that_does_not_train_is_one_line(tmp_path, mon
     line = fails("kvasir_vqa", *arguments, "--vision_learning_rate", "1e-5", monkeypatch=monkeypatch)
     assert line == "error: --vision_learning_rate 1e-05: no weight of a vision tower trains"
     network = torch.nn.Linear(2, 2)
-    with pytest.raises(RateError):
+    with pytest.raises(RateError, match="no weight"):
         with_rate_of_vision(Trainer(network, TrainingArguments(tmp_path, report_to="none", use_cpu=True)), 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["is_deepspeed_enabled", "is_fsdp_enabled"])
+def test_where_one_rate_would_train_all_a_rate_for_the_vision_tower_is_refused(kind, tmp_path):
+    args = TrainingArguments(tmp_path, report_to="none", use_cpu=True)
+    trainer = Trainer(AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl()), args)
+    setattr(trainer, kind, True)
+    with pytest.raises(RateError, match="DeepSpeed and FSDP have one rate for all"):
+        with_rate_of_vision(trainer, 1e-5)
 
 
 def test_every_recipe_s_published_numbers_are_read_and_a_copy_without_the_file_has_its_name_for_a_title(tmp_path):
