@@ -21,6 +21,7 @@ class AttentionError(ValueError):
 class SharedImageCallback(TrainerCallback):
     """For a Trainer with rows from `group_by_image`: `SharedImageCollator`'s batches train safely.
 
+    - Which questions about an image come together is drawn anew in each epoch, the same in a resumed run.
     - An attention that reads no mask of pairs, such as flash attention, ends the run with an `AttentionError`.
     - The mask reaches "sdpa" as booleans, which it takes in every number format.
     - Logged `num_tokens` are tokens, where `SFTTrainer` would count pairs that see each other, and from 0 again in a
@@ -77,8 +78,11 @@ class SharedImageCallback(TrainerCallback):
         handler.callbacks = [*others[:place], self, *others[place:]]  # a new list: the old one is being gone through
         return before
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
+    def on_epoch_begin(self, args, state, control, train_dataloader, **kwargs):
         self.counting = True
+        drawn = getattr(train_dataloader.dataset, "format", {}).get("format_kwargs", {}).get("transform")
+        if hasattr(drawn, "set_epoch"):
+            drawn.set_epoch(int(state.epoch))
 
     def close(self, *event, **kwargs) -> None:
         """Leave the model, and go back among the callbacks to where this was added."""

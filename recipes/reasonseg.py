@@ -23,7 +23,6 @@ a labelme-like JSON of the same name; a `kind` in it, beside `text`, groups the 
 import math
 import random
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -110,10 +109,10 @@ class Model(ModelConfig):
     lora_task_type: str | None = None  # of PEFT's tasks, this is none
 
 
-def prompt(query: str, is_sentence: bool = True, rng: random.Random | None = None) -> list[dict]:
+def prompt(query: str, is_sentence: bool = True, source: random.Random | None = None) -> list[dict]:
     """What the model is asked: in the reference's wording of evaluation, to train in one of its drawn ones."""
     wordings = SENTENCES if is_sentence else PHRASES
-    wording = rng.choice(wordings) if rng else wordings[0]
+    wording = source.choice(wordings) if source else wordings[0]
     return [{"role": "user", "content": wording.format(query).replace("the the ", "the ")}]
 
 
@@ -123,40 +122,32 @@ def read(data: Data, do_train: bool) -> dict[str, Dataset]:
     for split in (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split):
         try:
             if any(Path(data.dataset_name).glob("*/*.json")):
-                rows = load_annotated_folder(Path(data.dataset_name, split))
+                splits[split] = load_annotated_folder(Path(data.dataset_name, split))
             else:
-                rows = load_split(data.dataset_name, data.dataset_config, split, ("image", "text", "mask"))
-            splits[split] = rows.add_column("to_train", [split == data.dataset_train_split] * len(rows))
+                splits[split] = load_split(data.dataset_name, data.dataset_config, split, ("image", "text", "mask"))
         except DataError:
             if do_train or split == data.dataset_test_split:
                 raise
     return splits
 
 
-def to_row(row: dict, seed: int) -> dict:
-    """An image with its queries: for each the conversation (drawn, to train), the mask and what does not count."""
+def asked(query: dict, source: random.Random | None = None) -> dict:
+    """A query with its conversation: to train, in wordings that each epoch draws anew."""
+    answer = source.choice(ANSWERS) if source else ANSWERS[0]
+    messages = [*prompt(query["question"], query["is_sentence"], source), {"role": "assistant", "content": answer}]
+    return {**query, "answer": answer, "messages": messages}
+
+
+def to_row(row: dict) -> dict:
+    """An image with its queries: for each the conversation, the mask and what does not count."""
     texts, is_sentence, kind, mask = read_annotated(row)
     image_id = content_id(row["image"])
     name = str(row.get("id") or row.get("image_id") or image_id[:12])
     ignored = mask == IGNORED_PIXEL
     target, ignored = encode(mask == 1), encode(ignored) if ignored.any() else None
-    queries = []
-    for i, text in enumerate(texts):
-        rng = random.Random(f"{seed} {name} {i}") if row["to_train"] else None
-        asked, answer = prompt(text, is_sentence, rng), rng.choice(ANSWERS) if rng else ANSWERS[0]
-        queries.append(
-            {
-                "id": f"{name} {i}",
-                "question": text,
-                "answer": answer,
-                "messages": [*asked, {"role": "assistant", "content": answer}],
-                "masks": [target],
-                "ignore": ignored,
-                "kind": kind,
-                "first": i == 0,
-            }
-        )
-    return {"id": name, "image_id": image_id, "queries": queries}
+    same = {"is_sentence": is_sentence, "masks": [target], "ignore": ignored, "kind": kind}
+    queries = [{"id": f"{name} {i}", "question": text, **same, "first": i == 0} for i, text in enumerate(texts)]
+    return {"id": name, "image_id": image_id, "queries": [asked(query) for query in queries]}
 
 
 def to_question(data: Data, folder: Path, question: str) -> dict:
@@ -191,8 +182,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
     raw = read(data, training.do_train)
     network, processor = load(data, model, training.do_train)
-    adapt = partial(to_row, seed=training.seed)
-    usable, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
+    usable, refused = usable_rows(raw, to_row, training.output_dir, data.max_rejected, training.dataset_num_proc)
     rows = {split: one_per_query(images) for split, images in zip(raw, usable, strict=True)}
     splits = (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split)
     train, validation, test = data.limited(*map(rows.get, splits))
@@ -204,7 +194,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     evaluated = evaluation(data, network, processor, constant, kinds)
     run = Run(__file__, data, training, model, parts, evaluated, refused)
     if training.do_train:
-        grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
+        grouped = group_by_image(train, data.questions_per_row, training.seed, reworded=asked)
         trainer = LisaTrainer(
             network,
             training.in_rows(len(train), len(grouped)),

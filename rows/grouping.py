@@ -1,38 +1,92 @@
 """Rows about the same image -> a row with all its queries, and back; rows asked the wrong one."""
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Callable
 
+import numpy as np
+import torch
 from datasets import Dataset, concatenate_datasets
+
+from .conventions import Row
 
 OF_THE_IMAGE = ("image_id", "image", "images", "image_size", "frames")
 
 
-def group_by_image(dataset: Dataset, max_conversations: int | None = 20, seed: int = 0) -> Dataset:
+class DrawnAnew:
+    """The transform of grouped rows: places in `queries` -> the questions that this epoch has drawn for them.
+
+    Args:
+        questions: a row each, without what is the image's own.
+        images: per question the number of its image `[Q]`; the places of an image's questions follow each other.
+        reworded: what is read of a question, given a source of random numbers of its own in each epoch.
+    """
+
+    def __init__(
+        self, questions: Dataset, images: np.ndarray, seed: int, reworded: Callable[[Row, random.Random], Row] | None
+    ):
+        self.questions, self.images, self.seed, self.reworded = questions, images, seed, reworded
+        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive an epoch see it, too
+        self._drawn = -1, images
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw which of an image's questions come together, and their wordings: by the seed and `epoch` alone."""
+        self.epoch.fill_(epoch)
+        self.order()
+
+    def order(self) -> np.ndarray:
+        """For each place the number of its question in the present epoch, `[Q]`."""
+        epoch = int(self.epoch)
+        if self._drawn[0] != epoch:
+            drawn = np.random.default_rng([self.seed, epoch]).random(len(self.images))
+            self._drawn = epoch, np.lexsort((drawn, self.images))
+        return self._drawn[1]
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, list]:
+        return rows | {"queries": [self._at(places) for places in rows["queries"]]} if "queries" in rows else rows
+
+    def _at(self, places: list[int]) -> list[Row]:
+        numbers = self.order()[places].tolist()
+        queries = self.questions.select(numbers).to_list()
+        if self.reworded is None:
+            return queries
+        sources = (random.Random(f"{self.seed} {self._drawn[0]} {number}") for number in numbers)
+        return [self.reworded(query, source) for query, source in zip(queries, sources, strict=True)]
+
+
+def group_by_image(
+    dataset: Dataset,
+    max_conversations: int | None = 20,
+    seed: int = 0,
+    reworded: Callable[[Row, random.Random], Row] | None = None,
+) -> Dataset:
     """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
 
     Rows with the same `image_id` have to have the same images; one without stays by itself. More than
-    `max_conversations` go to several rows; which conversations come together, and the order of rows, is drawn by
-    `seed`. No image is decoded. With one conversation a row there is nothing to group: the rows stay as they are.
-    `SharedImageCollator` reads such rows, and so do the collators of BLIP-2, LISA and SurgViVQA.
+    `max_conversations` go to several rows. Which come together is drawn by `seed`, and anew in each epoch where
+    `vlm_recipes.callbacks.SharedImageCallback` says that one begins (else what `set_epoch` of the rows' transform was
+    told last); so is what `reworded` makes of each. The number of rows is that of all epochs. No image is decoded, and
+    no question before its row is read. With one conversation a row there is nothing to group: the rows stay as they
+    are, unless they are `reworded`. `SharedImageCollator` reads such rows, and so do the collators of BLIP-2, LISA and
+    SurgViVQA.
     """
-    if max_conversations == 1:
+    if max_conversations == 1 and reworded is None:
         return dataset
-    places = defaultdict(list)
-    for i, image_id in enumerate(dataset["image_id"]):
-        places[("row", i) if image_id is None else image_id].append(i)
-    queries = dataset.remove_columns([name for name in OF_THE_IMAGE if name in dataset.column_names]).to_list()
-    rng, groups = random.Random(seed), []
-    for members in places.values():
-        rng.shuffle(members)
-        parts = -(-len(members) // (max_conversations or len(members)))
-        size = -(-len(members) // parts)  # about as many in each row
-        groups += [members[start : start + size] for start in range(0, len(members), size)]
-    rng.shuffle(groups)
-    images = dataset.select([members[0] for members in groups])
-    images = images.select_columns([name for name in ("id", *OF_THE_IMAGE) if name in dataset.column_names])
-    grouped = Dataset.from_dict({"queries": [[queries[i] for i in members] for members in groups]})
-    return concatenate_datasets([images, grouped], axis=1)
+    numbers: dict[object, int] = {}
+    keys = (("row", i) if key is None else key for i, key in enumerate(dataset["image_id"]))
+    images = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+    questions = dataset.remove_columns([name for name in OF_THE_IMAGE if name in dataset.column_names])
+    drawn = DrawnAnew(questions, images, seed, reworded)
+    places, end = [], 0
+    for count in np.bincount(images).tolist():
+        parts = -(-count // (max_conversations or count))
+        size = -(-count // parts)  # about as many in each row
+        begin, end = end, end + count
+        places += [list(range(start, min(start + size, end))) for start in range(begin, end, size)]
+    random.Random(seed).shuffle(places)
+    shown = dataset.select(drawn.order()[[own[0] for own in places]])
+    shown = shown.select_columns([name for name in ("id", *OF_THE_IMAGE) if name in dataset.column_names])
+    return concatenate_datasets([shown, Dataset.from_dict({"queries": places})], axis=1).with_transform(drawn)
 
 
 def one_per_query(images: Dataset) -> Dataset:

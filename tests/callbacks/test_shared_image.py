@@ -1,5 +1,9 @@
 """TRL's own Trainer on images with all their questions, against the same Trainer on one question after the other."""
 
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
 import pytest
 import torch
 from datasets import Dataset, List
@@ -11,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCall
 from trl import ModelConfig
 
 from tests.support.processes import launch
-from tests.support.processes.shared_image import new_trainer, rows_about, sharp, talk, twelve_questions
+from tests.support.processes.shared_image import new_trainer, picture, rows_about, sharp, talk, twelve_questions
 from vlm_recipes.callbacks import SharedImageCallback
 from vlm_recipes.callbacks.shared_image import AttentionError
 from vlm_recipes.collators import SharedImageCollator
@@ -251,7 +255,7 @@ def stored(counts: dict) -> Dataset:
 
 
 def ids(grouped: Dataset) -> list[list[str]]:
-    return [[query["id"] for query in queries] for queries in grouped["queries"]]
+    return [[query["id"] for query in row["queries"]] for row in grouped.select_columns("queries")]
 
 
 @settings(deadline=None, max_examples=25)
@@ -264,14 +268,12 @@ def test_groups_hold_every_conversation_once_and_keep_to_their_limits(counts, li
     dataset = stored(counts)
     grouped = group_by_image(dataset, max_conversations=limit, seed=seed)
     assert sorted(sum(ids(grouped), [])) == sorted(dataset["id"])
-    assert all(len(queries) <= (limit or 9) for queries in grouped["queries"])
+    assert all(len(group) <= (limit or 9) for group in ids(grouped))
     original = {row["id"]: row for row in dataset.remove_columns("images")}
-    for image_id, image_size, queries in zip(
-        grouped["image_id"], grouped["image_size"], grouped["queries"], strict=True
-    ):
-        assert image_id is not None or len(queries) == 1
-        for query in queries:
-            assert query | {"image_id": image_id, "image_size": image_size} == original[query["id"]]
+    for row in grouped.remove_columns("images"):
+        assert row["image_id"] is not None or len(row["queries"]) == 1
+        for query in row["queries"]:
+            assert query | {key: row[key] for key in ("image_id", "image_size")} == original[query["id"]]
     if limit is None:
         assert len(grouped) == sum(n if key is None else 1 for key, n in counts.items())
 
@@ -288,10 +290,68 @@ def test_the_seed_draws_the_order():
     assert {frozenset(group) for group in draw[0]} != {frozenset(group) for group in draw[2]}
 
 
+def test_each_epoch_draws_groups_and_wordings_anew_and_the_same_for_everybody():
+    dataset = stored({"a": 9, "b": 9, None: 3})
+
+    def draw(epoch: int) -> list[list[tuple]]:
+        def reworded(query, source):
+            return query | {"note": source.randrange(1000)}
+
+        grouped = group_by_image(dataset, max_conversations=4, reworded=reworded).select_columns("queries")
+        grouped.shuffle(seed=1).format["format_kwargs"]["transform"].set_epoch(epoch)  # of rows selected from it, too
+        return [[(query["id"], query["note"]) for query in row["queries"]] for row in grouped]
+
+    first, again, second = draw(0), draw(0), draw(1)
+    assert first == again and [len(group) for group in first] == [len(group) for group in second]
+    assert sorted(row_id for group in second for row_id, _ in group) == sorted(dataset["id"])
+    together = [{frozenset(row_id for row_id, _ in group) for group in groups} for groups in (first, second)]
+    assert len(together[0] & together[1]) < 6  # with the three that nobody is asked about together with others
+    notes = [dict(chain.from_iterable(groups)) for groups in (first, second)]
+    assert sum(notes[0][row_id] == notes[1][row_id] for row_id in dataset["id"]) < 3  # of 21
+    alone = group_by_image(dataset, 1, reworded=lambda query, source: query | {"note": "said otherwise"})
+    assert [len(row["queries"]) for row in alone.select_columns("queries")] == [1] * len(dataset)
+    assert {query["note"] for row in alone.select_columns("queries") for query in row["queries"]} == {"said otherwise"}
+
+
+@dataclass
+class Seen(SharedImageCollator):
+    """Writes down which questions came together, whichever worker reads them."""
+
+    file: Path | None = None
+
+    def __call__(self, rows):
+        with self.file.open("a") as file:
+            file.writelines(", ".join(sorted(query["id"] for query in row["queries"])) + "\n" for row in rows)
+        return super().__call__(rows)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@qwen2_vl
+def test_workers_see_what_each_epoch_draws_and_a_resumed_run_goes_on_with_it(folder, tmp_path, persistent):
+    rows = rows_about("one", [picture((56, 56), 0)], *(talk(str(i), "yes") for i in range(8)))
+    settings = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 3, "dataloader_num_workers": 1}
+    settings |= {"dataloader_persistent_workers": persistent, "max_steps": -1, "use_cpu": True}
+    processor = AutoProcessor.from_pretrained(folder)
+
+    def seen(name: str, **resumed) -> list[str]:
+        collator = Seen(processor, file=tmp_path / name)
+        trainer = new_trainer(load(folder), processor, tmp_path, rows, True, data_collator=collator, **settings)
+        trainer.train_dataset = group_by_image(Dataset.from_list(rows), 4)
+        trainer.train(**resumed)
+        return (tmp_path / name).read_text().splitlines()
+
+    whole = seen("whole")
+    epochs = [frozenset(whole[start : start + 2]) for start in (0, 2, 4)]
+    assert len(whole) == 6 and len(set(epochs)) == 3
+    for epoch in epochs:
+        assert sorted(", ".join(epoch).split(", ")) == [row["id"] for row in rows]
+    assert seen("resumed", resume_from_checkpoint=str(tmp_path / "checkpoint-3")) == whole[3:]
+
+
 def test_the_image_s_own_columns_are_the_row_s_and_only_the_collator_opens_it(qwen2_vl, tmp_path):
     grouped = group_by_image(stored({"a": 3}))
     assert set(grouped.column_names) == {"id", "image_id", "images", "image_size", "queries"}
-    assert set(grouped["queries"][0][0]) == {"id", "messages", "note"}
+    assert set(grouped.select_columns("queries")[0]["queries"][0]) == {"id", "messages", "note"}
     with pytest.raises(FileNotFoundError):
         grouped[0]
     (tmp_path / "broken.png").write_text("no picture")

@@ -23,6 +23,7 @@ from tests.support.running import QUIET, fails, read
 from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 from vlm_recipes.rows.formats.reasonseg import polygon_mask
+from vlm_recipes.rows.grouping import group_by_image
 
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
 
@@ -104,26 +105,24 @@ def test_eight_masks_are_learnt_by_heart_and_drawn_after_the_model_s_own_seg(lea
             assert ignored or row["score"] == pytest.approx(iou)
 
 
-def test_only_training_draws_its_wordings(scenes):
-    rows = [
-        {"image_size": [64, 64], "image": {"bytes": None, "path": str(scenes / "train" / f"{i}.png")}}
-        for i in range(8)
-    ]
-    rows = [row | {"id": str(i), "text": "The red one?", "mask": [[False] * 64] * 64} for i, row in enumerate(rows)]
-    asked = {
-        (to_train, seed): [
-            [
-                message["content"]
-                for message in reasonseg.to_row(row | {"to_train": to_train}, seed)["queries"][0]["messages"]
-            ]
-            for row in rows
-        ]
-        for to_train in (True, False)
-        for seed in (0, 1)
-    }
-    fixed = ["The red one? Please output segmentation mask.", "It is [SEG]."]
-    assert asked[False, 0] == asked[False, 1] == [fixed] * 8
-    assert asked[True, 0] != asked[True, 1] and len({tuple(one) for one in asked[True, 0]}) > 3
+def test_only_training_draws_its_wordings_and_each_epoch_others():
+    query = {"question": "The red one?", "is_sentence": True, "masks": ["kept"]}
+    rows = Dataset.from_list([{"id": str(i), "image_id": str(i), **reasonseg.asked(query)} for i in range(8)])
+
+    def said(queries) -> list[list[str]]:
+        assert all(
+            query["masks"] == ["kept"] and query["answer"] == query["messages"][1]["content"] for query in queries
+        )
+        return [[message["content"] for message in query["messages"]] for query in queries]
+
+    assert said(rows) == [["The red one? Please output segmentation mask.", "It is [SEG]."]] * 8
+    drawn = {}
+    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+        grouped = group_by_image(rows, 1, seed, reworded=reasonseg.asked)
+        grouped.format["format_kwargs"]["transform"].set_epoch(epoch)
+        by_id = {row["queries"][0]["id"]: said(row["queries"])[0] for row in grouped}
+        drawn[seed, epoch] = [by_id[str(i)] for i in range(8)]
+    assert len({str(drawn[key]) for key in drawn}) == 3 and len({tuple(one) for one in drawn[0, 0]}) > 3
     assert reasonseg.prompt("the red one", False)[0]["content"].startswith("What is the red one in this image?")
 
 

@@ -200,7 +200,7 @@ def test_an_annotation_of_any_kind_is_refused_or_becomes_queries_with_a_mask_of_
     try:
         parsed = parse_annotation(annotation)
         row = {"id": "r", "annotation": annotation, "image_size": SIZE, "image": {"bytes": b"x", "path": None}}
-        row = reasonseg.to_row(row | {"to_train": True}, seed=0)
+        row = reasonseg.to_row(row)
     except BadRow:
         return
     texts = [parsed["text"]] if isinstance(parsed["text"], str) else parsed["text"]

@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import dataclass
-from functools import partial
 from itertools import permutations
 from pathlib import Path
 
@@ -318,7 +317,7 @@ def write(folder: Path, name: str, annotation: dict | list | bytes | None, image
 def checked(folder: Path, output_dir: Path) -> tuple[datasets.Dataset, list[dict]]:
     raw = reasonseg.read(reasonseg.Data(dataset_name=str(folder)), do_train=False)
     assert list(raw) == ["test"]
-    (images,), refused = usable_rows(raw, partial(reasonseg.to_row, seed=0), str(output_dir), max_rejected=1.0)
+    (images,), refused = usable_rows(raw, reasonseg.to_row, str(output_dir), max_rejected=1.0)
     return images, refused
 
 
