@@ -172,18 +172,17 @@ def main(data: Data, training: Training, model: Model) -> None:
     for kind in types.by_question.values() if data.constrain else ():
         run.evaluation.constrain(kind.columns())  # an answer set that cannot be kept to ends the run here
     if training.do_train:
-        watched = data.watched(validation, training.seed)
         grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
         trainer = SFTTrainer(
             network,
             training.in_rows(len(train), len(grouped)),
             data_collator=collator(data, processor, max_length=training.max_length),
             train_dataset=grouped,
-            eval_dataset=watched,
+            eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
             peft_config=lora_on(model, LANGUAGE if model.use_peft else None),
         )
-        accuracy = GenerationEvalCallback(trainer, watched, run.evaluation)
+        accuracy = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         lora = {"trains": "lora_", "share": TRAINABLE_SHARE} if model.use_peft else {}
         network = run.train(trainer, accuracy, GradNormCallback(trainer), **lora)
     run.conclude(network, {"validation": validation, "test": test})

@@ -150,11 +150,11 @@ def main(data: Data, training: Training, model: Model) -> None:
             training,
             data_collator=collator,
             train_dataset=train,
-            eval_dataset=validation,
+            eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
             peft_config=lora_on(model, LORA.get(model.tune)),
         )
-        iou = GenerationEvalCallback(trainer, validation, run.evaluation, data.eval_rows)
+        iou = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         trains = {"vision": "visual", "all": ""}.get(model.tune, "lora_")
         network = run.train(trainer, iou, GradNormCallback(trainer), trains=trains, share=TRAINABLE_SHARE[model.tune])
     run.conclude(network, {"validation": validation, "test": test})

@@ -200,10 +200,10 @@ def main(data: Data, training: Training, model: Model) -> None:
             training.in_rows(len(train), len(grouped)),
             data_collator=SegmentationCollator(processor),
             train_dataset=grouped,
-            eval_dataset=validation,
+            eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
         )
-        giou = GenerationEvalCallback(trainer, validation, run.evaluation, data.eval_rows)
+        giou = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         stopping = [EarlyStoppingCallback(training.patience)] if training.eval_strategy != "no" else []
         lisa = {"trains": "|".join(["lora_", *WHOLE]), "share": TRAINABLE_SHARE} if model.tune == "lisa" else {}
         # An untrained model guesses tokens, and each pixel by a coin.

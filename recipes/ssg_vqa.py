@@ -197,7 +197,6 @@ def main(data: Data, training: Training, model: Model) -> None:
     evaluated = evaluation(data, network, processor, majority, (*kinds, *hops))
     run = Run(__file__, data, training, model, parts, evaluated, refused, name=data.dataset_format)
     if training.do_train:
-        watched = data.watched(validation, training.seed)
         grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
         settings = training.in_rows(len(train), len(grouped))
         if data.dataset_format == "real_colon" and training.metric_for_best_model == Training.metric_for_best_model:
@@ -207,10 +206,10 @@ def main(data: Data, training: Training, model: Model) -> None:
             settings,
             data_collator=collator,
             train_dataset=grouped,
-            eval_dataset=watched,
+            eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
         )
-        accuracy = GenerationEvalCallback(trainer, watched, run.evaluation)
+        accuracy = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         trains = "|".join(["lora_", *(rf"(^|\.){part}\." for part in trained_whole(model))])
         share = None if trained_whole(model) else TRAINABLE_SHARE
         network = run.train(trainer, accuracy, GradNormCallback(trainer), trains=trains, share=share)

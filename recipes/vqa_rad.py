@@ -175,10 +175,10 @@ def main(data: Data, training: Training, model: Model) -> None:
             training.in_rows(len(train), len(grouped)),
             data_collator=collator(data, processor),
             train_dataset=grouped,
-            eval_dataset=validation,
+            eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
         )
-        f1 = GenerationEvalCallback(trainer, validation, run.evaluation, data.eval_rows)
+        f1 = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         lora = {"trains": "lora_", "share": TRAINABLE_SHARE} if model.use_peft else {}
         network = run.train(trainer, f1, GradNormCallback(trainer), **lora)
     run.conclude(network, {"validation": validation, "test": test})
