@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import BatchFeature, LlavaProcessor, Qwen2_5_VLProcessor, Qwen2VLProcessor
+from transformers import BatchFeature, LlavaProcessor, ProcessorMixin, Qwen2_5_VLProcessor, Qwen2VLProcessor
 
 from ..rows.conventions import IGNORE_INDEX
 from .chat import ChatCollator
@@ -122,3 +122,8 @@ def _images(trees: list[PrefixTree]) -> dict[str, torch.Tensor]:
     """What the image processor gave for each tree, one after another."""
     shown = [tree.pixels for tree in trees if tree.pixels]
     return {key: torch.cat([pixels[key] for pixels in shown]) for key in (shown[0] if shown else ())}
+
+
+def chat_collator(processor: ProcessorMixin, questions_per_row: int, **settings) -> ChatCollator:
+    """A `SharedImageCollator` where rows hold several questions about an image, else a `ChatCollator`."""
+    return (SharedImageCollator if questions_per_row > 1 else ChatCollator)(processor, **settings)

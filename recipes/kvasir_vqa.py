@@ -4,15 +4,12 @@ The reference reports an accuracy of .196 on its test part, split 70/15/15 by im
 .28 to .30. Its types come from keywords: "Are there any abnormalities …" counts as yes_no, though answered by lists.
 Here a question's type and its valid answers come from the training answers to it.
 
-Meant for one 40 GB card (not measured), then with nothing in the prompt but the question, then in four bits on 8 GB:
+Meant for one 40 GB card (not measured); no hints in the prompt; four bits on 8 GB; evaluate (untrained: no name):
     accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/kvasir_vqa.py
     accelerate launch … recipes/kvasir_vqa.py --typed_prompt false --output_dir outputs/kvasir_vqa_untyped
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/kvasir_vqa.py --output_dir outputs/two_b \
         --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_pixels 401408 --questions_per_row 4
-Only evaluate, the untrained model or what a run left:
-    accelerate launch … recipes/kvasir_vqa.py --do_train false --output_dir outputs/kvasir_vqa_untrained
-    accelerate launch … recipes/kvasir_vqa.py --do_train false --model_name_or_path outputs/kvasir_vqa \
-        --output_dir outputs/kvasir_vqa_again
+    accelerate launch … recipes/kvasir_vqa.py --do_train false --model_name_or_path outputs/kvasir_vqa --output_dir …
 Your own questions: --dataset_name FOLDER, an imagefolder whose metadata.jsonl has `file_name`, `question`, `answer`
 and `img_id`, one line per question (--dataset_train_split names its one split, `raw` on the Hub).
 """
@@ -25,24 +22,20 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
-from vlm_recipes.collators import ChatCollator, SharedImageCollator
 from vlm_recipes.collators.length import within_length
+from vlm_recipes.collators.shared_image import chat_collator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import TypedMajority, typed_majority
 from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
 from vlm_recipes.eval.typed import typed_evaluation
 from vlm_recipes.models.qwen_vl import LANGUAGE, PixelBudget, QwenVL, load_qwen_vl, lora_on
-from vlm_recipes.rows.errors import BadRow, start_of
-from vlm_recipes.rows.grouping import group_by_image
-from vlm_recipes.rows.loading import load_split
-from vlm_recipes.rows.splits import hold_out_two
-from vlm_recipes.rows.usable import usable_rows
+from vlm_recipes.rows import BadRow, group_by_image, hold_out_two, load_split, usable_rows
+from vlm_recipes.rows.errors import start_of
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
 
 SYSTEM = "You are a surgical VQA assistant. Answer with a single word/number when possible."
-COLUMNS = ("image", "question", "answer", "img_id")
 TRAINABLE_SHARE = 0.0048  # 40,370,176 of 8.33 billion parameters, with LoRA on the 7B model
 TYPES_FILE = "question_types.json"
 CONTROL = "<|"  # how Qwen's control tokens begin
@@ -71,10 +64,7 @@ class Training(ChatSettings, SFTConfig):
     gradient_accumulation_steps: int = 16
     learning_rate: float = 1e-4
     warmup_steps: float = 0.05  # below 1: a share of all steps
-    eval_strategy: str = "steps"
     eval_steps: float = 0.2
-    save_strategy: str = "steps"
-    save_steps: float = 0.2
     metric_for_best_model: str = "eval_accuracy"
 
 
@@ -88,11 +78,10 @@ class Model(QwenVL):
 
 def prompt(question: str, kind: QuestionType | None) -> list[dict]:
     """What the model is asked: the same in training, evaluation and `vlm-ask`; no `kind`, no hints."""
-    lines = [f"Question: {question}"]
-    if kind is not None:
-        lines.insert(0, f"Question type: {kind.name}")
-        if kind.choices and not kind.units:
-            lines.append(f"Valid answers: {', '.join(kind.choices)}")
+    lines = [f"Question type: {kind.name}"] if kind else []
+    lines += [f"Question: {question}"]
+    if kind and kind.choices and not kind.units:
+        lines += [f"Valid answers: {', '.join(kind.choices)}"]
     return [
         {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "\n".join(lines)}]},
@@ -101,10 +90,10 @@ def prompt(question: str, kind: QuestionType | None) -> list[dict]:
 
 def read(data: Data) -> dict[str, Dataset]:
     """Training, validation and test part; no image is in two of them, and no part depends on what is refused."""
-    rows = load_split(data.dataset_name, data.dataset_config, data.dataset_train_split, COLUMNS)
-    # The same image may be asked the same twice, once per polyp.
-    ids = [f"{image}#{number}" for number, image in enumerate(rows["img_id"])]
-    rows = rows.select_columns(list(COLUMNS)).add_column("id", ids)
+    columns = ("image", "question", "answer", "img_id")
+    rows = load_split(data.dataset_name, data.dataset_config, data.dataset_train_split, columns)
+    ids = [f"{image}#{i}" for i, image in enumerate(rows["img_id"])]  # it may be asked the same twice, once per polyp
+    rows = rows.select_columns(list(columns)).add_column("id", ids)
     return hold_out_two(rows, data.validation_fraction, data.test_fraction, by="img_id", seed=data.split_seed)
 
 
@@ -147,27 +136,21 @@ def load(data: Data, model: Model, training: bool = False):
     return load_qwen_vl(model, data, training, adapter=model.use_peft)
 
 
-def collator(data: Data, processor, **settings) -> ChatCollator | SharedImageCollator:
-    """An image with several questions is read once."""
-    return (SharedImageCollator if data.questions_per_row > 1 else ChatCollator)(processor, **settings)
-
-
 def evaluation(data: Data, network, processor, majority: TypedMajority | None = None) -> Evaluation:
-    return typed_evaluation(collator(data, processor, prompt_only=True), data.max_new_tokens, majority, data.constrain)
+    collator = chat_collator(processor, data.questions_per_row, prompt_only=True)
+    return typed_evaluation(collator, data.max_new_tokens, majority, data.constrain)
 
 
 def main(data: Data, training: Training, model: Model) -> None:
     raw = read(data)
     types = types_of(raw["train"])
     network, processor = load(data, model, training.do_train)
-    adapt = partial(to_chat, types=types, typed_prompt=data.typed_prompt)
-    adapt = within_length(adapt, ChatCollator(processor, max_length=training.max_length))
+    collator = chat_collator(processor, data.questions_per_row, max_length=training.max_length)
+    adapt = within_length(partial(to_chat, types=types, typed_prompt=data.typed_prompt), collator)
     parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     types.save(Path(training.output_dir, TYPES_FILE))
-    train, validation, test = data.limited(*parts)
+    parts = train, validation, test = data.limited(*parts)
     majority = typed_majority(train["answer"], train["question_type"], train["question"])
-
-    parts = {"train": train, "validation": validation, "test": test}
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
     for kind in types.by_question.values() if data.constrain else ():
         run.evaluation.constrain(kind.columns())  # an answer set that cannot be kept to ends the run here
@@ -176,7 +159,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         trainer = SFTTrainer(
             network,
             training.in_rows(len(train), len(grouped)),
-            data_collator=collator(data, processor, max_length=training.max_length),
+            data_collator=collator,
             train_dataset=grouped,
             eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,

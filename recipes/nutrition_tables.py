@@ -10,8 +10,7 @@ Both parts, four bits on an 8 GB card (on by itself below 24 GiB):
 The vision tower on top of the first; only evaluate what a run left:
     accelerate launch … recipes/nutrition_tables.py --model_name_or_path outputs/nutrition_language --tune vision \
         --learning_rate 5e-5 --output_dir outputs/nutrition_stage2
-    accelerate launch … recipes/nutrition_tables.py --do_train false --model_name_or_path outputs/nutrition_language \
-        --output_dir outputs/nutrition_again
+    accelerate launch … recipes/nutrition_tables.py --do_train false --model_name_or_path outputs/… --output_dir …
 Your own photographs: --dataset_name FOLDER, an imagefolder whose metadata.jsonl has `image_id` and
 `objects: {bbox: [[y_min, x_min, y_max, x_max]] in 0-1, category_name}` (--dataset_test_split names the test part).
 """
@@ -31,11 +30,7 @@ from vlm_recipes.eval.metrics.baselines import constant_box
 from vlm_recipes.eval.metrics.box_codecs import BoxCodec
 from vlm_recipes.eval.metrics.boxes import Box
 from vlm_recipes.models.qwen_vl import LANGUAGE, VISION, PixelBudget, QwenVL, load_qwen_vl, lora_on
-from vlm_recipes.rows.boxes import relative_boxes
-from vlm_recipes.rows.errors import BadRow
-from vlm_recipes.rows.loading import load_splits
-from vlm_recipes.rows.splits import hold_out
-from vlm_recipes.rows.usable import usable_rows
+from vlm_recipes.rows import BadRow, hold_out, load_splits, relative_boxes, usable_rows
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
@@ -45,7 +40,6 @@ Your task is to analyze the provided product images and detect the nutrition tab
 Focus on delivering accurate, succinct answers based on the visual information. \
 Avoid additional explanation unless absolutely necessary."""
 QUESTION = "Detect the bounding box of the nutrition table."
-COLUMNS = ("image_id", "image", "objects")
 LORA = {"language": LANGUAGE, "joint": f"{LANGUAGE}|{VISION}"}
 TRAINABLE_SHARE = {"language": 0.0191, "vision": 0.0815, "joint": 0.0239, "all": 1}  # of the 7B model
 
@@ -69,19 +63,13 @@ class Training(ChatSettings, SFTConfig):
     lr_scheduler_type: str = "cosine"
     warmup_steps: float = 100
     eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
     metric_for_best_model: str = "eval_iou_mean"
 
 
 @dataclass
 class Model(QwenVL):
     tune: str = setting(
-        "language",
-        "what trains: LoRA on the language model, the whole vision tower, LoRA on both, or everything",
-        "language",
-        "vision",
-        "joint",
-        "all",
+        "language", "LoRA on the language model, the vision tower, LoRA on both, all", *TRAINABLE_SHARE
     )
     lora_r: int = 64
     lora_alpha: int = 128
@@ -133,16 +121,14 @@ def evaluation(data: Data, network, processor, baseline: Box | None = None) -> E
 
 
 def main(data: Data, training: Training, model: Model) -> None:
-    raw = load_splits(data, COLUMNS)
+    raw = load_splits(data, ("image_id", "image", "objects"))
     network, processor = load(data, model, training.do_train)
     collator = ChatCollator(processor, max_length=training.max_length)
     adapt = within_length(partial(to_chat, codec=codec_of(network, processor)), collator)
     (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     baseline = constant_box(train["boxes"], train["image_size"])
     train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
-    train, validation, test = data.limited(train, validation, test)
-
-    parts = {"train": train, "validation": validation, "test": test}
+    parts = train, validation, test = data.limited(train, validation, test)
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, baseline), refused)
     if training.do_train:
         trainer = SFTTrainer(

@@ -34,18 +34,22 @@ from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import SegmentationCollator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.masks import mask_evaluation
-from vlm_recipes.eval.metrics.baselines import ConstantMask, best_constant_mask
+from vlm_recipes.eval.metrics.baselines import best_constant_mask
 from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, load_lisa
 from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
+from vlm_recipes.rows import (
+    DataError,
+    content_id,
+    group_by_image,
+    load_split,
+    one_per_query,
+    usable_rows,
+    with_questions_shuffled,
+)
 from vlm_recipes.rows.conventions import IGNORED_PIXEL
-from vlm_recipes.rows.errors import DataError
 from vlm_recipes.rows.formats.reasonseg import load_annotated_folder, read_annotated
-from vlm_recipes.rows.grouping import group_by_image, one_per_query, with_questions_shuffled
-from vlm_recipes.rows.loading import load_split
-from vlm_recipes.rows.pictures import content_id
-from vlm_recipes.rows.usable import usable_rows
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
@@ -80,10 +84,7 @@ class Training(RunSettings, TrainingArguments):
     adam_beta2: float = 0.95
     warmup_steps: float = 100
     logging_steps: float = 10
-    eval_strategy: str = "steps"
     eval_steps: float = 500
-    save_strategy: str = "steps"
-    save_steps: float = 500
     metric_for_best_model: str = "eval_giou"
     prediction_loss_only: bool = True  # an evaluation step has masks of many sizes, and needs none of them
     patience: int = setting(10, "stop after this many evaluations without a better eval_giou")
@@ -171,9 +172,7 @@ def load(data: Data, model: Model, training: bool = False):
     return network, processor
 
 
-def evaluation(
-    data: Data, network, processor, constant: ConstantMask | None = None, kinds: tuple[str, ...] = ()
-) -> Evaluation:
+def evaluation(data: Data, network, processor, constant=None, kinds: tuple[str, ...] = ()) -> Evaluation:
     collator = SegmentationCollator(processor, prompt_only=True)
     return mask_evaluation(collator, data.max_new_tokens, constant, kinds)
 
@@ -185,12 +184,10 @@ def main(data: Data, training: Training, model: Model) -> None:
     usable, refused = usable_rows(raw, to_row, training.output_dir, data.max_rejected, training.dataset_num_proc)
     rows = {split: one_per_query(images) for split, images in zip(raw, usable, strict=True)}
     splits = (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split)
-    train, validation, test = data.limited(*map(rows.get, splits))
+    parts = train, validation, test = data.limited(*map(rows.get, splits))
     known = test if train is None else train  # then the baseline has even seen the answers
     constant = best_constant_mask(known["masks"], known["ignore"])
     kinds = tuple(sorted({kind for part in rows.values() for kind in part["kind"]}))
-
-    parts = {"train": train, "validation": validation, "test": test}
     evaluated = evaluation(data, network, processor, constant, kinds)
     run = Run(__file__, data, training, model, parts, evaluated, refused)
     if training.do_train:

@@ -37,12 +37,9 @@ from vlm_recipes.eval.keywords import keyword_evaluation
 from vlm_recipes.eval.metrics.baselines import majority_answers
 from vlm_recipes.models.precision import launched_dtype
 from vlm_recipes.models.surgvivqa.loading import ATTENTION_AND_MLP, load_surgvivqa, train_parts
-from vlm_recipes.rows.errors import BadRow, DataError
+from vlm_recipes.rows import BadRow, DataError, by_video, group_by_image, one_per_query, read_videos, usable_rows
 from vlm_recipes.rows.formats.real_colon import load_real_colon, read_real_colon
 from vlm_recipes.rows.formats.ssg_vqa import check_clip, clip_of, load_question_folder, read_line
-from vlm_recipes.rows.grouping import group_by_image, one_per_query
-from vlm_recipes.rows.splits import by_video, read_videos
-from vlm_recipes.rows.usable import usable_rows
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
@@ -79,10 +76,7 @@ class Training(RunSettings, TrainingArguments):
     weight_decay: float = 0.01
     warmup_steps: float = 500
     logging_steps: float = 50
-    eval_strategy: str = "steps"
     eval_steps: float = 2000
-    save_strategy: str = "steps"
-    save_steps: float = 2000
     metric_for_best_model: str = "eval_accuracy"
     prediction_loss_only: bool = True  # answers are generated; nobody needs the logits of an evaluation step
 
@@ -188,12 +182,11 @@ def main(data: Data, training: Training, model: Model) -> None:
     collator = VideoCollator(processor, network.config.video.num_frames)
     adapt = partial(to_row, data=data, collator=collator)
     usable, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
-    train, validation, test = data.limited(*map(one_per_query, usable))
+    parts = train, validation, test = data.limited(*map(one_per_query, usable))
     kinds = sorted({kind for part in (train, validation, test) for kind in part["kind"]})
     hops = sorted({hops for part in (train, validation, test) for hops in part["hops"]} - {*kinds, ""})
     majority = majority_answers(train["answer"], types_of(train.select_columns(["kind", "hops"])))
 
-    parts = {"train": train, "validation": validation, "test": test}
     evaluated = evaluation(data, network, processor, majority, (*kinds, *hops))
     run = Run(__file__, data, training, model, parts, evaluated, refused, name=data.dataset_format)
     if training.do_train:

@@ -32,13 +32,8 @@ from vlm_recipes.eval.text import text_evaluation, text_majority
 from vlm_recipes.models.blip2 import Blip2ForConditionalGeneration
 from vlm_recipes.models.checkpoints import load_checkpoint
 from vlm_recipes.models.precision import launched_dtype
-from vlm_recipes.rows.errors import BadRow
+from vlm_recipes.rows import BadRow, content_id, group_by_image, hold_out, load_splits, usable_rows
 from vlm_recipes.rows.formats.vqa_rad import load_question_file, official_split
-from vlm_recipes.rows.grouping import group_by_image
-from vlm_recipes.rows.loading import load_splits
-from vlm_recipes.rows.pictures import content_id
-from vlm_recipes.rows.splits import hold_out
-from vlm_recipes.rows.usable import usable_rows
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
@@ -50,6 +45,8 @@ INSTRUCTIONS = (
 )
 EXEMPLAR = "Given <img>. Q: Can you diagnose a pericardial effusion from this image? (closed domain)\nA: No.\n"
 COLUMNS = ("image", "question", "answer")
+# The ratio kept, centred on black.
+FIT = partial(ImageOps.pad, size=(224, 224), method=Image.Resampling.LANCZOS, color="black")
 TRAINABLE_SHARE = 0.0012  # 4,718,592 of 3.88 billion parameters, with LoRA
 
 
@@ -72,7 +69,6 @@ class Training(RunSettings, Seq2SeqTrainingArguments):
     learning_rate: float = 5e-5
     logging_steps: float = 10
     eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
     metric_for_best_model: str = "eval_token_f1"
 
 
@@ -94,11 +90,6 @@ def prompt(question: str, exemplar: bool = False, domain: str | None = None) -> 
     if exemplar and domain:  # the paper's questions say it, as its exemplar does
         question = f"{question} ({domain} domain)"
     return f"{INSTRUCTIONS}{EXEMPLAR if exemplar else ''}Given <img>. Q: {question}\nA:"
-
-
-def fit_image(image: Image.Image) -> Image.Image:
-    """224×224, the ratio kept, centred on black."""
-    return ImageOps.pad(image, (224, 224), method=Image.Resampling.LANCZOS, color="black")
 
 
 def read(data: Data) -> dict[str, Dataset]:
@@ -146,12 +137,9 @@ def load(data: Data, model: Model, training: bool = False):
     return network, processor
 
 
-def collator(data: Data, processor, **settings) -> Seq2SeqCollator:
-    return Seq2SeqCollator(processor, fit_image, share_images=data.questions_per_row > 1, **settings)
-
-
 def evaluation(data: Data, network, processor, majority: Majority | None = None) -> Evaluation:
-    return text_evaluation(collator(data, processor, prompt_only=True), data.max_new_tokens, majority)
+    collator = Seq2SeqCollator(processor, FIT, share_images=data.questions_per_row > 1, prompt_only=True)
+    return text_evaluation(collator, data.max_new_tokens, majority)
 
 
 def main(data: Data, training: Training, model: Model) -> None:
@@ -163,17 +151,16 @@ def main(data: Data, training: Training, model: Model) -> None:
     if data.image_disjoint:
         train, test = hold_out(concatenate_datasets([train, test]), data.test_fraction, "image_id", training.seed)
     train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
-    train, validation, test = data.limited(train, validation, test)
+    parts = train, validation, test = data.limited(train, validation, test)
     majority = text_majority(train["answer"], train["question_type"])
 
-    parts = {"train": train, "validation": validation, "test": test}
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
     if training.do_train:
         grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
         trainer = TokenMeanTrainer(
             network,
             training.in_rows(len(train), len(grouped)),
-            data_collator=collator(data, processor),
+            data_collator=Seq2SeqCollator(processor, FIT, share_images=data.questions_per_row > 1),
             train_dataset=grouped,
             eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,

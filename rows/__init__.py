@@ -1,1 +1,27 @@
-"""A dataset -> usable rows, splits, groups; the others are refused by name."""
+"""A dataset -> usable rows, splits, groups; the others are refused by name. A name is loaded alone (PEP 562)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .boxes import relative_boxes
+    from .errors import BadRow, DataError
+    from .grouping import group_by_image, one_per_query, with_questions_shuffled
+    from .loading import load_split, load_splits
+    from .pictures import content_id
+    from .splits import by_video, hold_out, hold_out_two, read_videos
+    from .usable import usable_rows
+
+__all__ = ["BadRow", "DataError", "by_video", "content_id", "group_by_image", "hold_out", "hold_out_two"]
+__all__ += ["load_split", "load_splits", "one_per_query", "read_videos", "relative_boxes", "usable_rows"]
+__all__ += ["with_questions_shuffled"]
+MODULES = {"relative_boxes": "boxes", "content_id": "pictures", "usable_rows": "usable"}
+MODULES |= {"BadRow": "errors", "DataError": "errors", "load_split": "loading", "load_splits": "loading"}
+MODULES |= dict.fromkeys(("by_video", "hold_out", "hold_out_two", "read_videos"), "splits")
+MODULES |= dict.fromkeys(("group_by_image", "one_per_query", "with_questions_shuffled"), "grouping")
+
+
+def __getattr__(name: str):
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{MODULES[name]}", __name__), name)

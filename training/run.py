@@ -1,7 +1,7 @@
 """One run of a recipe: trained under the usual watch, evaluated, its report kept up to date."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Run:
 
     Args:
         recipe: the recipe's `__file__`.
-        parts: "train", "validation" and "test" -> rows, a question each; None for a part that is not there.
+        parts: rows to train on, to validate on and to test on, a question each; None for a part that is not there.
         evaluation: of the answers, while training and at the end.
         refused: rows refused at load, `{split, id, reason}`.
         name: under which `published.yaml`, beside the recipe, has a title and other people's numbers; by default the
@@ -60,13 +60,14 @@ class Run:
         data: Any,
         training: TrainingArguments,
         model: Any,
-        parts: Mapping[str, Dataset | None],
+        parts: Sequence[Dataset | None],
         evaluation: Evaluation,
         refused: list[Row],
         name: str | None = None,
     ):
         self.training, self.model = training, model
-        self.parts = {part: rows for part, rows in parts.items() if rows is not None}
+        named = zip(("train", "validation", "test"), parts, strict=True)
+        self.parts = {part: rows for part, rows in named if rows is not None}
         self.evaluation = evaluation.as_trained(training)
         self.log_history: list[dict] = []
         title, published = published_numbers(Path(recipe), name or Path(recipe).stem)

@@ -48,14 +48,18 @@ class RowSettings(ScriptArguments):
 class RunSettings:
     """Defaults over those of `TrainingArguments`; a recipe's `Training` inherits this first, and states the rest.
 
-    The precision is the accelerate config's, unless `bf16` or `fp16` say another; the best checkpoint, by a metric of
-    which more is better, is kept alone and loaded at the end; rows reach the collator whole.
+    The precision is the accelerate config's, unless `bf16` or `fp16` say another; each evaluation has its checkpoint,
+    and the best, by a metric of which more is better, is kept alone and loaded at the end; rows reach the collator
+    whole.
     """
 
     do_train: bool = True
     do_predict: bool = True
     bf16: bool | None = None
     fp16: bool | None = None
+    eval_strategy: str = "steps"
+    save_strategy: str | None = setting(None, "by default that of evaluation, or steps where there is none")
+    save_steps: float | None = setting(None, "by default those of evaluation, or 500")
     save_total_limit: int = 1
     load_best_model_at_end: bool = True
     greater_is_better: bool = True
@@ -69,6 +73,10 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         """Raises `ValueError` in one line where the run's device cannot do what is asked of it."""
+        if self.save_strategy is None:
+            self.save_strategy = "steps" if self.eval_strategy == "no" else self.eval_strategy
+        if self.save_steps is None:
+            self.save_steps = self.eval_steps or 500
         launched = launched_precision()
         if self.bf16 is None:
             self.bf16 = launched == "bf16" and not self.fp16

@@ -20,7 +20,7 @@ from tests.support import tiny
 from vlm_recipes.collators import VideoCollator
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.models.surgvivqa.loading import SurgViVqaProcessor
-from vlm_recipes.rows.loading import load_split
+from vlm_recipes.rows import load_splits
 
 SIZE = (64, 48)
 TARGET = [[8, 8], [30, 8], [30, 30], [8, 30]]
@@ -115,7 +115,7 @@ def table(name: str, number: int) -> dict:
 
 
 def read_tables(folder: Path):
-    raw = {split: load_split(str(folder), None, split, nutrition_tables.COLUMNS) for split in ("train", "val")}
+    raw = load_splits(nutrition_tables.Data(dataset_name=str(folder)), ("image_id", "image", "objects"))
     return raw, partial(nutrition_tables.to_chat, codec=Qwen2VLBoxes())
 
 

@@ -109,7 +109,7 @@ def test_a_training_that_ends_by_an_error_leaves_no_hook_and_no_signal_handler_b
     model, rows = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl()), Dataset.from_list(tiny.chat_rows())
     processor = AutoProcessor.from_pretrained(tiny.qwen2_vl())
     settings = {"report_to": "none", "use_cpu": True, "remove_unused_columns": False, "disable_tqdm": True}
-    args = Settings(tmp_path, max_steps=2, bf16=False, load_best_model_at_end=False, **settings)
+    args = Settings(tmp_path, max_steps=2, eval_strategy="no", load_best_model_at_end=False, **settings)
     trainer = Trainer(
         model, args, data_collator=ChatCollator(processor), train_dataset=rows, processing_class=processor
     )
@@ -122,11 +122,11 @@ def test_a_training_that_ends_by_an_error_leaves_no_hook_and_no_signal_handler_b
         reference=lambda row: row["answer"],
     )
     named = rows.map(lambda row: {"image_id": row["id"]})
-    parts = {"train": named, "validation": named.select(range(1)), "test": named.select(range(1))}
+    parts = named, named.select(range(1)), named.select(range(1))
     run = Run(__file__, ScriptArguments("drawn"), args, ModelConfig(), parts, evaluation, [])
     before = [*trainer.callback_handler.callbacks]
     with pytest.raises(KeyError):
-        run.train(trainer, GenerationEvalCallback(trainer, parts["validation"], run.evaluation), Fails())
+        run.train(trainer, GenerationEvalCallback(trainer, parts[1], run.evaluation), Fails())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in trainer.model.modules())
     assert trainer.callback_handler.callbacks[: len(before)] == before
     assert "get_batch_samples" not in vars(trainer)

@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 
 from demo.worlds.small import SIZES, build
+from recipes import vqa_rad
 from tests.support import tiny
 from tests.support.paths import ROOT
 from tests.support.running import fails, read
@@ -141,3 +142,33 @@ def test_main_and_the_helpers_that_only_it_calls_are_short(recipe: Path):
     }
     lines = {name: functions[name].end_lineno - functions[name].lineno + 1 for name in {"main", *own}}
     assert sum(lines.values()) <= 45, lines
+
+
+LINES = {
+    "nutrition_tables": 150,
+    "visual_chat": 120,
+    "kvasir_vqa": 175,
+    "vqa_rad": 175,
+    "reasonseg": 215,
+    "ssg_vqa": 215,
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_a_recipe_can_be_held_in_the_head(recipe: Path):
+    assert len(recipe.read_text(encoding="utf-8").splitlines()) <= LINES[recipe.stem]
+
+
+@pytest.mark.parametrize(
+    ("asked", "saved"),
+    [
+        ({"eval_steps": 40}, ("steps", 40)),
+        ({"eval_strategy": "epoch"}, ("epoch", 500)),
+        ({"eval_strategy": "no", "load_best_model_at_end": False}, ("steps", 500)),
+        ({"eval_steps": 40, "save_steps": 80}, ("steps", 80)),
+        ({"eval_steps": 40, "save_strategy": "no", "load_best_model_at_end": False}, ("no", 40)),
+    ],
+)
+def test_each_evaluation_has_its_checkpoint_unless_another_is_asked_for(tmp_path, asked, saved):
+    settings = vqa_rad.Training(str(tmp_path), use_cpu=True, **{"eval_strategy": "steps", **asked})
+    assert (settings.save_strategy, settings.save_steps) == saved
