@@ -6,8 +6,8 @@ datasets (`published.yaml`); this recipe starts from LLaVA and SAM alone.
 
 Settings are the reference's, for a large card (not measured), and with ddp.yaml or zero2.yaml for several:
     accelerate launch --config_file accelerate_configs/h100_80gb.yaml recipes/reasonseg.py
-Those of the small-card copy, which reports 5.79 GB and 1.9 s per sample on 8 GB. It trains neither embeddings nor
-output head, which here take a paged 8-bit optimizer (not measured):
+Those of the small-card copy, which reports 5.79 GB and 1.9 s per sample on 8 GB, or 5.00 and 0.7 without LoRA (here
+--tune decoder). It trains neither embeddings nor output head, which here take a paged 8-bit optimizer (not measured):
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/reasonseg.py \
         --load_in_4bit true --sam_name_or_path facebook/sam-vit-base --learning_rate 1e-4 --weight_decay 0.01 \
         --per_device_train_batch_size 1 --gradient_accumulation_steps 20 --gradient_checkpointing true \
@@ -22,13 +22,14 @@ a labelme-like JSON of the same name; a `kind` in it, beside `text`, groups the 
 
 import math
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import SegmentationCollator
@@ -37,7 +38,7 @@ from vlm_recipes.eval.masks import mask_evaluation
 from vlm_recipes.eval.metrics.baselines import best_constant_mask
 from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.models.checkpoints import CheckpointError
-from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, load_lisa
+from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, load_lisa, with_adapter
 from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
 from vlm_recipes.rows import (
     DataError,
@@ -94,9 +95,7 @@ class Training(RunSettings, TrainingArguments):
 class Model(ModelConfig):
     model_name_or_path: str = "llava-hf/llava-1.5-7b-hf"
     sam_name_or_path: str = "facebook/sam-vit-huge"
-    tune: str = setting(
-        "lisa", "what trains: LoRA, embeddings, output head, mask decoder and projection, or everything", "lisa", "all"
-    )
+    tune: str = setting("lisa", "LoRA, vocabulary, masks; [SEG] and masks; or all", "lisa", "decoder", "all")
     ce_weight: float = setting(1.0, "weight of the loss of the answer's tokens")
     bce_weight: float = setting(2.0, "weight of the binary cross-entropy of masks")
     dice_weight: float = setting(0.5, "weight of the Dice loss of masks")
@@ -132,9 +131,9 @@ def read(data: Data, do_train: bool) -> dict[str, Dataset]:
     return splits
 
 
-def asked(query: dict, source: random.Random | None = None) -> dict:
+def asked(query: dict, source: random.Random | None = None, answers: list[str] = ANSWERS) -> dict:
     """A query with its conversation: to train, in wordings that each epoch draws anew."""
-    answer = source.choice(ANSWERS) if source else ANSWERS[0]
+    answer = source.choice(answers) if source else answers[0]
     messages = [*prompt(query["question"], query["is_sentence"], source), {"role": "assistant", "content": answer}]
     return {**query, "answer": answer, "messages": messages}
 
@@ -159,15 +158,15 @@ def to_question(data: Data, folder: Path, question: str) -> dict:
 def load(data: Data, model: Model, training: bool = False):
     """Model and processor, with what `--tune` names set to train."""
     network, processor = load_lisa(model, model.sam_name_or_path, to_train=training)
+    for name in ("ce_weight", "bce_weight", "dice_weight"):
+        setattr(network.config, name, getattr(model, name))
     if training and model.tune == "all":
         if isinstance(network, PeftModel) or model.load_in_4bit or model.load_in_8bit:
             raise CheckpointError("--tune all trains a whole model that is not quantised, and no adapter")
         freeze_unreached(network)
-    for name in ("ce_weight", "bce_weight", "dice_weight"):
-        setattr(network.config, name, getattr(model, name))
+    elif training and not isinstance(network, PeftModel):
+        network = with_adapter(network, model, lora=model.tune == "lisa")
     if training:
-        if model.tune == "lisa" and not isinstance(network, PeftModel):
-            network = get_peft_model(network, get_peft_config(replace(model, use_peft=True)))
         trainable_in_float32(network)
     return network, processor
 
@@ -188,10 +187,10 @@ def main(data: Data, training: Training, model: Model) -> None:
     known = test if train is None else train  # then the baseline has even seen the answers
     constant = best_constant_mask(known["masks"], known["ignore"])
     kinds = tuple(sorted({kind for part in rows.values() for kind in part["kind"]}))
-    evaluated = evaluation(data, network, processor, constant, kinds)
-    run = Run(__file__, data, training, model, parts, evaluated, refused)
+    run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, constant, kinds), refused)
     if training.do_train:
-        grouped = group_by_image(train, data.questions_per_row, training.seed, reworded=asked)
+        reworded = partial(asked, answers=ANSWERS[-1:] if model.tune == "decoder" else ANSWERS)
+        grouped = group_by_image(train, data.questions_per_row, training.seed, reworded)
         trainer = LisaTrainer(
             network,
             training.in_rows(len(train), len(grouped)),
@@ -204,7 +203,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         stopping = [EarlyStoppingCallback(training.patience)] if training.eval_strategy != "no" else []
         lisa = {"trains": "|".join(["lora_", *WHOLE]), "share": TRAINABLE_SHARE} if model.tune == "lisa" else {}
         # An untrained model guesses tokens, and each pixel by a coin.
-        guess = model.ce_weight * math.log(network.get_output_embeddings().out_features)
+        guess = model.ce_weight * math.log(network.config.llava.text_config.vocab_size)
         guess += model.bce_weight * math.log(2) + model.dice_weight
         network = run.train(trainer, giou, GradNormCallback(trainer), *stopping, first_loss=guess, **lisa)
     shuffled = with_questions_shuffled(test, training.seed)

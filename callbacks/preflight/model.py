@@ -62,7 +62,8 @@ def count_parameters(model: nn.Module, only_trainable: bool = False) -> int:
 
 def check_first_loss(loss: float, model: nn.Module, expected: Expected) -> Check:
     """A model that has learnt nothing is as good as a uniform guess; one that is worse reads the wrong thing."""
-    vocabulary = model.get_output_embeddings().out_features
+    head = model.get_output_embeddings().modules()  # PEFT may have wrapped it
+    vocabulary = next(module.out_features for module in head if isinstance(module, nn.Linear))
     bound = math.log(vocabulary) if expected.first_loss is None else expected.first_loss
     of = f"a uniform guess among {vocabulary:,} tokens" if expected.first_loss is None else "the recipe's bound"
     found, numbers = f"{loss:.3f}; {of} has {bound:.3f}", {"loss": loss, "bound": bound}

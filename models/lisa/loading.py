@@ -1,9 +1,11 @@
 """LISA from a name or a folder: composed of a LLaVA and a SAM, with an adapter, or whole as a run left it."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
+from peft.utils.constants import DUMMY_TARGET_MODULES
 from tokenizers import AddedToken
 from transformers import (
     LlavaForConditionalGeneration,
@@ -13,7 +15,7 @@ from transformers import (
     SamImageProcessor,
     SamModel,
 )
-from trl import ModelConfig
+from trl import ModelConfig, get_peft_config
 
 from ...rows.conventions import SEG_TOKEN
 from ..checkpoints import load_named, load_weights, refuse_fsdp, weight_settings
@@ -98,6 +100,15 @@ def _base(
     for weight in ("ce_weight", "bce_weight", "dice_weight") if config else ():
         setattr(network.config, weight, getattr(config, weight))
     return network, processor
+
+
+def with_adapter(network: LisaForConditionalGeneration, model: ModelConfig, lora: bool = True) -> PeftModel:
+    """With the adapter that `model` describes; without `lora`, mask decoder, projection and `[SEG]` train alone."""
+    adapter = get_peft_config(replace(model, use_peft=True))
+    if not lora:
+        adapter.target_modules, adapter.modules_to_save = DUMMY_TARGET_MODULES, WHOLE[2:]
+        adapter.trainable_token_indices = dict.fromkeys(WHOLE[:2], [network.config.seg_token_id])
+    return get_peft_model(network, adapter)
 
 
 def compose(

@@ -13,6 +13,7 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 from PIL import ImageDraw
 from pycocotools import mask as coco
+from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from demo.checkpoints.llava import write_llava
@@ -259,3 +260,18 @@ def test_broken_annotations_are_counted_and_too_many_stop_the_run(scenes, tmp_pa
     assert line.startswith("error: 3 of 25 rows were refused")
     refused = [json.loads(row) for row in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
     assert [row["id"] for row in refused] == ["0", "1", "other"]
+
+
+def test_without_lora_the_mask_decoder_learns_and_of_the_language_model_only_what_seg_is(scenes, tmp_path):
+    model = {"tune": "decoder", "ce_weight": 0.5}
+    first = run(scenes, tmp_path / "a", model=model, **{**LEARNING, "max_steps": 150, "learning_rate": 1e-2})
+    test, [row, *_] = first["results"]["test"], first["predictions"]
+    assert test["giou"] > 0.9 and "[SEG]" in row["prediction"]["text"]
+    weights = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    of_language = {name: weight.shape[0] for name, weight in weights.items() if "llava" in name}
+    assert sorted(of_language.values()) == [1, 1] and all("trainable_tokens_delta" in name for name in of_language)
+    assert any("mask_decoder" in name for name in weights) and any("mask_projection" in name for name in weights)
+    again = run(scenes, tmp_path / "b", model={"model_name_or_path": str(tmp_path / "a")}, do_train=False)
+    assert [row["prediction"] for row in again["predictions"]] == [row["prediction"] for row in first["predictions"]]
+    four_bits = {**model, "load_in_4bit": True}
+    run(scenes, tmp_path / "c", model=four_bits, **{**LEARNING, "max_steps": 1})
