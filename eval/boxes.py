@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..rows.conventions import Row
 from .drawing import draw_boxes
 from .evaluation import Evaluation
-from .metrics.box_codecs import BoxCodec, box_codec
+from .metrics.box_codecs import BoxCodec, Qwen2VLBoxes, box_codec
 from .metrics.boxes import Box, box_metrics, box_scores
 from .metrics.number import Scores
 
@@ -18,8 +18,13 @@ COMPARED = ("iou_mean", "iou_median", "iou_max", "iou_min", "iou_first")
 COMPARED += ("giou_mean", "giou_median", "accuracy_50", "accuracy_70")
 
 
-def codec_of(model: PreTrainedModel, processor: ProcessorMixin) -> BoxCodec:
-    """How this model writes boxes, with its processor's pixel budget; ValueError for a kind that is not known."""
+def codec_of(model: PreTrainedModel | None, processor: ProcessorMixin | None) -> BoxCodec:
+    """How this model writes boxes, with its processor's pixel budget; ValueError for a kind that is not known.
+
+    Without a model, as Qwen2-VL does.
+    """
+    if model is None:
+        return Qwen2VLBoxes()
     size = processor.image_processor.size
     return box_codec(model.config.model_type, size["shortest_edge"], size["longest_edge"])
 
@@ -30,7 +35,8 @@ def box_evaluation(
     """An `Evaluation` of rows with `boxes` (pixels), `image_size` (`[width, height]`) and, optionally, `image_id`.
 
     The metric is `box_metrics`, with intervals over images, and as baseline that of `baseline` given for every
-    image. The reference is written by the codec, without names of categories.
+    image. The reference is written by the codec, without names of categories. An answer is a text, or boxes in pixels
+    that somebody has read already, as in the lines of `predictions.jsonl` (`predicted_boxes`).
 
     Args:
         collator: a `ChatCollator` with `prompt_only=True`.
@@ -39,8 +45,15 @@ def box_evaluation(
         settings: further arguments of `Evaluation`.
     """
 
+    def boxes_in(answer: str | list[Box], row: Row) -> list[Box]:
+        return answer if isinstance(answer, list) else codec.decode(answer, row["image_size"])
+
     def read(answers: list[str], rows: list[Row]) -> list[list[Box]]:
-        return [codec.decode(answer, row["image_size"]) for answer, row in zip(answers, rows, strict=True)]
+        return [boxes_in(answer, row) for answer, row in zip(answers, rows, strict=True)]
+
+    def restore(line: Row) -> tuple[Row, str | list[Box]]:
+        boxes = line["boxes"] if "boxes" in line else boxes_in(line["reference"], line)
+        return {"boxes": boxes}, line["predicted_boxes"] if "predicted_boxes" in line else line["prediction"]
 
     def metric(answers: list[str], rows: list[Row]) -> Scores:
         references = [row["boxes"] for row in rows]
@@ -67,5 +80,9 @@ def box_evaluation(
         score=score,
         headline="iou_mean",
         max_new_tokens=max_new_tokens,
+        keep=("image_id", "image_size", "boxes"),
+        read=lambda row, answer: {"predicted_boxes": boxes_in(answer, row)},
+        restore=restore,
+        blind=baseline,
         **{"baseline": "the constant box's", "reference": reference, "draw": draw, **settings},
     )

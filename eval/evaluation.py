@@ -1,6 +1,6 @@
 """How an experiment is evaluated: one prompt, one way to answer, one metric, while it trains and at its end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ class Evaluation:
     """Answer rows and score the answers.
 
     Args:
-        collator: rows -> prompts (`prompt_only=True`).
+        collator: rows -> prompts (`prompt_only=True`); None where answers are only scored.
         metric: `(answers, rows without images) -> Scores`. Answers are texts, with `ask` dicts.
         score: `(answers, rows without images)` -> each row's share in the headline; None where it does not count.
         headline: the metric's most important number; the report's gallery is sorted by its scores.
@@ -28,7 +28,10 @@ class Evaluation:
         reference: row -> the right answer, in the form that answers have.
         question: row -> what is asked, as text for people.
         draw: `(image, row, answer) -> image` with the answer drawn on it; None for answers that are text only.
-        keep: columns that go into `predictions.jsonl`, too.
+        keep: columns that go into `predictions.jsonl`, too, where rows have them: all that scores are made of.
+        read: `(row, answer)` -> what was read out of the answer, for `predictions.jsonl`.
+        restore: a line of `predictions.jsonl` -> the columns that make its row again, and the answer.
+        blind: what is said without looking, of the training rows (`vlm_recipes.eval.metrics.baselines`).
         groups: the names of `group`, in the order in which the report shows them.
         group: row -> the group, of which the headline has a number, too.
         answer_class: `(row, answer)` -> the class that the answer counts as in the confusion table of its group; None
@@ -40,7 +43,7 @@ class Evaluation:
         also: further metrics that stand beside the headline, over time and for free answers.
     """
 
-    collator: Callable[[list[Row]], dict[str, torch.Tensor]]
+    collator: Callable[[list[Row]], dict[str, torch.Tensor]] | None
     metric: Callable[[list[Answer], list[Row]], Scores]
     score: Callable[[list[Answer], list[Row]], list[float | None]]
     headline: str
@@ -49,6 +52,9 @@ class Evaluation:
     question: Callable[[Row], str] = lambda row: row.get("question", "")
     draw: Callable[[Image.Image, Row, Answer], Image.Image] | None = None
     keep: tuple[str, ...] = ()
+    read: Callable[[Row, Answer], Row] = lambda row, answer: {}
+    restore: Callable[[Row], tuple[Row, Answer]] = lambda line: ({"answer": line["reference"]}, line["prediction"])
+    blind: Any = None
     groups: tuple[str, ...] = ()
     group: Callable[[Row], str] | None = None
     answer_class: Callable[[Row, str], str | None] | None = None
@@ -93,44 +99,53 @@ class Evaluation:
     def __call__(self, model: PreTrainedModel, rows: Any, compare: bool = False) -> tuple[Scores, list[Row]]:
         """Return the metrics, and one `{id, prediction, reference, score, …}` per row in the order of `rows`.
 
-        With `compare`, an evaluation that constrains answers also lets the model answer freely. Each number then has
-        its `free` one, the headline and its groups the paired difference `gain` (constrained minus free, with its
-        interval over images), and the rows `free_prediction` and `free_score`.
+        With `compare`, an evaluation that constrains answers also lets the model answer freely, see `scored`.
         """
         plain = without_images(rows)
-        answers = self.answer(model, rows)
-        scores, metrics = self.score(answers, plain), self.metric(answers, plain)
-        predictions = [
-            {
-                "id": row["id"],
-                "prediction": answer,
-                "reference": self.reference(row),
-                "score": score,
-                **{key: row[key] for key in self.keep},
-            }
-            for answer, score, row in zip(answers, scores, plain, strict=True)
-        ]
+        answers, free = self.answer(model, rows), None
         if compare and (self.constrain is not None or self.closed):
             free = self.answer(model, rows, constrained=False)
-            free_scores, free_metrics = self.score(free, plain), self.metric(free, plain)
-            for prediction, answer, score in zip(predictions, free, free_scores, strict=True):
-                prediction |= {"free_prediction": answer, "free_score": score}
-            gains = [score - free for score, free in zip(scores, free_scores, strict=True)]
-            images, groups = [row["image_id"] for row in plain], [self.group(row) for row in plain if self.group]
-            by_group = by_class(gains, groups, sorted(set(groups)), images) if groups else {}
-            gain = {self.headline: replace(average(gains, images), groups=by_group)}
-            numbers = {name: _beside(own, free_metrics[name], gain.get(name)) for name, own in metrics.items()}
-            metrics = Scores(metrics.n, numbers)
+        metrics, scored = self.scored(plain, answers, free)
+        predictions = [
+            {"id": row["id"], "prediction": answer, "reference": self.reference(row), **own}
+            | self.read(row, answer)
+            | {key: row[key] for key in self.keep if key in row}
+            for row, answer, own in zip(plain, answers, scored, strict=True)
+        ]
         return metrics, predictions
 
+    def scored(self, rows: list[Row], answers: list[Answer], free: list[Answer] | None) -> tuple[Scores, list[Row]]:
+        """The metrics of answers that are there, and each row's `score`.
 
-def _beside(number: Number, free: Number | None, gain: Number | None) -> Number:
+        With `free` answers, too, each number has its `free` one, the headline and its groups the `gain` over them,
+        and the rows have `free_prediction` and `free_score`.
+        """
+        scores, metrics = self.score(answers, rows), self.metric(answers, rows)
+        own = [{"score": score} for score in scores]
+        if free is not None:
+            free_scores, free_metrics = self.score(free, rows), self.metric(free, rows)
+            for row, answer, score in zip(own, free, free_scores, strict=True):
+                row |= {"free_prediction": answer, "free_score": score}
+            gain = {self.headline: self.gain(scores, free_scores, rows)}
+            numbers = {name: beside(one, free_metrics[name], gain.get(name)) for name, one in metrics.items()}
+            metrics = Scores(metrics.n, numbers)
+        return metrics, own
+
+    def gain(self, scores: Sequence[float | None], others: Sequence[float | None], rows: list[Row]) -> Number:
+        """How much higher the scores are than others of the same rows, with its interval over images, and by group."""
+        gains = [None if None in pair else pair[0] - pair[1] for pair in zip(scores, others, strict=True)]
+        images, groups = [row["image_id"] for row in rows], [self.group(row) for row in rows if self.group]
+        by_group = by_class(gains, groups, sorted(set(groups)), images) if groups else {}
+        return replace(average(gains, images), groups=by_group)
+
+
+def beside(number: Number, free: Number | None, gain: Number | None) -> Number:
     """The number, and those of its groups, with what belongs to each of the others."""
     groups = {
-        name: _beside(own, free.groups.get(name), gain and gain.groups.get(name))
+        name: beside(own, free and free.groups.get(name), gain and gain.groups.get(name))
         for name, own in number.groups.items()
     }
-    macro = number.macro and replace(number.macro, free=free.macro)
+    macro = number.macro and replace(number.macro, free=free and free.macro)
     return replace(number, free=free, gain=gain, macro=macro, groups=groups)
 
 

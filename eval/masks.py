@@ -74,7 +74,12 @@ def mask_evaluation(
         headline="giou",
         max_new_tokens=max_new_tokens,
         reference=lambda row: {"text": row["answer"], "masks": row["masks"]},
-        keep=("image_id", "question", "kind"),
+        keep=("image_id", "question", "kind", "first", "ignore"),
+        restore=lambda line: (
+            {"answer": line["reference"]["text"], "masks": line["reference"]["masks"]},
+            line["prediction"],
+        ),
+        blind=constant,
         groups=kinds,
         group=lambda row: row["kind"],
         baseline="the constant mask's",

@@ -45,6 +45,7 @@ def text_evaluation(collator: Any, max_new_tokens: int, majority: Majority | Non
         score=score,
         headline="token_f1",
         max_new_tokens=max_new_tokens,
-        keep=("question", "question_type", "closed"),
+        keep=("image_id", "question", "question_type", "closed"),
+        blind=majority,
         **settings,
     )

@@ -40,7 +40,7 @@ def typed_evaluation(
         constrain: keep each answer to what its question's type allows.
         settings: further arguments of `Evaluation`.
     """
-    constraints = Constraints(collator.answer_ids)
+    constraints = Constraints(collator.answer_ids) if constrain and collator else None
 
     def metric(answers: list[str], rows: list[Row]) -> Scores:
         references, types, questions, images = (
@@ -62,9 +62,10 @@ def typed_evaluation(
         headline="accuracy",
         max_new_tokens=max_new_tokens,
         keep=("image_id", "question", "question_type"),
+        blind=majority,
         groups=TYPES,
         group=lambda row: row["question_type"],
         answer_class=answer_class,
-        constrain=(lambda row: constraints(QuestionType.of(row))) if constrain else None,
+        constrain=(lambda row: constraints(QuestionType.of(row))) if constraints else None,
         **settings,
     )

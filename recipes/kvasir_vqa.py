@@ -137,7 +137,7 @@ def load(data: Data, model: Model, training: bool = False):
 
 
 def evaluation(data: Data, network, processor, majority: TypedMajority | None = None) -> Evaluation:
-    collator = chat_collator(processor, data.questions_per_row, prompt_only=True)
+    collator = chat_collator(processor, data.questions_per_row, prompt_only=True) if processor else None
     return typed_evaluation(collator, data.max_new_tokens, majority, data.constrain)
 
 

@@ -115,9 +115,9 @@ def load(data: Data, model: Model, training: bool = False):
 
 
 def evaluation(data: Data, network, processor, baseline: Box | None = None) -> Evaluation:
-    collator, codec = ChatCollator(processor, prompt_only=True), codec_of(network, processor)
+    collator = processor and ChatCollator(processor, prompt_only=True)  # no processor: to score alone
     texts = {"reference": lambda row: row["answer"], "question": lambda row: QUESTION}
-    return box_evaluation(collator, codec, data.max_new_tokens, baseline, **texts)
+    return box_evaluation(collator, codec_of(network, processor), data.max_new_tokens, baseline, **texts)
 
 
 def main(data: Data, training: Training, model: Model) -> None:

@@ -172,7 +172,7 @@ def load(data: Data, model: Model, training: bool = False):
 
 
 def evaluation(data: Data, network, processor, constant=None, kinds: tuple[str, ...] = ()) -> Evaluation:
-    collator = SegmentationCollator(processor, prompt_only=True)
+    collator = processor and SegmentationCollator(processor, prompt_only=True)  # no processor: to score alone
     return mask_evaluation(collator, data.max_new_tokens, constant, kinds)
 
 

@@ -166,9 +166,11 @@ def load(data: Data, model: Model, training: bool = False):
 
 
 def evaluation(data: Data, network, processor, majority=None, groups: tuple[str, ...] = ()) -> Evaluation:
-    collator = VideoCollator(processor, network.config.video.num_frames, prompt_only=True)
+    collator = processor and VideoCollator(processor, network.config.video.num_frames, prompt_only=True)
     if data.dataset_format == "real_colon":
         return keyword_evaluation(collator, data.max_new_tokens, majority, groups)
+    if processor is None:  # to score alone
+        return closed_set_evaluation(None, data.max_new_tokens, LABELS, None, majority, groups)
     tree = LabelTree([collator.answer_ids(label) for label in LABELS], processor.tokenizer.eos_token_id)
     longest = max(data.max_new_tokens, tree.sequences.shape[1])
     choose = partial(choose_label, labels=tree, mean=data.score == "mean")

@@ -138,7 +138,8 @@ def load(data: Data, model: Model, training: bool = False):
 
 
 def evaluation(data: Data, network, processor, majority: Majority | None = None) -> Evaluation:
-    collator = Seq2SeqCollator(processor, FIT, share_images=data.questions_per_row > 1, prompt_only=True)
+    sharing = data.questions_per_row > 1
+    collator = processor and Seq2SeqCollator(processor, FIT, share_images=sharing, prompt_only=True)
     return text_evaluation(collator, data.max_new_tokens, majority)
 
 
@@ -153,7 +154,6 @@ def main(data: Data, training: Training, model: Model) -> None:
     train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
     parts = train, validation, test = data.limited(train, validation, test)
     majority = text_majority(train["answer"], train["question_type"])
-
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
     if training.do_train:
         grouped = group_by_image(train, data.questions_per_row, seed=training.seed)

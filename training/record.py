@@ -1,4 +1,4 @@
-"""What a run leaves in its output folder: run.json, results.json, predictions.jsonl and the report."""
+"""What a run leaves in its output folder: run.json, results.json, predictions.jsonl, baseline.json and the report."""
 
 import json
 import platform
@@ -18,6 +18,7 @@ from transformers.image_utils import load_image
 from ..callbacks.preflight.blank_images import check_blank_images
 from ..eval.evaluation import Evaluation, text_of
 from ..eval.generation.generate import without_images
+from ..eval.metrics.baselines import as_json
 from ..eval.metrics.confusion import Confusion, confusion
 from ..eval.metrics.number import UNKNOWN, Scores, flat
 from ..eval.report.check import Check, check_learnt, save_checks
@@ -103,9 +104,11 @@ class RunRecord:
         speed = [log["train_samples_per_second"] for log in log_history if "train_samples_per_second" in log]
         run = {**self.run, "peak_memory_gib": round(peak_memory(), 2), "finished": finished}
         run |= {"samples_per_second": speed[-1]} if speed else {}
+        run["groups"] = self.evaluation.groups
         _write(folder / "run.json", json.dumps(run, indent=2, ensure_ascii=False, default=str))
         as_flat = {split: flat(scores) if scores else {} for split, scores in results.items()}
         _write(folder / "results.json", json.dumps(as_flat, indent=2))
+        _write(folder / "baseline.json", as_json(self.evaluation.blind))
         save_checks(folder, self.checks)
         lines = [{"split": split, **row} for split, answered in predictions.items() for row in answered]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -70,8 +70,9 @@ class Run:
         self.parts = {part: rows for part, rows in named if rows is not None}
         self.evaluation = evaluation.as_trained(training)
         self.log_history: list[dict] = []
-        title, published = published_numbers(Path(recipe), name or Path(recipe).stem)
-        run = describe_run(recipe, data, training, model, self.parts)
+        name = name or Path(recipe).stem
+        title, published = published_numbers(Path(recipe), name)
+        run = {"experiment": name, **describe_run(recipe, data, training, model, self.parts)}
         self.record = RunRecord(training.output_dir, title, self.evaluation, run, published, refused)
 
     def train(

@@ -109,9 +109,8 @@ class ConstantMask:
     def rle(self, size: Sequence[int]) -> RLE:
         """Run lengths of the mask on an image of `size` (height, width); a pixel belongs to the cell of its centre."""
         height, width = size
-        return encode(
-            np.asarray(Image.fromarray(self.mask.view(np.uint8)).resize((width, height), Image.Resampling.NEAREST))
-        )
+        cells = Image.fromarray(np.asarray(self.mask, dtype=np.uint8))
+        return encode(np.asarray(cells.resize((width, height), Image.Resampling.NEAREST)))
 
 
 def best_constant_mask(
@@ -145,6 +144,22 @@ def best_constant_mask(
     mask = np.zeros(grid * grid, dtype=bool)
     mask[hottest[: thresholds[ious[thresholds].argmax()]]] = True
     return ConstantMask(mask.reshape(grid, grid))
+
+
+KINDS = {kind.__name__: kind for kind in (Majority, TypedMajority, ConstantMask)}
+
+
+def as_json(blind: Any) -> str:
+    """What is said without looking, one of the three classes here, a box or None, for `from_json`."""
+    kind = type(blind).__name__
+    values = {kind: vars(blind)} if kind in KINDS else blind
+    return json.dumps(values, ensure_ascii=False, default=np.ndarray.tolist)
+
+
+def from_json(text: str) -> Any:
+    """What `as_json` was given."""
+    values = json.loads(text)
+    return next((KINDS[kind](**own) for kind, own in values.items()), None) if isinstance(values, dict) else values
 
 
 def _cells(true: Sequence[RLE], ignore: RLE | None, grid: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..metrics.number import UNKNOWN, Number, Scores, named
+from .page import short, visible
 
 Log = Sequence[Mapping[str, Any]]  # trainer.state.log_history
+NOTHING = "–"
 PublishedRow = tuple[str, Mapping[str, float], str, bool]  # name, numbers, note, and whether it is this run's
 
 
@@ -37,6 +39,40 @@ class ResultRow:
     is_total: bool  # over several groups
 
 
+@dataclass
+class Table:
+    """Texts in rows, head -> cell, of which the first `texts` are no numbers; `str` is markdown.
+
+    A column in which nothing is known is not shown.
+    """
+
+    title: str
+    rows: Sequence[Mapping[str, str]]
+    notes: Sequence[str] = ()
+    texts: int = 1
+
+    @property
+    def heads(self) -> list[str]:
+        heads = dict.fromkeys(head for row in self.rows for head in row)
+        return [head for head in heads if any(row.get(head, NOTHING) != NOTHING for row in self.rows)]
+
+    def __str__(self) -> str:
+        lines = [self.heads, *([row.get(head, NOTHING) for head in self.heads] for row in self.rows)]
+        columns = []
+        for place, column in enumerate(zip(*lines, strict=True)):
+            column = [_in_one_line(cell).replace("|", r"\|") for cell in column]
+            width, is_text = max(2, *map(len, column)), place < self.texts
+            rule = "-" * (width - 1) + ("-" if is_text else ":")
+            columns.append([f"{cell:{'<' if is_text else '>'}{width}}" for cell in (column[0], rule, *column[1:])])
+        table = "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+        parts = [f"### {_in_one_line(self.title)}", table, *map(_in_one_line, self.notes)]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(visible(text).split())
+
+
 def as_number(value: Any) -> float | None:
     """`value` as a float, which may be NaN or infinite; None for what is no number."""
     try:
@@ -55,6 +91,28 @@ def metric_table(scores: Scores, headline: str, groups: Sequence[str] = ()) -> l
         scores |= {headline: replace(scores[headline], groups=others, macro=None)}
     known = [(name, number) for name, number in named(scores).items() if number.value is not None]
     return [_row(name, number) for name, number in sorted(known, key=lambda row: row[0] != headline)]
+
+
+def cells(row: ResultRow, gain: str = "constrained − free") -> dict[str, str]:
+    """What a row of a `Table` says of a number; `gain` is what its gain is called."""
+
+    def text(value: float | None, sign: str = "") -> str:
+        return NOTHING if value is None else (sign if value > 0 else "") + short(value)
+
+    def interval(low: float | None, high: float | None) -> str:
+        return NOTHING if low is None else f"{short(low)} to {short(high)}"
+
+    return {
+        "metric": row.name,
+        "value": text(row.value),
+        "95% interval": interval(row.low, row.high),
+        "n": NOTHING if row.n is None else f"{row.n:,}",
+        "baseline": text(row.baseline),
+        "per-question baseline": text(row.question_baseline),
+        "free": text(row.free),
+        gain: text(row.gain, "+"),
+        f"{gain}, 95% interval": interval(row.gain_low, row.gain_high),
+    }
 
 
 def group_table(scores: Scores, headline: str, groups: Sequence[str]) -> list[ResultRow]:

@@ -11,7 +11,7 @@ from PIL import Image
 from demo.worlds.small import build
 from recipes import nutrition_tables
 from tests.support.paths import ROOT
-from vlm_recipes.training import ask
+from vlm_recipes.training import ask, runs
 
 TRAP = "raise SystemExit('this code was run')\n"
 
@@ -79,7 +79,7 @@ def test_a_path_to_a_recipe_of_the_clone_is_no_name_of_one(tmp_path, picture, ca
 
 
 def test_where_no_clone_is_the_recipe_has_to_be_named(tmp_path, picture, capsys, monkeypatch):
-    monkeypatch.setattr(ask, "RECIPES", tmp_path / "site-packages" / "vlm_recipes" / "recipes")
+    monkeypatch.setattr(runs, "RECIPES", tmp_path / "site-packages" / "vlm_recipes" / "recipes")
     line = refused(capsys, left_by("nutrition_tables", tmp_path / "output"), picture)
     assert "'nutrition_tables'" in line and line.endswith("--recipe FILE")
     assert refused(capsys, tmp_path / "output", picture, "--recipe", tmp_path / "none.py").endswith(

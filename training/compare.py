@@ -1,0 +1,139 @@
+"""Compare runs of one recipe: `vlm-compare OUT OUT … [--html FILE] [--recipe FILE]`.
+
+Their answers are scored again, beside published numbers. Where a run answered the rows of the first, the headline and
+its groups have the paired difference to the first, with its interval over images.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..eval.evaluation import Evaluation, beside
+from ..eval.metrics.number import Number
+from ..eval.report.page import short, write_page
+from ..eval.report.tables import NOTHING, Published, Table, cells
+from .run import published_numbers
+from .runs import RECIPES, RunError, read_run, recipe_of, restore
+from .score import Split, metric_rows, score_file
+
+SETTINGS = ("arguments", "git_commit", "dataset_fingerprint", "versions", "device", "processes")
+OF_THE_FOLDER = ("output_dir", "logging_dir", "run_name")  # another one in each run
+
+
+@dataclass
+class Answered:
+    """A run's folder, its record and its scored answers."""
+
+    name: str
+    record: dict[str, Any]
+    evaluation: Evaluation
+    splits: dict[str, Split]
+
+
+def read_answers(folder: Path, recipe: Path | None) -> Answered:
+    """Score what a run has answered; `RunError` where that is nothing."""
+    run, file = read_run(folder), folder / "predictions.jsonl"
+    if not file.is_file() or not file.stat().st_size:  # only trained, or not yet evaluated
+        raise RunError(
+            f"{folder} has no answers: wait until it has evaluated, or launch {run['recipe']}.py --do_train false "
+            f"--model_name_or_path {folder} --output_dir …, and compare that"
+        )
+    module = recipe_of(run, recipe)
+    scored = score_file(file, module, restore(module.Data, run["arguments"]["data"]), run.get("groups"))
+    return Answered(f"{folder}{'' if run['finished'] else ' (not finished)'}", run, *scored)
+
+
+def difference(evaluation: Evaluation, first: Split, other: Split) -> Number | None:
+    """How much higher the other's headline is on the same rows; None where they answered different ones."""
+    orders, keys = [], []
+    for split in (first, other):
+        truth = [json.dumps([row["id"], evaluation.restore(row)[0]], sort_keys=True) for row in split.rows]
+        orders.append(sorted(range(len(truth)), key=truth.__getitem__))
+        keys.append(sorted(truth))
+    if keys[0] != keys[1]:
+        return None
+    others, own = ([split.per_row[i] for i in order] for split, order in zip((first, other), orders, strict=True))
+    return evaluation.gain(own, others, [first.rows[i] for i in orders[0]])
+
+
+def split_table(split: str, runs: list[Answered], published: Published | None) -> Table:
+    """The runs' numbers on a split, metric by metric, and those that others have published."""
+    rows, notes, first = {}, [], runs[0]
+    for run in runs:
+        if split not in run.splits:
+            notes.append(f"{run.name} has not answered {split}.")
+            continue
+        part, gain = run.splits[split], None
+        if run is not first and split in first.splits:
+            gain = difference(first.evaluation, first.splits[split], part)
+            if gain is None:
+                notes.append(f"{run.name} answered other rows than {first.name}: there is no difference to give.")
+        number = part.scores[run.evaluation.headline]
+        scores = part.scores | {run.evaluation.headline: beside(number, number.free, gain)}
+        for row in metric_rows(scores, run.evaluation.headline):
+            shown = cells(row, "difference")
+            rows.setdefault(row.name, []).append({"metric": row.name, "run": run.name, **shown})
+    for name, numbers, note in published.rows if published else ():
+        for metric in numbers.keys() & rows.keys():
+            rows[metric].append({"metric": metric, "run": f"{name} (published)", "value": short(numbers[metric])})
+        notes += [f"{name}: {note}."] if note else []
+    notes += [f"Published, not measured here: {published.source}."] if published else []
+    if any(row["difference"] != NOTHING for of_metric in rows.values() for row in of_metric if "difference" in row):
+        notes.insert(0, f"Difference: to {first.name} on the same rows, with its interval over images.")
+    return Table(split, [row for of_metric in rows.values() for row in of_metric], notes, texts=2)
+
+
+def settings_table(runs: list[Answered]) -> Table:
+    """The settings, versions and data in which the runs differ."""
+    flats = [_flat({name: run.record.get(name) for name in SETTINGS}) for run in runs]
+    names = [name for name in dict.fromkeys(name for flat in flats for name in flat) if name not in OF_THE_FOLDER]
+    rows = [
+        {"setting": name, **{run.name: str(flat.get(name)) for run, flat in zip(runs, flats, strict=True)}}
+        for name in names
+        if len({str(flat.get(name)) for flat in flats}) > 1
+    ]
+    return Table("Settings that differ", rows, [] if rows else ["None."], texts=1 + len(runs))
+
+
+def _flat(record: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """A record's values under the names of `--help`, others with what they are of."""
+    flat = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping) and name in ("arguments", "data", "training", "model"):
+            flat |= _flat(value)
+        elif isinstance(value, Mapping) and name in SETTINGS:
+            flat |= _flat(value, f"{name} ")
+        else:
+            flat[before + name] = value
+    return flat
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="vlm-compare", description="Runs of one recipe beside published numbers.")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="OUT", help="what recipes were given as --output_dir")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="default: the clone's own that made the runs")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the tables there, too, as one page")
+    args = parser.parse_args(arguments)
+    try:
+        runs = [read_answers(folder, args.recipe) for folder in args.runs]
+        names = dict.fromkeys(run.record.get("experiment", run.record["recipe"]) for run in runs)
+        if len(names) > 1:
+            raise RunError(f"runs of {' and '.join(names)}: compare runs of one recipe")
+    except RunError as error:
+        sys.exit(f"error: {error}")
+    title, published = published_numbers(args.recipe or RECIPES / f"{runs[0].record['recipe']}.py", *names)
+    splits = sorted(dict.fromkeys(split for run in runs for split in run.splits), key=lambda split: split != "test")
+    parts = [split_table(split, runs, published if split == "test" else None) for split in splits]
+    tables = [settings_table(runs), *parts]
+    print(*tables, sep="\n")
+    if args.html:
+        shown = {"title": f"{title}: {len(runs)} runs", "headline": runs[0].evaluation.headline, "tables": tables}
+        print(f"page: {write_page(args.html, 'compare.html.jinja', checks=(), **shown)}")
+
+
+if __name__ == "__main__":
+    main()
