@@ -27,6 +27,7 @@ TOWER = {"hidden_size": 64, "layers": 1}
 REASONSEG_SIDE = 1386  # pixels of a square as large as 1600×1200
 VIDEOS = {"train": ["VID04"], "validation": ["VID01"], "test": ["VID02"]}
 SSG_SIDE = 640  # pixels of a square as large as Cholec's 854×480
+CHAT_SIDE = 644  # pixels of a square as large as 23×23 tokens, about 720×576
 
 
 def nutrition_tables(folder: Path, toy: bool) -> list[str]:
@@ -111,8 +112,17 @@ def ssg_vqa(folder: Path, toy: bool) -> list[str]:
     return ["--dataset_name", data, "--videos", str(folder / "videos.json"), *parts, *frames]
 
 
+def visual_chat(folder: Path, toy: bool) -> list[str]:
+    """Qwen2-VL-7B; conversations of one to three turns about one or two pictures, each 529 tokens of the budget."""
+    size = {"train": 24, "test": 2, "broken": 0, "size": 64 if toy else CHAT_SIDE}
+    data, model = _drawn("visual_chat", folder, Size(size, TOWER))
+    if not toy:
+        full_size("Qwen2-VL-7B", AutoTokenizer.from_pretrained(model)).save_pretrained(model)
+    return ["--dataset_name", data, "--model_name_or_path", model, *_pixels(*(FEW_PIXELS if toy else PIXELS))]
+
+
 WORLDS: dict[str, Callable[[Path, bool], list[str]]] = {
-    world.__name__: world for world in (nutrition_tables, kvasir_vqa, vqa_rad, reasonseg, ssg_vqa)
+    world.__name__: world for world in (nutrition_tables, kvasir_vqa, vqa_rad, reasonseg, ssg_vqa, visual_chat)
 }
 
 

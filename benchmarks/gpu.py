@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.parts import Gone, Outcome, Part, Worker, carry_out
 
 ROOT = Path(__file__).parents[1]
-RECIPES = ("kvasir_vqa", "nutrition_tables", "vqa_rad", "reasonseg", "ssg_vqa")
+RECIPES = ("kvasir_vqa", "nutrition_tables", "vqa_rad", "reasonseg", "ssg_vqa", "visual_chat")
 PARTS = [
     Part("shared images, 7B", "benchmarks.training_speed:measure", 150, {"name": "Qwen2-VL-7B"}),
     Part("shared images, 2B", "benchmarks.training_speed:measure", 70, {"name": "Qwen2-VL-2B"}),

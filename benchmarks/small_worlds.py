@@ -31,7 +31,7 @@ from demo.worlds.small import SIZES, build
 
 ROOT = Path(__file__).parents[1]
 STEPS, TOY_STEPS = 20, 4
-BITS = {"nutrition_tables": "4", "kvasir_vqa": "4", "vqa_rad": "8", "reasonseg": "4"}
+BITS = {"nutrition_tables": "4", "kvasir_vqa": "4", "vqa_rad": "8", "reasonseg": "4", "visual_chat": "4"}
 APART, QUANTISED_APART, RESUMED_APART = 0.01, 0.02, 0.002
 # Without dropout, whose random numbers are others on a GPU, and at a rate at which 20 steps learn something.
 ARGUMENTS = """--lora_dropout 0 --learning_rate 1e-3 --warmup_steps 0 --per_device_train_batch_size 2

@@ -4,6 +4,8 @@ from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerFast, ProcessorMixin
 
+from ..rows.formats.chat import text_of
+
 Messages = list[dict[str, Any]]
 Segments = list[tuple[str, bool]]
 
@@ -90,8 +92,7 @@ def render(
         segments.append((prompt[done:], False))
         answer = turn[len(prompt) :].rstrip()
         done = len(prompt) + len(answer)
-        said = "".join(part.get("text", "") for part in message["content"])
-        if _squeezed(answer).endswith(_squeezed(said)) and not answer.endswith(eos):
+        if _squeezed(answer).endswith(_squeezed(text_of(message))) and not answer.endswith(eos):
             answer, done = answer + eos, len(turn)
         segments.append((answer, True))
     if rest := rendered(len(messages), add_generation_prompt=prompt_only)[done:]:

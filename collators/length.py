@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 
-from ..rows.conventions import Row
+from ..rows.conventions import Row, picture_sizes
 from ..rows.errors import BadRow
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ def check_length(tokens: int, max_length: int | None) -> None:
 def within_length(adapt: Callable[[Row], Row], collator: "ChatCollator") -> Callable[[Row], Row]:
     """A row adapter for `usable_rows` that also refuses rows longer than the collator's `max_length`.
 
-    The image is not decoded for it: its `image_size` says how many tokens it takes.
+    Pictures are not decoded for it: their sizes say how many tokens they take.
     """
 
     def checked(row: Row) -> Row:
         adapted = adapt(row)
-        check_length(collator.length(adapted, [row["image_size"]]), collator.max_length)
+        check_length(collator.length(adapted, picture_sizes(row)), collator.max_length)
         return adapted
 
     return adapt if collator.max_length is None else checked

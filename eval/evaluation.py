@@ -26,7 +26,7 @@ class Evaluation:
         headline: the metric's most important number; the report's gallery is sorted by its scores.
         max_new_tokens: longest answer in tokens.
         reference: row -> the right answer, in the form that answers have.
-        question: row -> what is asked, as text for people.
+        question: row -> what is asked, for people: a text, or a conversation, who says what before the answer.
         draw: `(image, row, answer) -> image` with the answer drawn on it; None for answers that are text only.
         keep: columns that go into `predictions.jsonl`, too, where rows have them: all that scores are made of.
         read: `(row, answer)` -> what was read out of the answer, for `predictions.jsonl`.
@@ -49,7 +49,7 @@ class Evaluation:
     headline: str
     max_new_tokens: int
     reference: Callable[[Row], Answer] = lambda row: row["answer"]
-    question: Callable[[Row], str] = lambda row: row.get("question", "")
+    question: Callable[[Row], str | list[tuple[str, str]]] = lambda row: row.get("question", "")
     draw: Callable[[Image.Image, Row, Answer], Image.Image] | None = None
     keep: tuple[str, ...] = ()
     read: Callable[[Row, Answer], Row] = lambda row, answer: {}

@@ -37,12 +37,14 @@ def load_qwen_vl(
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor; an `adapter` is trained on four bits where the card is small, unless `model` says.
 
-    A processor that was saved by a run keeps the budget it was trained with, to answer.
+    A processor that was saved by a run keeps the budget it was trained with, to answer. Another family's, for recipes
+    that are at home with it, has its own way to resize.
     """
     if model.load_in_4bit is None:
         model = replace(model, load_in_4bit=adapter and small_card())
     network, processor = load_checkpoint(model, to_train=to_train, skip_quantising=("model.visual",))
-    if to_train or not left_by_a_run(model.model_name_or_path):
+    of_qwen = "image_grid_thw" in processor.image_processor.model_input_names
+    if of_qwen and (to_train or not left_by_a_run(model.model_name_or_path)):
         set_pixel_budget(processor, budget.min_pixels, budget.max_pixels)
     return network, processor
 

@@ -3,6 +3,7 @@
 A leaf, which all may import, and which loads nothing.
 """
 
+import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,23 @@ def mark_quantised(network: "PreTrainedModel", quantization: "BitsAndBytesConfig
 def fingerprint(dataset: "Dataset") -> str:
     """What names the rows of `dataset`, as its cache on disk does; datasets has no public name for it."""
     return dataset._fingerprint
+
+
+def cast_pictures(dataset: "Dataset", column: str, decode: bool) -> "Dataset":
+    """Have a column of pictures, or of lists of pictures, decoded when a row is read, or not; no byte is copied.
+
+    `cast_column` does so for pictures, but writes all rows anew for lists of them.
+    """
+    from datasets import Image, List
+    from datasets.fingerprint import Hasher
+
+    if not hasattr(dataset.features.get(column), "feature"):
+        return dataset.cast_column(column, Image(decode=decode))
+    cast = copy.deepcopy(dataset)  # of which tables are no part
+    cast._info.features[column] = List(Image(decode=decode))
+    cast._data = cast._data.replace_schema_metadata(cast.features.arrow_schema.metadata)
+    cast._fingerprint = Hasher.hash([dataset._fingerprint, column, decode])
+    return cast
 
 
 def attention_of(config: "PreTrainedConfig") -> str | None:

@@ -6,3 +6,8 @@ Row = dict[str, Any]
 IGNORE_INDEX = -100  # a label that is not trained: what PyTorch's and transformers' losses leave out
 IGNORED_PIXEL = 255  # of a mask: counts neither as target nor as background
 SEG_TOKEN = "[SEG]"  # LISA's: where the model says it, a mask is drawn
+
+
+def picture_sizes(row: Row) -> list[list[int]]:
+    """`[width, height]` in pixels of each of a row's pictures: its `image_sizes`, or its `image_size`, if known."""
+    return row["image_sizes"] if "image_sizes" in row else [row["image_size"]] if row.get("image_size") else []

@@ -10,7 +10,7 @@ from datasets import Dataset, concatenate_datasets
 
 from .conventions import Row
 
-OF_THE_IMAGE = ("image_id", "image", "images", "image_size", "frames")
+OF_THE_IMAGE = ("image_id", "image_ids", "image", "images", "image_size", "image_sizes", "frames")
 
 
 class DrawnAnew:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from huggingface_hub.constants import HF_HUB_CACHE
 from trl import ScriptArguments
 
+from ..models.upstream import cast_pictures
 from .errors import DataError, one_line
 from .paths import inside
 
@@ -96,18 +97,23 @@ def check_lines(folder: Path) -> None:
 def without_outside(dataset: datasets.Dataset, folder: Path) -> datasets.Dataset:
     """Take away, to be refused by name, pictures whose file lies neither in `folder` nor in a cache of downloads."""
     roots = (folder, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
-    for column in [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]:
-        images = dataset.data.column(column)
+    for column, feature in dataset.features.items():
+        several = isinstance(getattr(feature, "feature", None), datasets.Image)
+        if not several and not isinstance(feature, datasets.Image):
+            continue
+        images = pc.list_flatten(dataset.data.column(column)) if several else dataset.data.column(column)
         paths = pc.if_else(pc.is_valid(pc.struct_field(images, "bytes")), None, pc.struct_field(images, "path"))
         known = set(paths.to_pylist()) - {None}
         outside = {path for path in known if not any(inside(root, os.path.abspath(path)) for root in roots)}
         if outside:
-            stored = dataset.cast_column(column, datasets.Image(decode=False))
+            stored = cast_pictures(dataset, column, decode=False)
             chosen = {"column": column, "paths": outside}
             dataset = stored.map(_take_away, fn_kwargs=chosen, features=dataset.features)
     return dataset
 
 
 def _take_away(row: dict, column: str, paths: set[str]) -> dict:
-    image = row[column]
-    return {column: None if image and image["bytes"] is None and image["path"] in paths else image}
+    def kept(image: dict | None) -> dict | None:
+        return None if image and image["bytes"] is None and image["path"] in paths else image
+
+    return {column: list(map(kept, row[column])) if isinstance(row[column], list) else kept(row[column])}

@@ -13,15 +13,34 @@ from .errors import DataError
 def hold_out(dataset: datasets.Dataset, fraction: float, by: str, seed: int) -> tuple[datasets.Dataset, ...]:
     """Split off about `fraction` of the groups that share a value in the column `by`, at least one if `fraction` > 0.
 
-    Returns `(rest, held out)`; no group is in both. The draw depends on the groups' names and the seed alone.
+    Where `by` has lists, rows that share a member are in one group, directly or through others; one with none is by
+    itself. Returns `(rest, held out)`; no group is in both. The draw depends on the groups' names and the seed alone.
     """
-    keys = dataset[by]
+    keys = dataset[by][:]
+    if isinstance(dataset.features[by], datasets.List):
+        keys = _together(keys)
     groups = sorted(set(keys), key=lambda key: (key is not None, key))  # rows without one are a group
     random.Random(seed).shuffle(groups)
     held = set(groups[: max(1, round(fraction * len(groups)))] if fraction > 0 else [])
     return tuple(
         dataset.select([i for i, key in enumerate(keys) if (key in held) is wanted]) for wanted in (False, True)
     )
+
+
+def _together(members: list[list[str]]) -> list[str]:
+    """The name of each row's group: the first, by the alphabet, of all its members."""
+    leaders: dict[str, str] = {}
+
+    def first(name: str) -> str:
+        while leaders.setdefault(name, name) != name:
+            name = leaders[name]
+        return name
+
+    for own in members:
+        for other in own[1:]:
+            leader, led = sorted((first(own[0]), first(other)))
+            leaders[led] = leader
+    return [first(own[0]) if own else f"row {i}" for i, own in enumerate(members)]
 
 
 def hold_out_two(

@@ -8,9 +8,10 @@ from pathlib import Path
 import datasets
 from accelerate import PartialState
 
+from ..models.upstream import cast_pictures
 from .conventions import Row
 from .errors import BadRow, DataError, one_line
-from .pictures import inspect_picture
+from .pictures import content_id, inspect_picture
 
 # What an adapter or json may raise over a row: `None.strip()` and `int(inf)` are as much the row's fault as a BadRow.
 UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, SyntaxError, RecursionError)
@@ -23,16 +24,18 @@ def usable_rows(
     max_rejected: float,
     num_proc: int | None = None,
 ) -> tuple[list[datasets.Dataset], list[Row]]:
-    """Adapt every row and check its image; return each split's usable rows, and all refused ones.
+    """Adapt every row and check its picture or pictures; return each split's usable rows, and all refused ones.
 
-    `adapt` gets the row with its `image` undecoded and `image_size`, `[width, height]` in pixels as displayed (EXIF
-    rotation applied); it returns the new row with at least `id` and raises `BadRow` (or another of `UNUSABLE`) for
-    one it cannot use. The image column is carried over untouched and decoded when a row is read; `image_hash` is what
+    `adapt` gets the row with the `id` that it is refused by and its `image` undecoded with `image_size`, `[width,
+    height]` in pixels as displayed (EXIF rotation applied), or `images`, a list, with `image_ids` and `image_sizes`;
+    it returns the new row and raises `BadRow` (or another of `UNUSABLE`) for one it cannot use. Pictures are carried
+    over untouched and decoded when a row is read; `image_hash` or `image_hashes` is what
     `vlm_recipes.rows.pictures.inspect_picture` found.
     Processes of one machine take turns, so that all but the first find what it has made.
     Refused rows are `{split, id, reason}`, also written to `rejected.jsonl` in `output_dir`, one a line.
 
-    Raises `DataError` if no row is usable, or if more than `max_rejected` of them (a share, 0–1) are not.
+    Raises `DataError` if no row is usable, or if more than `max_rejected` of them (a share, 0–1) are not, and if
+    `images` are no pictures.
     """
     usable, refused = [], []
     with PartialState().local_main_process_first():
@@ -60,7 +63,10 @@ def usable_rows(
 def _check(
     dataset: datasets.Dataset, adapt: Callable[[Row], Row], split: str, num_proc: int | None
 ) -> tuple[datasets.Dataset, list[Row]]:
-    dataset = dataset.cast_column("image", datasets.Image(decode=False))
+    column = "images" if "images" in dataset.column_names and "image" not in dataset.column_names else "image"
+    if column == "images" and not isinstance(getattr(dataset.features[column], "feature", None), datasets.Image):
+        raise DataError(f"'images' of {split!r} has {dataset.features[column]}, and no lists of pictures")
+    dataset = cast_pictures(dataset, column, decode=False)
     if not len(dataset):
         return dataset, []
     checked = dataset.map(
@@ -85,16 +91,16 @@ def _check(
         writer_batch_size=len(checked),  # the types come from the first batch: 1,000 refused rows would have none
     )
     # Side by side before the selection, so that the images are not written a second time.
-    rows = datasets.concatenate_datasets([adapted, dataset.select_columns("image")], axis=1).select(usable)
-    return rows.cast_column("image", datasets.Image()), refused
+    rows = datasets.concatenate_datasets([adapted, dataset.select_columns(column)], axis=1).select(usable)
+    return cast_pictures(rows, column, decode=True), refused
 
 
 def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
     row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
     try:
-        size, image_hash = inspect_picture(row["image"])
-        adapted = {"image_size": size, **adapt({**_decoded(row), "image_size": size}), "image_hash": image_hash}
-        adapted.pop("image", None)
+        sizes, hashes = _inspected(row)
+        adapted = {"id": str(row_id), **sizes, **adapt({**_decoded(row), "id": row_id, **sizes}), **hashes}
+        adapted = {key: value for key, value in adapted.items() if key not in ("image", "images")}
         text, reason = json.dumps(adapted, ensure_ascii=False), ""
         text.encode()  # a ValueError for half a surrogate pair, which JSON can spell and no dataset can hold
     except BadRow as error:
@@ -102,6 +108,21 @@ def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
     except UNUSABLE as error:
         text, reason = "null", f"{type(error).__name__}: {error}"
     return {"id": str(row_id), "refused": one_line(reason), "row": text}
+
+
+def _inspected(row: Row) -> tuple[Row, Row]:
+    """The size of a row's picture and its hash, or those of its pictures; a fault of one of several has its place."""
+    if "image" in row:
+        size, image_hash = inspect_picture(row["image"])
+        return {"image_size": size}, {"image_hash": image_hash}
+    found = []
+    for number, image in enumerate(row["images"] or (), start=1):
+        try:
+            found.append(inspect_picture(image))
+        except BadRow as error:
+            raise BadRow(f"{error} (picture {number} of {len(row['images'])})") from error
+    named = {"image_ids": [content_id(image) for image in row["images"] or ()]}
+    return {**named, "image_sizes": [size for size, _ in found]}, {"image_hashes": [one for _, one in found]}
 
 
 def _decoded(row: Row) -> Row:

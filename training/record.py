@@ -161,7 +161,7 @@ class RunRecord:
 
     def _gallery(self, predictions: list[Row], rows: Any, plain: list[Row]) -> list[GalleryItem]:
         """One item per answered row; only those that the report shows get their image decoded and drawn on."""
-        items = [GalleryItem(row["id"], None, "", text_of(row["reference"]), "", row["score"]) for row in predictions]
+        items = [GalleryItem(row["id"], [], "", text_of(row["reference"]), "", row["score"]) for row in predictions]
         for item, row in zip(items, plain, strict=False):  # plain rows only where they have groups
             item.group, item.image_id = self.evaluation.group(row), str(row.get("image_id", ""))
         shown = {id(item) for shelf in shelves(items) for item in shelf.items}
@@ -169,10 +169,9 @@ class RunRecord:
             if id(item) in shown:
                 row, answer, draw = rows[i], predicted["prediction"], self.evaluation.draw
                 item.question, item.prediction = self.evaluation.question(row), text_of(answer)
-                images = [row["image"]] if row.get("image") is not None else row.get("images")
-                if images:
-                    image = load_image(images[0])  # upright
-                    item.image = draw(image, row, answer) if draw else image
+                images = [row["image"]] if row.get("image") is not None else row.get("images") or []
+                upright = map(load_image, images)
+                item.images = [draw(image, row, answer) if draw else image for image in upright]
         return items
 
     def _confusions(self, predictions: list[Row], plain: list[Row]) -> dict[str, Confusion]:

@@ -89,6 +89,7 @@ def score_file(
     evaluation = recipe.evaluation(data, None, None, blind)
     if evaluation.group and not evaluation.groups:
         groups = groups or sorted({str(evaluation.group(line)) for lines in splits.values() for line in lines})
+    if groups and not evaluation.groups:
         evaluation = recipe.evaluation(data, None, None, blind, tuple(groups))
     return evaluation, {split: _score(evaluation, lines) for split, lines in splits.items()}
 

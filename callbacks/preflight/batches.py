@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset, IterableDataset
@@ -41,9 +42,10 @@ def inspect_batches(
                 check_labels(batch["labels"][0], processor, f"row {row.get('id', i)!r}")
             if len(examples) < EXAMPLES_SHOWN:
                 query = (row.get("queries") or [row])[0]
-                picture = seen_images(batch, processor.image_processor)[0] if "pixel_values" in batch else None
+                seen = seen_images(batch, processor.image_processor) if "pixel_values" in batch else []
+                pictures = seen[: max(1, len(row.get("images") or ()))]  # several sequences repeat a row's
                 texts = (str(query.get(key) or "") for key in ("question", "answer"))
-                examples.append(Example(str(row.get("id", "")), picture, *texts))
+                examples.append(Example(str(row.get("id", "")), pictures, *texts))
         longest = sorted(lengths, key=lengths.__getitem__, reverse=True)[:size]
         batch = collator([rows[i] for i in longest])
     except ValueError as error:  # names its row
@@ -68,7 +70,10 @@ def rows_to_inspect(rows: Any) -> list[int]:
         if "image_size" in rows.column_names:
             sides = columns.select_columns("image_size")[:]["image_size"]
             sizes.append(pc.multiply(*(pc.list_element(sides, i) for i in (0, 1))))
-    most = [size.to_numpy().argsort(kind="stable")[-EXTREME:].tolist() for size in sizes]
+        if "image_sizes" in rows.column_names:
+            shown = columns.select_columns("image_sizes")[:]["image_sizes"].to_pylist()
+            sizes.append(np.array([sum(width * height for width, height in own) for own in shown]))
+    most = [np.asarray(size).argsort(kind="stable")[-EXTREME:].tolist() for size in sizes]
     return list(dict.fromkeys(chain(spread, *most)))
 
 

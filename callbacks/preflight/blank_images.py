@@ -3,9 +3,10 @@
 import io
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import PIL.Image
-from datasets import Dataset, Features, Image
+from datasets import Dataset, Features, Image, List
 from transformers import PreTrainedModel
 
 from ...eval.evaluation import Evaluation
@@ -13,7 +14,7 @@ from ...eval.generation.generate import without_images
 from ...eval.metrics.number import flat
 from ...eval.metrics.statistics import summarize
 from ...eval.report.check import Check
-from ...rows.conventions import Row
+from ...rows.conventions import Row, picture_sizes
 
 PICTURES = ("image", "images", "frames")  # columns
 ASKED = 500  # rows that are asked again
@@ -21,24 +22,34 @@ SIZE = (64, 64)  # width and height of an image whose size is not known
 
 
 def with_blank_images(rows: Dataset | Sequence[Row]) -> Dataset | list[Row]:
-    """Each row with a grey image of its `image_size` (or 64×64): what is then right, the question alone told."""
+    """Each row with grey images of its `image_sizes`, or one of its `image_size` (or 64×64).
+
+    What is then right, the question alone told.
+    """
+    blank = [[_grey(*size) for size in _sizes(row)] for row in without_images(rows)]
     if not isinstance(rows, Dataset):
-        return [_without(row) | {"image": PIL.Image.new("RGB", row.get("image_size") or SIZE, "grey")} for row in rows]
-    sizes = rows["image_size"] if "image_size" in rows.column_names else [SIZE] * len(rows)
-    blank = {"image": [{"bytes": _grey(*size), "path": None} for size in sizes]}
-    others = rows.remove_columns([name for name in PICTURES if name in rows.column_names])
-    return Dataset.from_dict(others.to_dict() | blank, features=Features(others.features | {"image": Image()}))
+        others = [{name: value for name, value in row.items() if name not in PICTURES} for row in rows]
+        opened = [[Image().decode_example(image) for image in own] for own in blank]
+        return [
+            row | ({"images": own} if "image_sizes" in row else {"image": own[0]})
+            for row, own in zip(others, opened, strict=True)
+        ]
+    several = "image_sizes" in rows.column_names
+    column, kind = ("images", List(Image())) if several else ("image", Image())
+    rows = rows.remove_columns([name for name in PICTURES if name in rows.column_names])
+    images = blank if several else [own[0] for own in blank]
+    return Dataset.from_dict(rows.to_dict() | {column: images}, features=Features(rows.features | {column: kind}))
 
 
-def _without(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name not in PICTURES}
+def _sizes(row: Row) -> Sequence[Sequence[int]]:
+    return picture_sizes(row) if "image_sizes" in row else picture_sizes(row) or [SIZE]
 
 
 @cache
-def _grey(width: int, height: int) -> bytes:
+def _grey(width: int, height: int) -> dict[str, Any]:
     file = io.BytesIO()
     PIL.Image.new("RGB", (width, height), "grey").save(file, format="PNG")
-    return file.getvalue()
+    return {"bytes": file.getvalue(), "path": None}
 
 
 def check_blank_images(
@@ -49,7 +60,7 @@ def check_blank_images(
     Passes where the scores with images are higher: where the 95% interval, over images, of the paired difference is
     above 0. Every process has to call this.
     """
-    pictured = [i for i, row in enumerate(without_images(rows)) if all(row.get("image_size", SIZE))]
+    pictured = [i for i, row in enumerate(without_images(rows)) if any(map(all, _sizes(row)))]
     some = pictured[:: max(1, -(-len(pictured) // ASKED))]
     asked = rows.select(some) if isinstance(rows, Dataset) else [rows[i] for i in some]
     plain = without_images(asked)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ SCORED = 2000  # rows that a baseline is scored on
 
 def check_rows(parts: Parts, rejected: Sequence[Mapping[str, Any]] = ()) -> Check:
     """How many rows on how many images each part has, and what was refused at load."""
-    sizes = [f"{split} {len(rows):,} on {len(set(rows['image_id'])):,} images" for split, rows in parts.items()]
+    sizes = [f"{split} {len(rows):,} on {len(_images(rows)[0]):,} images" for split, rows in parts.items()]
     why = Counter(str(row["reason"]) for row in rejected).most_common(1)
     refused = f"; {len(rejected):,} refused, most often for: {why[0][0]}" if why else "; none refused"
     numbers = {split: len(rows) for split, rows in parts.items()} | {"rejected": len(rejected)}
@@ -31,7 +32,10 @@ def check_rows(parts: Parts, rejected: Sequence[Mapping[str, Any]] = ()) -> Chec
 
 
 def check_shared_images(parts: Parts) -> Check:
-    """Images that an earlier part shows, too: the same `image_id`, or nearly the same picture (`image_hash`)."""
+    """Images that an earlier part shows, too: the same `image_id`, or nearly the same picture (`image_hash`).
+
+    Of rows with several pictures each: the same of `image_ids`, or of `image_hashes`.
+    """
     (first, rows), *others = parts.items()
     ids, hashes = _images(rows)
     before, found, numbers = first, [], {}
@@ -139,8 +143,11 @@ def _check_masks(parts: Parts) -> Check:
 
 def _images(rows: Dataset) -> tuple[list[str], list[str]]:
     """Each image once: its id, and its hash where rows have one."""
-    once = {name: i for i, name in reversed(list(enumerate(rows["image_id"][:])))}
-    hashes = rows["image_hash"][:] if "image_hash" in rows.column_names else []
+    if "image_ids" in rows.column_names:
+        names, hashes = (list(chain.from_iterable(rows[key][:])) for key in ("image_ids", "image_hashes"))
+    else:
+        names, hashes = rows["image_id"][:], rows["image_hash"][:] if "image_hash" in rows.column_names else []
+    once = {name: i for i, name in reversed(list(enumerate(names)))}
     return list(once), [hashes[i] for i in once.values()] if hashes else []
 
 

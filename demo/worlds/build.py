@@ -12,6 +12,8 @@ from demo.checkpoints.llava import write_llava
 from demo.checkpoints.qwen2_vl import write_qwen2_vl
 from demo.checkpoints.sam import write_sam
 from demo.checkpoints.surgvivqa import write_surgvivqa
+from demo.worlds.album.dataset import draw_album
+from demo.worlds.album.talk import PHRASES, all_words
 from demo.worlds.endoscopy.dataset import draw_endoscopy
 from demo.worlds.laparoscopy.dataset import draw_laparoscopy
 from demo.worlds.packages.dataset import draw_packages
@@ -36,6 +38,7 @@ DEMO = {
     "vqa_rad": Size(),
     "reasonseg": Size({"train": 3000, "val": 50, "test": 150, "broken": 10}, {"image_size": 64}),
     "ssg_vqa": Size({"frames": {"train": 120, "validation": 10, "test": 20}, "broken": 10}),
+    "visual_chat": Size({"train": 3000, "test": 300}),
 }
 
 
@@ -97,12 +100,19 @@ def build_ssg_vqa(dataset: Path, checkpoint: Path, size: Size) -> None:
     write_surgvivqa(checkpoint, questions, [f" {label}" for label in ssg_vqa.LABELS] * 20, **size.model)
 
 
+def build_visual_chat(dataset: Path, checkpoint: Path, size: Size) -> None:
+    """An album, and a Qwen2-VL whose vocabulary is made of what is said about it."""
+    draw_album(dataset, **size.data)
+    write_qwen2_vl(checkpoint, [*all_words(), "system", "user", "assistant"] * 20, phrases=PHRASES, **size.model)
+
+
 BUILDERS: dict[str, Callable[[Path, Path, Size], None]] = {
     "nutrition_tables": build_nutrition_tables,
     "kvasir_vqa": build_kvasir_vqa,
     "vqa_rad": build_vqa_rad,
     "reasonseg": build_reasonseg,
     "ssg_vqa": build_ssg_vqa,
+    "visual_chat": build_visual_chat,
 }
 
 

@@ -16,6 +16,7 @@ SIZES = {
     "vqa_rad": Size({"images": 30, "broken": 0}, {"image_size": 32, "width": 64, "layers": 1, "queries": 4}),
     "reasonseg": Size({"train": 24, "val": 2, "test": 2}, {**MODEL, "image_size": 32}),
     "ssg_vqa": Size({"videos": VIDEOS, "frames": {"train": 24, "validation": 1, "test": 1}}, MODEL),
+    "visual_chat": Size({"train": 24, "test": 2, "broken": 0}, MODEL),
 }
 ARGUMENTS = {
     "nutrition_tables": [*SMALL_PIXELS, "--tune", "joint", "--validation_fraction", "0.1"],
@@ -23,6 +24,7 @@ ARGUMENTS = {
     "vqa_rad": ["--load_in_8bit", "false", "--dtype", "float32"],
     "reasonseg": ["--sam_name_or_path", "{folder}/model/sam"],
     "ssg_vqa": ["--videos", "{folder}/data/videos.yaml"],
+    "visual_chat": [*SMALL_PIXELS, "--validation_fraction", "0.1"],
 }
 
 

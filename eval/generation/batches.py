@@ -7,7 +7,8 @@ from typing import Any
 
 import datasets
 
-from ...rows.conventions import Row
+from ...models.upstream import cast_pictures
+from ...rows.conventions import Row, picture_sizes
 
 Rows = datasets.Dataset | Sequence[Row]
 PIXELS_PER_TOKEN, CHARACTERS_PER_TOKEN = 28 * 28, 4
@@ -21,7 +22,11 @@ def batches_by_image(rows: Rows, known: Container[int], batch_size: int, process
     come first, so that alike rows share a batch and one too large for the memory shows at once.
     """
     if isinstance(rows, datasets.Dataset):
-        needed = [name for name in ("messages", "prompt", "image_size", "image_id") if name in rows.column_names]
+        needed = [
+            name
+            for name in ("messages", "prompt", "image_size", "image_sizes", "image_id")
+            if name in rows.column_names
+        ]
         rows = rows.select_columns(needed or rows.column_names)
     groups: dict[Any, list[tuple[float, int]]] = defaultdict(list)
     for i, row in enumerate(rows):
@@ -45,9 +50,9 @@ def batches_by_image(rows: Rows, known: Container[int], batch_size: int, process
 
 
 def _tokens(row: Row) -> float:
-    width, height = row.get("image_size") or (0, 0)
+    pixels = sum(width * height for width, height in picture_sizes(row))
     text = row.get("prompt") or str(row.get("messages", ""))
-    return len(text) / CHARACTERS_PER_TOKEN + width * height / PIXELS_PER_TOKEN
+    return len(text) / CHARACTERS_PER_TOKEN + pixels / PIXELS_PER_TOKEN
 
 
 def each_image_once(rows: Rows) -> Rows:
@@ -60,9 +65,8 @@ def each_image_once(rows: Rows) -> Rows:
     kinds = {name: rows.features[name] for name in ("image", "images") if name in rows.column_names}
     if not kinds or not all(isinstance(getattr(kind, "feature", kind), datasets.Image) for kind in kinds.values()):
         return rows
-    undecoded = datasets.Image(decode=False)
-    for name, kind in kinds.items():
-        rows = rows.cast_column(name, undecoded if isinstance(kind, datasets.Image) else datasets.List(undecoded))
+    for name in kinds:
+        rows = cast_pictures(rows, name, decode=False)
     return rows.with_transform(partial(_decode_once, columns=list(kinds)))
 
 

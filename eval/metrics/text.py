@@ -1,10 +1,12 @@
-"""Answer metrics: exact match, BLEU-1, token F1, closed and open questions, and keywords."""
+"""Answer metrics: exact match, BLEU-1, token F1, ROUGE-L, closed and open questions, and keywords."""
 
 import re
 import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 from .number import Scores
 from .statistics import summarize
@@ -33,6 +35,22 @@ def token_scores(prediction: str, reference: str) -> tuple[float, float, float]:
     return shared / len(predicted), shared / len(true), 2 * shared / (len(predicted) + len(true))
 
 
+def rouge_l(prediction: str, reference: str) -> float:
+    """F1 (0-1) of the longest common subsequence of two texts' words: ROUGE-L, as `rouge-score` computes it.
+
+    Its words are runs of a-z and 0-9 of the lower-cased text, without stemming; where either text has none, it is 0.
+    Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries"; Hugging Face's `rouge` is the same.
+    """
+    return _rouge().score(reference, prediction)["rougeL"].fmeasure
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # brings NLTK, which brings scikit-learn
+
+    return RougeScorer(["rougeL"])
+
+
 def text_metrics(
     predictions: Sequence[str],
     references: Sequence[str],
@@ -48,6 +66,7 @@ def text_metrics(
 
     - `exact_match`, `bleu1` (clipped unigram precision, no brevity penalty) and `token_f1` on lower-cased text
       split on white space, as the BLIP-2 reproduction of Med-PaLM M (arXiv 2307.14334) computes them;
+    - `rouge_l`, as the function;
     - `exact_match_squad`, `bleu1_squad`, `token_f1_squad`: the same on SQuAD-normalised text;
     - with `closed`: `closed_accuracy` (SQuAD-normalised exact match over closed rows), `open_recall` and
       `open_f1` (tokens of the SQuAD-normalised text over open rows, as the medical VQA literature reports, such
@@ -67,6 +86,7 @@ def text_metrics(
         "exact_match": [float(p == r) for p, r in pairs],
         "bleu1": [precision for precision, _, _ in plain],
         "token_f1": [f1 for _, _, f1 in plain],
+        "rouge_l": [rouge_l(*pair) for pair in pairs],
         "exact_match_squad": exact_normalized,
         "bleu1_squad": [precision for precision, _, _ in normalized],
         "token_f1_squad": [f1 for _, _, f1 in normalized],

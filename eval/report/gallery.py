@@ -15,14 +15,15 @@ N_BEST, N_WORST, N_FAILURES = 6, 6, 12
 
 @dataclass
 class GalleryItem:
-    """One evaluated row: its image as it should be shown (boxes or masks drawn), its texts, and a score to rank it by.
+    """One evaluated row: its images as they should be shown (boxes or masks drawn), its texts, a score to rank it by.
 
-    An empty `reference`, as where the answer is a mask, is not shown.
+    A question is a text, or a conversation: who says what before the answer. An empty `reference`, as where the
+    answer is a mask, is not shown.
     """
 
     id: str
-    image: Image.Image | None
-    question: str
+    images: Sequence[Image.Image]
+    question: str | Sequence[tuple[str, str]]
     reference: str
     prediction: str
     score: float | None

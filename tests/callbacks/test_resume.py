@@ -1,6 +1,6 @@
 """A run that was killed, interrupted or out of disk goes on as if it had never stopped.
 
-The slow tests took 18 minutes for the five recipes, and 2 to 4 for each launcher, on two cores shared with others.
+The slow tests took 18 minutes for five of the recipes, and 2 to 4 for each launcher, on two cores shared with others.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 from vlm_recipes.eval.metrics.number import flat
 from vlm_recipes.eval.metrics.text import text_metrics
-from vlm_recipes.eval.text import text_evaluation, text_majority
+from vlm_recipes.eval.text import conversation, text_evaluation, text_majority
 
 TRAINED = text_majority(["Yes", "yes ", "no", "left lung", "left lung", "left lung"], ["exists"] * 3 + ["organ"] * 3)
 ROWS = [
@@ -42,3 +42,35 @@ def test_a_row_s_score_is_its_token_f1():
 def test_the_row_says_what_was_asked_and_what_is_right():
     evaluation = text_evaluation(None, 9)
     assert (evaluation.reference(ROWS[2]), evaluation.question(ROWS[2])) == ("left lung", "Where?")
+
+
+def test_by_type_the_headline_stands_beside_the_type_s_own_most_frequent_answer():
+    evaluation = text_evaluation(None, 9, TRAINED, groups=("organ", "exists", "of no row"))
+    number = evaluation.metric(SAID, ROWS)["token_f1"]
+    assert {name: (own.n, own.value, own.baseline) for name, own in number.groups.items()} == {
+        "organ": (1, 4 / 5, 1),
+        "exists": (2, 1 / 2, 1 / 2),
+    }
+    plain = text_evaluation(None, 9, TRAINED)
+    assert number.value == plain.metric(SAID, ROWS)["token_f1"].value and plain.group is None
+    assert evaluation.group(ROWS[0]) == "exists" and evaluation.groups == ("organ", "exists", "of no row")
+
+
+def test_rows_of_which_nobody_knows_whether_they_are_closed_have_the_other_numbers():
+    rows = [{key: value for key, value in row.items() if key != "closed"} for row in ROWS]
+    metrics, known = (text_evaluation(None, 9, TRAINED).metric(SAID, own) for own in (rows, ROWS))
+    assert metrics.keys() == known.keys() - {"closed_accuracy", "open_recall", "open_f1"}
+    assert all(metrics[name] == known[name] for name in metrics)
+
+
+def test_a_conversation_is_told_turn_by_turn_up_to_the_answer_with_pictures_in_their_places():
+    image, said = {"type": "image", "text": None}, {"type": "text", "text": "And here?"}
+    turns = [("system", [{"type": "text", "text": "Be short."}]), ("user", [image, image, said])]
+    turns += [("assistant", [{"type": "text", "text": "No."}]), ("user", [said, image])]
+    messages = [{"role": role, "content": content} for role, content in [*turns, ("assistant", [said])]]
+    assert conversation({"messages": messages}) == [
+        ("system", "Be short."),
+        ("user", "[picture 1]\n[picture 2]\nAnd here?"),
+        ("assistant", "No."),
+        ("user", "And here?\n[picture 3]"),
+    ]

@@ -5,7 +5,7 @@ import ast
 import pytest
 import torch
 import trl
-from datasets import Dataset
+from datasets import Dataset, Features, Image, List
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.bnb import Linear4bit
@@ -20,6 +20,7 @@ from vlm_recipes.models.lisa.loading import ATTENTION, load_lisa
 from vlm_recipes.models.lisa.model import LisaForConditionalGeneration
 from vlm_recipes.models.upstream import (
     attention_of,
+    cast_pictures,
     clear_nested_dtypes,
     fingerprint,
     keep_weight_names,
@@ -90,6 +91,25 @@ def test_datasets_still_has_no_public_name_for_a_fingerprint():
     assert fingerprint(rows) != fingerprint(rows.map(lambda row: {"id": row["id"] + "c"}))
 
 
+def memory_of(rows: Dataset) -> set[int]:
+    """Where the bytes of the pictures in the column `images` are."""
+    pictures = [chunk.values.field("bytes") for chunk in rows.data.column("images").chunks]
+    return {picture.buffers()[-1].address for picture in pictures}
+
+
+def test_datasets_still_copies_lists_of_pictures_to_decode_them():
+    pictures = [{"bytes": bytes(99), "path": None}]
+    features = Features({"images": List(Image(decode=False))})
+    rows = Dataset.from_dict({"images": [pictures, pictures * 2, []]}, features).select([2, 0, 1])
+    copied = rows.cast_column("images", List(Image()))
+    assert not memory_of(copied) & memory_of(rows), "datasets casts lists in place: delete cast_pictures"
+    cast = cast_pictures(rows, "images", decode=True)
+    assert memory_of(cast) == memory_of(rows) and cast.features == copied.features
+    assert rows.features == features and fingerprint(cast) != fingerprint(rows)
+    back = cast_pictures(cast, "images", decode=False)
+    assert back[:] == rows[:] and back.features == features
+
+
 def test_transformers_still_has_no_public_name_for_the_attention_that_was_loaded():
     config = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl(), attn_implementation="eager").config
     public = [name for name in dir(config) if "attn_impl" in name and not name.startswith("_")]
@@ -127,4 +147,5 @@ def test_private_names_of_libraries_are_used_in_one_file_only():
         if (names := private_names(ast.parse(file.read_text(encoding="utf-8"))))
     }
     names = {"network._weight_conversions", "dataset._fingerprint", "config.get_text_config()._attn_implementation"}
+    names |= {"cast._info", "cast._data", "cast._fingerprint"}
     assert found == {"models/upstream.py": names}

@@ -124,7 +124,7 @@ def test_chromium_runs_no_text_of_the_data_page(tmp_path):
             "kind": HOSTILE,
         }
     ]
-    examples = [Example(HOSTILE, Image.new("RGB", (40, 40)), HOSTILE, HOSTILE)]
+    examples = [Example(HOSTILE, [Image.new("RGB", (40, 40))], HOSTILE, HOSTILE)]
     path = write_data_page(tmp_path / "run", title="A run", parts={HOSTILE: rows}, examples=examples)
     dom = chromium(path, tmp_path / "profile", "--dump-dom")
     assert "<title>A run" in dom and dom.count("&lt;script&gt;") >= 4 and "<script" not in dom

@@ -17,7 +17,7 @@ from transformers import AutoProcessor
 from demo.checkpoints.blip2 import write_blip2
 from demo.checkpoints.qwen2_vl import write_qwen2_vl
 from demo.worlds.build import spoken
-from recipes import kvasir_vqa, nutrition_tables, vqa_rad
+from recipes import kvasir_vqa, nutrition_tables, visual_chat, vqa_rad
 from tests.support.paths import DATA, written_and_real
 from tests.support.processes.launch import in_two_processes
 from tests.support.running import QUIET, fails, read
@@ -27,8 +27,13 @@ from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.models.qwen_vl import set_pixel_budget
 from vlm_recipes.rows.pictures import inspect_picture
 
-RECIPES = [nutrition_tables, kvasir_vqa, vqa_rad]
-HEADLINES = {nutrition_tables: "iou_mean", kvasir_vqa: "accuracy", vqa_rad: "token_f1"}
+RECIPES = [nutrition_tables, kvasir_vqa, vqa_rad, visual_chat]
+HEADLINES = {
+    nutrition_tables: "iou_mean",
+    kvasir_vqa: "accuracy",
+    vqa_rad: "token_f1",
+    visual_chat: "token_f1",
+}
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
 
 
@@ -104,6 +109,36 @@ def write_polyps(folder: Path) -> None:
     write_qwen2_vl(folder / "model", texts, phrases=[kvasir_vqa.SYSTEM])
 
 
+def write_chats(folder: Path) -> None:
+    """Eight conversations of one or two turns about one or two pictures, as training and as test part."""
+    texts = []
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+        lines = []
+        for i, colour in enumerate(COLOURS):
+            names, turns = [f"{i}.png"], [("What colour is it?", colour)]
+            Image.new("RGB", (112, 84), colour).save(folder / split / f"{i}.png")
+            if i % 2:
+                names.append(f"{i}b.png")
+                turns.append(("And the second picture?", f"it is {colour} with a dot"))
+                spotted = Image.new("RGB", (84, 112), colour)
+                ImageDraw.Draw(spotted).ellipse([20, 20, 60, 60], fill="black")
+                spotted.save(folder / split / f"{i}b.png")
+            messages, shown = [], [{"type": "image"}] * len(names)
+            for question, answer in turns:
+                messages.append({"role": "user", "content": [*shown, {"type": "text", "text": question}]})
+                messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+                shown, texts = [], [*texts, question, answer]
+            row = {"file_names": names, "messages": messages, "kind": ["one picture", "two pictures"][i % 2]}
+            lines.append(json.dumps(row))
+        (folder / split / "metadata.jsonl").write_text("\n".join(lines))
+    configs = "configs:\n- config_name: default\n  data_files:\n" + "".join(
+        f"  - split: {split}\n    path: {split}/*\n" for split in ("train", "test")
+    )
+    (folder / "README.md").write_text(f"---\n{configs}---\n")
+    write_qwen2_vl(folder / "model", texts * 5, phrases=["You are a helpful assistant."])
+
+
 @pytest.fixture(scope="session")
 def tables() -> Path:
     return once("tables", write_tables)
@@ -120,8 +155,13 @@ def polyps() -> Path:
 
 
 @pytest.fixture(scope="session")
-def datasets(tables, polyps, scans) -> dict:
-    return {nutrition_tables: tables, kvasir_vqa: polyps, vqa_rad: scans}
+def chats() -> Path:
+    return once("chats", write_chats)
+
+
+@pytest.fixture(scope="session")
+def datasets(tables, polyps, scans, chats) -> dict:
+    return {nutrition_tables: tables, kvasir_vqa: polyps, vqa_rad: scans, visual_chat: chats}
 
 
 def start(recipe, dataset: Path, output: Path, data: dict | None = None, model: dict | None = None, **training):
@@ -149,6 +189,7 @@ LEARNING = {
     nutrition_tables: {"max_steps": 80, "learning_rate": 3e-3},
     kvasir_vqa: {"max_steps": 60, "learning_rate": 3e-3},
     vqa_rad: {"max_steps": 90, "learning_rate": 5e-3},
+    visual_chat: {"max_steps": 60, "learning_rate": 3e-3},
 }
 
 
@@ -179,7 +220,7 @@ def test_the_preflight_alone_finds_nothing_wrong_and_takes_no_step(recipe, datas
         run(recipe, datasets[recipe], tmp_path, data={"validation_fraction": 0.3}, max_steps=0)
     lines = {line["name"]: line for line in json.loads((tmp_path / "preflight.json").read_text())}
     assert lines.pop("images kept apart")["status"] == "warn"  # the same drawings in both parts
-    if recipe is vqa_rad:  # eight rows: an answer held out is not known
+    if recipe in (vqa_rad, visual_chat):  # eight rows: an answer held out is not known
         assert lines.pop("answers known from training")["status"] == "warn"
     assert {line["status"] for line in lines.values()} == {"pass"}, lines
     assert {"baselines on test", "labels", "longest batch", "frozen parts", "gradients"} <= set(lines)
@@ -273,6 +314,13 @@ def test_ask_answers_every_picture_of_a_folder(scans, learnt_by_heart, capsys):
     assert f"{scans / 'images' / '1.png'}: lime tissue" in out and out.count(".png:") == 8
 
 
+def test_ask_goes_on_from_a_picture_of_one_s_own(chats, learnt_by_heart, capsys):
+    from vlm_recipes.training.ask import main as ask
+
+    ask([str(learnt_by_heart(visual_chat)["output"]), str(chats / "test" / "0.png"), "What colour is it?"])
+    assert capsys.readouterr().out.splitlines()[-1] == f"{chats / 'test' / '0.png'}: red"
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
 def test_what_cannot_work_ends_in_one_clear_line(recipe, datasets, tmp_path, monkeypatch):
     dataset, recipe = datasets[recipe], recipe.__name__.split(".")[-1]
@@ -313,7 +361,7 @@ def test_a_dataset_without_a_usable_row_is_refused(recipe, datasets, tmp_path, m
     assert len(refused) == (32 if recipe is kvasir_vqa else 16)
 
 
-@pytest.mark.parametrize("recipe", [nutrition_tables, kvasir_vqa], ids=lambda recipe: recipe.__name__)
+@pytest.mark.parametrize("recipe", [nutrition_tables, kvasir_vqa, visual_chat], ids=lambda recipe: recipe.__name__)
 def test_a_row_longer_than_max_length_is_refused_at_load_with_its_numbers(recipe, datasets, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(datasets[recipe], folder, ignore=shutil.ignore_patterns("model"))
@@ -321,6 +369,8 @@ def test_a_row_longer_than_max_length_is_refused_at_load_with_its_numbers(recipe
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     if recipe is kvasir_vqa:
         rows[3]["question"] = "Is there text? " * 100
+    elif recipe is visual_chat:
+        rows[3]["messages"][2]["content"][0]["text"] = "And the second picture? " * 100
     else:
         rows[3]["objects"]["category_name"] = ["table " * 600]
     file.write_text("\n".join(map(json.dumps, rows)))
@@ -329,11 +379,16 @@ def test_a_row_longer_than_max_length_is_refused_at_load_with_its_numbers(recipe
     ended = run(recipe, folder, tmp_path / "out", data, model, do_train=False, do_predict=False, max_length=limit)
     assert ended["results"] == {}
     (refused,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
-    assert refused["id"] == (f"{rows[3]['img_id']}#3" if recipe is kvasir_vqa else "train3")
+    named = {nutrition_tables: "train3", kvasir_vqa: f"{rows[3].get('img_id')}#3", visual_chat: "row 3"}
+    assert refused["id"] == named[recipe]
     said = re.fullmatch(r"(\d+) tokens, more than max_length=(\d+): raise it, .*", refused["reason"])
     processor = AutoProcessor.from_pretrained(datasets[recipe] / "model")
     set_pixel_budget(processor, 112 * 112, 112 * 112)
-    if recipe is kvasir_vqa:
+    images = [Image.new("RGB", (112, 112))]
+    if recipe is visual_chat:
+        *asked, answered = rows[3]["messages"]
+        images, answer = [Image.new("RGB", size) for size in ((112, 84), (84, 112))], answered["content"][0]["text"]
+    elif recipe is kvasir_vqa:
         kind = kvasir_vqa.QuestionTypes.load(tmp_path / "out" / "question_types.json")[rows[3]["question"].strip()]
         asked, answer = kvasir_vqa.prompt(rows[3]["question"].strip(), kind), rows[3]["answer"]
     else:
@@ -341,7 +396,7 @@ def test_a_row_longer_than_max_length_is_refused_at_load_with_its_numbers(recipe
         asked, answer = nutrition_tables.prompt(), nutrition_tables.to_chat(row, Qwen2VLBoxes())["answer"]
     messages = [*asked, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
     text = processor.apply_chat_template(messages, tokenize=False)
-    tokens = processor(text=[text], images=[Image.new("RGB", (112, 112))])["input_ids"][0]
+    tokens = processor(text=[text], images=images)["input_ids"][0]
     assert [int(number) for number in said.groups()] == [len(tokens), limit]
 
 

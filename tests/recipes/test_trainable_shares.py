@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 from trl import get_peft_config
 
 from benchmarks import full_size
-from recipes import kvasir_vqa, nutrition_tables, reasonseg, vqa_rad
+from recipes import kvasir_vqa, nutrition_tables, reasonseg, visual_chat, vqa_rad
 from tests.support import tiny
 from vlm_recipes.callbacks.preflight.model import Expected, check_trainable
 from vlm_recipes.models.lisa.config import LisaConfig
@@ -35,6 +35,11 @@ def kvasir():
     return network, "lora_", kvasir_vqa.TRAINABLE_SHARE
 
 
+def chat():
+    network = get_peft_model(qwen2_vl_7b(), lora_on(visual_chat.Model(), visual_chat.LANGUAGE))
+    return network, "lora_", visual_chat.TRAINABLE_SHARE
+
+
 def blip2_flan_t5_xl():
     with torch.device("meta"):
         network = Blip2ForConditionalGeneration(full_size.blip2_flan_t5_xl())
@@ -50,7 +55,7 @@ def lisa_7b():
 
 
 MODELS = {f"nutrition_tables, {tune}": lambda tune=tune: tuned(tune) for tune in ("language", "vision", "joint")}
-MODELS |= {"kvasir_vqa": kvasir, "vqa_rad": blip2_flan_t5_xl, "reasonseg": lisa_7b}
+MODELS |= {"kvasir_vqa": kvasir, "visual_chat": chat, "vqa_rad": blip2_flan_t5_xl, "reasonseg": lisa_7b}
 
 
 @pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)

@@ -11,7 +11,7 @@ import pytest
 from tests.support import tiny
 from tests.support.fault_formats import FORMATS, Row
 from tests.support.fault_pictures import png_header
-from tests.support.faults import COLON, FILES, KVASIR, MASKS, NUTRITION, RAD, RAD_HUB, REASONSEG, SSG, faults_of
+from tests.support.faults import CHAT, COLON, FILES, KVASIR, MASKS, NUTRITION, RAD, RAD_HUB, REASONSEG, SSG, faults_of
 from tests.support.running import fails
 from vlm_recipes.collators.images import open_image
 from vlm_recipes.rows.errors import BadRow, DataError
@@ -34,6 +34,13 @@ def rows_of(format: str) -> dict[str, Row]:
     return {name: FORMATS[format].row(name, number) for number, name in enumerate(names)}
 
 
+def first_picture(row: dict) -> dict:
+    """A row's picture and its size, of several the first."""
+    if "images" not in row:
+        return {"image": open_image(row["image"])}
+    return {"image": open_image(row["images"][0]), "image_size": row["image_sizes"][0]}
+
+
 def outcome(format: str, rows: dict[str, Row], folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
     """Write the rows and read them as the recipe does: the usable ones by name, and why the others are not."""
     FORMATS[format].write(folder, list(rows.values()))
@@ -43,7 +50,7 @@ def outcome(format: str, rows: dict[str, Row], folder: Path) -> tuple[dict[str, 
     assert [json.loads(line) for line in written] == refused
     reasons = {row["id"]: row["reason"] for row in refused}
     assert len(reasons) == len(refused)
-    usable = {FORMATS[format].name(row): {**row, "image": open_image(row["image"])} for part in splits for row in part}
+    usable = {FORMATS[format].name(row): {**row, **first_picture(row)} for part in splits for row in part}
     assert len(usable) == sum(map(len, splits)) and sum(map(len, raw.values())) == len(rows)
     return usable, reasons
 
@@ -64,8 +71,9 @@ def outcomes(tmp_path_factory):
     return both
 
 
-FILE = ("image", "frames")  # a path in the folder that the test has drawn
+FILE = ("image", "images", "frames")  # a path in the folder that the test has drawn
 OF_THE_PICTURE = (*FILE, "image_id", "image_size", "image_hash", "boxes", "masks")
+OF_THE_PICTURE += ("image_ids", "image_sizes", "image_hashes")
 
 
 def content(row: dict, word: str = "lesion", without: tuple[str, ...] = FILE) -> dict:
@@ -140,6 +148,7 @@ RECIPES = {
     MASKS: ("reasonseg", tiny.lisa),
     SSG: ("ssg_vqa", tiny.surgvivqa),
     COLON: ("ssg_vqa", tiny.surgvivqa),
+    CHAT: ("visual_chat", tiny.qwen2_vl),
 }
 
 

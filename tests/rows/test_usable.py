@@ -315,6 +315,57 @@ def test_images_are_not_decoded_or_copied_before_a_row_is_read(tmp_path, monkeyp
     assert raw[1]["image"]["bytes"] == encoded(picture(90, 90))["bytes"]
 
 
+def lists_of_pictures(images: list) -> datasets.Dataset:
+    features = datasets.Features({"images": datasets.List(datasets.Image(decode=False))})
+    return datasets.Dataset.from_dict({"images": images}, features=features)
+
+
+def test_each_picture_of_a_row_is_checked_and_a_bad_one_is_named_by_its_place(tmp_path):
+    good, turned = encoded(), encoded(format="JPEG", orientation=6)
+    rows = lists_of_pictures([[good, turned], [], None, *([good, bad] for bad, _ in BAD.values()), [turned]])
+    (usable,), refused = usable_rows({"train": rows}, lambda row: {"told": row["image_sizes"]}, str(tmp_path), 1.0)
+    sizes = [[[40, 30], [30, 40]], [], [], [[30, 40]]]
+    assert usable["image_sizes"][:] == usable["told"][:] == sizes
+    assert usable["id"][:] == ["row 0", "row 1", "row 2", f"row {len(rows) - 1}"]
+    assert [len(hashes) for hashes in usable["image_hashes"]] == [2, 0, 0, 1]
+    assert usable["image_hashes"][0][1] == usable["image_hashes"][3][0] == inspect_picture(turned)[1]
+    for row, (_, reason) in zip(refused, BAD.values(), strict=True):
+        assert reason in row["reason"] and row["reason"].endswith("(picture 2 of 2)")
+
+
+def test_lists_of_pictures_are_not_decoded_or_copied_before_a_row_is_read(tmp_path, monkeypatch):
+    rows = lists_of_pictures([[encoded()], [encoded(picture(90, 90))] * 2])
+    (usable,), _ = usable_rows({"train": rows}, lambda row: {"n": len(row["images"])}, str(tmp_path), 0)
+    decoded = []
+    original = datasets.Image.decode_example
+    monkeypatch.setattr(
+        datasets.Image, "decode_example", lambda *args, **kw: decoded.append(1) or original(*args, **kw)
+    )
+    assert usable["n"][:] == [1, 2] and decoded == []
+    assert [image.size for image in usable[1]["images"]] == [(90, 90)] * 2 and decoded
+    raw = usable.cast_column("images", datasets.List(datasets.Image(decode=False)))
+    assert raw[0]["images"] == [encoded()]
+    of_rows, of_usable = (
+        part.data.column("images").chunks[0].values.field("bytes").buffers()[-1].address for part in (rows, usable)
+    )
+    assert of_rows == of_usable
+
+
+def test_one_of_several_pictures_outside_of_the_folder_is_refused(tmp_path):
+    outside = tmp_path / "outside.png"
+    picture().save(outside)
+    folder = tmp_path / "data"
+    (folder / "train").mkdir(parents=True)
+    picture().save(folder / "train" / "a.png")
+    (folder / "train" / "b.png").symlink_to(outside)
+    lines = [json.dumps({"file_names": names, "text": "x"}) for names in (["a.png", "b.png"], ["a.png", "a.png"])]
+    (folder / "train" / "metadata.jsonl").write_text("\n".join(lines))
+    rows = load_split(str(folder), None, "train", ("images",))
+    (usable,), refused = usable_rows({"train": rows}, lambda row: {}, str(tmp_path / "out"), 1.0)
+    assert usable["id"][:] == ["row 1"]
+    assert refused[0]["reason"] == "no image, or one outside the dataset's folder (picture 2 of 2)"
+
+
 LATE = {  # the value of an early row and of a late one
     "float after integers": (1, 0.5),
     "text after None": (None, "text"),

@@ -15,12 +15,12 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from recipes import kvasir_vqa, nutrition_tables, reasonseg, ssg_vqa, vqa_rad
+from recipes import kvasir_vqa, nutrition_tables, reasonseg, ssg_vqa, visual_chat, vqa_rad
 from tests.support import tiny
 from vlm_recipes.collators import VideoCollator
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.models.surgvivqa.loading import SurgViVqaProcessor
-from vlm_recipes.rows import load_splits
+from vlm_recipes.rows.loading import load_splits
 
 SIZE = (64, 48)
 TARGET = [[8, 8], [30, 8], [30, 30], [8, 30]]
@@ -87,7 +87,10 @@ def card(folder: Path, *parts: tuple[str, str]) -> None:
 def write_imagefolder(folder: Path, rows: list[Row], splits: tuple[str, ...]) -> None:
     for row in rows:
         split = split_of(row, splits)
-        row.data.setdefault("file_name", f"{row.name}.jpg")
+        if "messages" in row.data:  # about a second picture, too
+            put(folder / split / f"{row.name}-2.jpg", encoded(picture(row.number)))
+        else:
+            row.data.setdefault("file_name", f"{row.name}.jpg")
         put(folder / split / f"{row.name}.jpg", row.picture)
         with (folder / split / "metadata.jsonl").open("ab") as lines:
             lines.write(row.text() + b"\n")
@@ -212,6 +215,22 @@ def write_colonoscopies(folder: Path, rows: list[Row]) -> None:
     (folder / "videos.yaml").write_text(json.dumps({"train": ["c"], "validation": ["v"], "test": ["t"]}))
 
 
+def chat(name: str, number: int) -> dict:
+    """Of two turns about two pictures, the first of which is the row's."""
+    asked = [[{"type": "image"}, {"type": "image"}, {"type": "text", "text": f"Is there a lesion in {name}?"}]]
+    asked.append([{"type": "text", "text": "And in the second picture?"}])
+    messages = []
+    for content, answer in zip(asked, (["yes", "no"][number % 2], f"{number} mm of it"), strict=True):
+        messages.append({"role": "user", "content": content})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return {"id": name, "file_names": [f"{name}.jpg", f"{name}-2.jpg"], "messages": messages}
+
+
+def read_chats(folder: Path):
+    raw = load_splits(visual_chat.Data(dataset_name=str(folder)), ("messages", "images"))
+    return raw, partial(visual_chat.to_chat, control=["<|im_end|>", "<|image_pad|>"])
+
+
 TEXT = datasets.Value("string")
 FORMATS = {
     "nutrition tables, imagefolder": Format(table, partial(write_imagefolder, splits=("train", "val")), read_tables),
@@ -250,4 +269,5 @@ FORMATS = {
     "REAL-Colon-VQA, JSON lines": Format(
         colonoscopy, write_colonoscopies, partial(read_videos, dataset_format="real_colon")
     ),
+    "chat rows, imagefolder": Format(chat, partial(write_imagefolder, splits=("train", "test")), read_chats),
 }

@@ -59,6 +59,8 @@ def word(text: str) -> Change:
     def replaced(value):
         if isinstance(value, list):
             return [replaced(item) for item in value]
+        if isinstance(value, dict):
+            return {key: replaced(item) for key, item in value.items()}
         return value.replace("lesion", text) if isinstance(value, str) else value
 
     return lambda row: row.data.update({key: replaced(value) for key, value in row.data.items()})

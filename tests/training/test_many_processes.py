@@ -107,7 +107,7 @@ def test_two_machines_train_and_answer_as_one_process_does(config, world, single
 
 @several_gpus
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["nutrition_tables", "kvasir_vqa", "vqa_rad"])
+@pytest.mark.parametrize("recipe", ["nutrition_tables", "kvasir_vqa", "vqa_rad", "visual_chat"])
 def test_fsdp2_trains_and_answers_as_one_process_does(recipe, world, tmp_path):
     script = (str(ROOT / "tests/support/processes/kind.py"), str(tmp_path / "kind"))
     several = launch(recipe, "fsdp2", world(recipe), tmp_path / "fsdp2", script=script)

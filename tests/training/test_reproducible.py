@@ -1,6 +1,6 @@
 """The same seed gives the same numbers, and run.json is enough to launch the same run again.
 
-One recipe is in `make test`; the other four took 95 s on two cores shared with others.
+One recipe is in `make test`; four of the others took 95 s on two cores shared with others.
 """
 
 import json

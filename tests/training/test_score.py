@@ -183,7 +183,7 @@ SCORES = "line 1: not what this recipe scores"
 REFUSED = {
     "a column is missing": (
         ["vqa_rad"],
-        [YES, {"id": "x7", "prediction": "a", "reference": "b"}],
+        [YES, {key: YES[key] for key in ("prediction", "reference", "image_id")} | {"id": "x7"}],
         "line 2, id 'x7': no column 'closed'",
     ),
     "no reference": (["vqa_rad"], [{"prediction": "a"}], "line 1: no column 'reference'"),

@@ -114,7 +114,11 @@ def test_every_recipe_s_published_numbers_are_read_and_a_copy_without_the_file_h
     assert {recipe.stem for recipe in RECIPES} | {"real_colon"} == set(listed)
     for recipe in RECIPES:
         title, published = published_numbers(recipe, recipe.stem)
-        assert title == listed[recipe.stem]["title"] and published.source
+        assert title == listed[recipe.stem]["title"]
+        if recipe.stem == "visual_chat":  # nobody's are known
+            assert published is None
+            continue
+        assert published.source
         shown = {metric for _, numbers, _ in published.rows for metric in numbers}
         assert shown == set(published.metric_names) and all(
             0 < v < 1 for _, row, _ in published.rows for v in row.values()

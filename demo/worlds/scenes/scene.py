@@ -107,9 +107,12 @@ def place(figures: list[Figure], size: int, rng: np.random.Generator) -> tuple[F
     return tuple(placed)
 
 
-def draw_scene(rng: np.random.Generator, size: int = 64) -> Scene:
-    """Choose figures of different colours and shapes, one of them clearly the largest and one the smallest."""
-    count = int(rng.integers(3, 5))
+def draw_scene(rng: np.random.Generator, size: int = 64, counts: tuple[int, int] = (3, 4)) -> Scene:
+    """Choose figures of different colours and shapes, one of them clearly the largest and one the smallest.
+
+    `counts` are the fewest and the most figures, two to four.
+    """
+    count = int(rng.integers(counts[0], counts[1] + 1))
     grey = int(rng.integers(*BACKGROUNDS[rng.integers(2)]))
     colours, shapes = rng.permutation(list(COLOURS)).tolist(), rng.permutation(list(SHAPES)).tolist()
     while True:

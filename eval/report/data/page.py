@@ -19,10 +19,10 @@ EXAMPLES_SHOWN = 12
 
 @dataclass
 class Example:
-    """One row as the model gets it: its image after resizing (`seen_images`), and its texts, if any."""
+    """One row as the model gets it: its images after resizing (`seen_images`), and its texts, if any."""
 
     id: str
-    image: Image.Image | None
+    images: Sequence[Image.Image]
     question: str = ""
     answer: str = ""
 

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import datasets
@@ -14,7 +15,7 @@ from ...metrics.masks import RLE, decode
 
 Rows = datasets.Dataset | Sequence[Mapping[str, Any]]
 TYPES = ("question_type", "kind")  # a row's type is in the first of these columns that there is
-COLUMNS = ("image_id", "image_size", "boxes", "masks", "answer", *TYPES)
+COLUMNS = ("image_id", "image_size", "image_ids", "image_sizes", "boxes", "masks", "answer", *TYPES)
 GRID = 64  # cells a side of a heat map
 MASKS_PLACED = 500  # so many, evenly chosen, are decoded to see where masks are
 
@@ -50,8 +51,8 @@ def summarize_part(name: str, rows: Rows) -> Part:
 
     `image_size` is `[width, height]` in pixels as displayed, `boxes` are `[x1, y1, x2, y2]` in those pixels, `masks`
     run lengths as from `vlm_recipes.eval.metrics.masks.encode`; `answer` is a text, `question_type` or `kind` its
-    type. Rows with the same `image_id` are about the same image, one without is about its own. A row without a size
-    counts neither for sizes nor for boxes.
+    type. Rows with the same `image_id` are about the same image, one without is about its own; rows with several
+    pictures have `image_ids` and `image_sizes`. A row without a size counts neither for sizes nor for boxes.
     """
     n = len(rows)
     if isinstance(rows, datasets.Dataset):
@@ -59,12 +60,14 @@ def summarize_part(name: str, rows: Rows) -> Part:
     else:
         columns = {column: [row.get(column) for row in rows] for column in COLUMNS}
     columns = defaultdict(lambda: [None] * n, columns)
+    sizes = _known(columns["image_size"])
     images = [(name, i) if image is None else image for i, image in enumerate(columns["image_id"])]
-    sizes = np.array([size if size and min(size) > 0 else (np.nan, np.nan) for size in columns["image_size"]])
-    sizes = sizes.reshape(n, 2).astype(float)
-    of_images = sizes[
-        sorted({image: i for i, image in reversed([*enumerate(images)])}.values())
-    ]  # as in its first row
+    shown = sizes
+    if any(columns["image_ids"]):
+        images = list(chain.from_iterable(columns["image_ids"]))
+        shown = _known(list(chain.from_iterable(columns["image_sizes"])))
+    # as in its first row
+    of_images = shown[sorted({image: i for i, image in reversed([*enumerate(images)])}.values())]
     boxes = _in_shares(columns["boxes"], sizes)
     masks = [mask for of_row in columns["masks"] for mask in of_row or ()]
     placed = masks[:: max(1, -(-len(masks) // MASKS_PLACED))]
@@ -85,6 +88,12 @@ def summarize_part(name: str, rows: Rows) -> Part:
         types=Counter(str(kind) for kind in kinds if kind),
         answers_of=answers_of,
     )
+
+
+def _known(sizes: Sequence[Sequence[int] | None]) -> np.ndarray:
+    """Widths and heights `[sizes, 2]`, NaN where they are not known."""
+    known = [size if size and min(size) > 0 else (np.nan, np.nan) for size in sizes]
+    return np.array(known, dtype=float).reshape(len(sizes), 2)
 
 
 def _in_shares(boxes: Iterable[Sequence | None], sizes: np.ndarray) -> np.ndarray:

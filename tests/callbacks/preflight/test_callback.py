@@ -354,3 +354,29 @@ def test_blank_images_are_grey_and_of_the_image_s_size():
     blank = with_blank_images(coloured(2))
     assert blank[1]["image"].size == (40, 20) and blank[1]["image"].getcolors() == [(800, (128, 128, 128))]
     assert blank["answer"][:] == ["red", "lime"]
+
+
+def test_each_of_a_row_s_pictures_is_blank_in_its_own_size():
+    sizes = [[[40, 20], [8, 9]], [], [[5, 5]]]
+    drawn = [[Image.new("RGB", tuple(size), "red") for size in own] for own in sizes]
+    features = {"images": datasets.List(datasets.Image())}
+    features |= {"image_sizes": datasets.List(datasets.List(datasets.Value("int64")))}
+    rows = Dataset.from_dict({"images": drawn, "image_sizes": sizes}, datasets.Features(features))
+    for given in (rows, list(rows)):
+        blank = with_blank_images(given)
+        assert [[list(image.size) for image in row["images"]] for row in blank] == sizes
+        assert {image.getpixel((0, 0)) for row in blank for image in row["images"]} == {(128, 128, 128)}
+
+
+def test_a_row_without_a_picture_is_not_asked_again():
+    rows = [{"id": str(i), "image_sizes": [[4, 4]] * (i % 3), "images": [], "answer": "red"} for i in range(9)]
+    rows = [row | {"images": [Image.new("RGB", (4, 4), "red")] * (i % 3)} for i, row in enumerate(rows)]
+    asked = []
+
+    class Asked(Answering):
+        def answer(self, model, rows):
+            asked.extend(row["id"] for row in rows)
+            return ["red"] * len(rows)
+
+    check_blank_images(Asked(False), None, rows, [{"score": 1.0}] * 9)
+    assert asked == ["1", "2", "4", "5", "7", "8"]

@@ -122,6 +122,16 @@ def test_images_in_training_and_evaluation_are_named():
     )
 
 
+def test_of_rows_with_several_pictures_each_is_counted_and_compared():
+    pictures = [hashed(scene(seed)) for seed in range(5)]
+    train = rows(image_ids=[["a", "b"], ["b"], []], image_hashes=[pictures[:2], pictures[1:2], []])
+    like_a = hashed(scene(0), format="JPEG")
+    test = rows(image_ids=[["c", "d"], ["b", "e"]], image_hashes=[[like_a, pictures[2]], [pictures[1], pictures[3]]])
+    assert check_rows({"train": train, "test": test}).found == "train 3 on 2 images, test 2 on 4 images; none refused"
+    found = check_shared_images({"train": train, "test": test})
+    assert "2 of 4 images of test are in train, too ('b', 'c' like 'a')" in found.found
+
+
 @pytest.fixture(params=["drawn", "real"])
 def radiology(request) -> Path:
     """VQA-RAD with pictures drawn under its names, and with its own where they are."""

@@ -1,4 +1,5 @@
 import json
+import re
 import string
 
 import pytest
@@ -10,7 +11,7 @@ from tests.support.paths import VQA_RAD, written_and_real
 from vlm_recipes.eval.metrics import text
 from vlm_recipes.eval.metrics.number import flat
 from vlm_recipes.eval.metrics.statistics import summarize
-from vlm_recipes.eval.metrics.text import squad_normalize, token_scores
+from vlm_recipes.eval.metrics.text import rouge_l, squad_normalize, token_scores
 
 WORDS = st.lists(st.sampled_from(["left", "right", "lung", "no", "Yes", "the"]), min_size=1, max_size=6).map(" ".join)
 
@@ -48,6 +49,29 @@ def test_token_f1_is_the_harmonic_mean_of_precision_and_recall(prediction, refer
     expected = 2 * precision * recall / (precision + recall) if precision else 0.0
     assert token_scores(prediction.lower(), reference.lower()) == pytest.approx((precision, recall, expected))
     assert text_metrics([prediction], [reference])["token_f1"] == pytest.approx(expected)
+
+
+def longest_common(a: list[str], b: list[str]) -> int:
+    """By the naive recursion: the first words are both taken, or one of them is not."""
+    if not a or not b:
+        return 0
+    if a[0] == b[0]:
+        return 1 + longest_common(a[1:], b[1:])
+    return max(longest_common(a[1:], b), longest_common(a, b[1:]))
+
+
+@settings(deadline=None)
+@given(*[st.lists(st.sampled_from(["a", "red", "circle", "Bar", "bar,", "2nd", "é"]), max_size=6).map(" ".join)] * 2)
+def test_rouge_l_is_the_f1_of_the_longest_common_subsequence_of_words(prediction, reference):
+    said, true = (re.findall("[a-z0-9]+", one.lower()) for one in (prediction, reference))
+    common = longest_common(said, true)
+    expected = 2 * common / (len(said) + len(true)) if common else 0
+    assert rouge_l(prediction, reference) == pytest.approx(expected)
+
+
+def test_rouge_l_asks_for_the_order_that_token_f1_does_not():
+    metrics = text_metrics(["a bar and a circle"], ["a circle and a bar"])
+    assert metrics["token_f1"] == 1 and metrics["rouge_l"] == pytest.approx(3 / 5)
 
 
 def test_the_plain_scores_keep_articles_and_punctuation_and_the_squad_scores_drop_them():

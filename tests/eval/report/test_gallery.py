@@ -8,7 +8,7 @@ NAN = float("nan")
 
 
 def item(name: str, score: float | None, group: str = "", image_id: str = "") -> GalleryItem:
-    return GalleryItem(name, None, "", "", "", score, group, image_id)
+    return GalleryItem(name, [], "", "", "", score, group, image_id)
 
 
 def best_and_worst(gallery: list[GalleryItem]) -> tuple[list[GalleryItem], list[GalleryItem]]:

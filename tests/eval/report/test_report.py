@@ -83,7 +83,7 @@ def report(tmp_path: Path, **inputs) -> Page:
 
 
 def item(name: str, score: float | None, text: str = "a table", size: int = 40) -> GalleryItem:
-    return GalleryItem(name, Image.new("RGB", (size, size), "navy"), f"where is {text}?", text, text, score)
+    return GalleryItem(name, [Image.new("RGB", (size, size), "navy")], f"where is {text}?", text, text, score)
 
 
 def training_log(steps: int = 60) -> list[dict]:
@@ -193,7 +193,7 @@ def test_nan_infinite_missing_and_unreadable_values_do_not_stop_the_report(tmp_p
     ]
     results = {"validation": scores(iou_mean=Number(NAN, NAN, INF), none=Number(None, 0)), "test": Scores()}
     published = Published(["iou_mean"], [("a", {"iou_mean": NAN}, ""), ("b", {}, "")], "")
-    gallery = [item("a", NAN), item("b", None), GalleryItem("c", None, "", "", "", INF)]
+    gallery = [item("a", NAN), item("b", None), GalleryItem("c", [], "", "", "", INF)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         page = report(
@@ -290,7 +290,7 @@ def test_the_page_names_the_metrics_drawn_beside_the_headline(tmp_path):
 
 def test_a_row_whose_answer_is_no_text_shows_its_question_and_prediction_and_no_empty_answer(tmp_path):
     picture = Image.new("RGB", (40, 40))
-    rows = [GalleryItem(name, picture, "what holds water?", "", "Sure, [SEG].", 0.7311) for name in ("a", "b")]
+    rows = [GalleryItem(name, [picture], "what holds water?", "", "Sure, [SEG].", 0.7311) for name in ("a", "b")]
     page = report(tmp_path, gallery=rows)
     assert page.text.count("what holds water?") == 2 == page.text.count("Sure, [SEG].")
     assert page.text.count("0.731") == 2 and "answer" not in page.text
@@ -419,8 +419,8 @@ def test_hostile_groups_and_classes_are_escaped_and_cut(tmp_path):
     groups = (HOSTILE, "\ud800\u202e", "$x_{$")
     values = scores(accuracy=Number(0.5, 3, groups=dict.fromkeys(groups, Number(0.5, 1))))
     gallery = [
-        GalleryItem("id", None, "", "", "", 0.0, HOSTILE, "i"),
-        GalleryItem("b", None, "", "", "", 1.0, "\u202e"),
+        GalleryItem("id", [], "", "", "", 0.0, HOSTILE, "i"),
+        GalleryItem("b", [], "", "", "", 1.0, "\u202e"),
     ]
     page = report(
         tmp_path,
@@ -439,9 +439,7 @@ def test_hostile_groups_and_classes_are_escaped_and_cut(tmp_path):
 
 
 def test_failures_show_their_group_and_only_wrong_answers(tmp_path):
-    gallery = [
-        GalleryItem(f"{score} {i}", None, "", "", "", score, "color") for i in range(20) for score in (0.0, 1.0)
-    ]
+    gallery = [GalleryItem(f"{score} {i}", [], "", "", "", score, "color") for i in range(20) for score in (0.0, 1.0)]
     page = report(tmp_path, gallery=gallery)
     right, failures = page.text.split("Right answers")[1].split("Failures")
     assert "6 of 20" in right and "12 of 20" in failures

@@ -44,6 +44,7 @@ WORLDS: dict[str, Callable[[Path], object]] = {
     "vqa_rad": learned_radiology,
     "reasonseg": odd_scenes,
     "ssg_vqa": lambda folder: build("ssg_vqa", folder, frames={"train": 3, "validation": 1, "test": 1}),
+    "visual_chat": lambda folder: build("visual_chat", folder, train=12, test=2),
 }
 
 SINGLE, SINGLE_GPU = "cpu", "a100_40gb"
@@ -92,6 +93,12 @@ OWN_SETTINGS = {
         "per_device_train_batch_size": 20,
         "per_device_eval_batch_size": 1,
         "max_new_tokens": 4,
+    },
+    "visual_chat": {
+        "validation_fraction": 0.4,
+        "min_pixels": 12544,
+        "max_pixels": 12544,
+        "max_new_tokens": 12,
     },
 }
 

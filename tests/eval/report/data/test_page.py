@@ -227,7 +227,7 @@ ODD_ROWS = {
 @pytest.mark.filterwarnings("error")
 def test_rows_may_lack_anything(tmp_path, names):
     parts = {name: ODD_ROWS[name] for name in names} | {"again": Dataset.from_list(ODD_ROWS[names[-1]])}
-    shown = page(tmp_path, parts=parts, examples=[Example("x", None)])
+    shown = page(tmp_path, parts=parts, examples=[Example("x", [])])
     assert cells(shown, "rows") == [len(rows) for rows in parts.values()]
 
 
@@ -265,7 +265,7 @@ def test_fifty_thousand_rows_take_a_few_seconds(tmp_path):
 def test_hostile_text_anywhere_is_escaped_and_hidden_characters_are_spelled_out(tmp_path):
     evil = HOSTILE + "\u202e\u2067\x00\ud800"
     rows = [{"image_id": evil, "image_size": [9, 9], "question": evil, "answer": evil, "kind": evil}] * 2
-    example = Example(evil, PILImage.new("RGB", (5, 5)), evil, evil)
+    example = Example(evil, [PILImage.new("RGB", (5, 5))], evil, evil)
     parts = {evil: rows, "two": [*rows, {**rows[0], "answer": f"{evil}!"}]}
     checks = [Check(evil, status, evil) for status in ("pass", "stop")]
     shown = page(tmp_path, title=evil, parts=parts, examples=[example], checks=checks)
@@ -276,7 +276,7 @@ def test_hostile_text_anywhere_is_escaped_and_hidden_characters_are_spelled_out(
 
 
 def test_the_page_needs_nothing_but_itself_and_links_to_the_report(tmp_path):
-    shown = page(tmp_path, examples=[Example("a", PILImage.new("RGB", (500, 400), "navy"), "what?", "that")])
+    shown = page(tmp_path, examples=[Example("a", [PILImage.new("RGB", (500, 400), "navy")], "what?", "that")])
     assert [address for address in shown.addresses if not address.startswith("data:")] == []
     policies = [meta["content"] for _, meta in shown.tags if meta.get("http-equiv") == "Content-Security-Policy"]
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
@@ -292,8 +292,8 @@ def test_the_report_links_to_the_page_where_there_is_one(tmp_path):
 
 def test_twelve_examples_are_shown_small_ones_pixel_by_pixel(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    examples = [Example(f"row {i}", PILImage.fromarray(pixels), "", "it is") for i in range(15)]
-    shown = page(tmp_path, examples=[*examples[:11], Example("big", PILImage.new("RGB", (2000, 900))), *examples])
+    examples = [Example(f"row {i}", [PILImage.fromarray(pixels)], "", "it is") for i in range(15)]
+    shown = page(tmp_path, examples=[*examples[:11], Example("big", [PILImage.new("RGB", (2000, 900))]), *examples])
     assert "12 of 27, after resizing" in shown.text and shown.text.count("96×64") == 11
     pictures = [attributes["src"] for tag, attributes in shown.tags if tag == "img"][:12]
     decoded = [PILImage.open(io.BytesIO(base64.b64decode(source.split(",")[1]))) for source in pictures]
@@ -313,7 +313,18 @@ def test_figures_are_drawn_only_of_what_there_is():
 
 def test_chromium_renders_the_page_and_runs_none_of_its_text(tmp_path):
     rows = [{**row, "answer": HOSTILE, "kind": HOSTILE} for row in TRAIN]
-    example = Example(HOSTILE, PILImage.new("RGB", (40, 40), "navy"), HOSTILE, HOSTILE)
+    example = Example(HOSTILE, [PILImage.new("RGB", (40, 40), "navy")], HOSTILE, HOSTILE)
     path = write_data_page(tmp_path / "run", title="A run", parts={HOSTILE: rows}, examples=[example])
     dom = chromium(path, tmp_path / "profile", "--dump-dom")
     assert "<title>A run: the data</title>" in dom and dom.count("&lt;script&gt;") >= 4 and "<script" not in dom
+
+
+def test_of_rows_with_several_pictures_each_picture_counts_once():
+    rows = [
+        {"image_id": "a b", "image_ids": ["a", "b"], "image_sizes": [[10, 20], [30, 40]]},
+        {"image_id": "b", "image_ids": ["b"], "image_sizes": [[30, 40]]},
+        {"image_id": "none", "image_ids": [], "image_sizes": []},
+    ]
+    for given in (rows, Dataset.from_list(rows)):
+        part = summarize_part("train", given)
+        assert part.questions == {"a": 1, "b": 2} and part.sizes.tolist() == [[10, 20], [30, 40]] and part.n == 3

@@ -1,0 +1,149 @@
+"""Conversations about one or two drawn scenes; each of their questions has one of the kinds in `KINDS`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from demo.worlds.scenes.queries import SIDES, targets
+from demo.worlds.scenes.scene import COLOURS, SHAPES, Scene
+
+ORDER = ("first", "second")
+COUNTS = {2: "two", 3: "three"}  # figures on a picture
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question and its answer."""
+
+    kind: str
+    question: str
+    answer: str
+
+
+Asked = Callable[[list[Scene], np.random.Generator], Turn | None]  # None where the kind does not suit the pictures
+
+
+def any_of(options: list, rng: np.random.Generator):
+    return options[rng.integers(len(options))]
+
+
+def describe(scenes: list[Scene], rng: np.random.Generator) -> Turn:
+    """From left to right."""
+    figures = sorted(scenes[0].figures, key=lambda figure: figure.x)
+    return Turn("description", "Describe the picture.", ", ".join(f"{one.colour} {one.shape}" for one in figures))
+
+
+def colour(scenes: list[Scene], rng: np.random.Generator) -> Turn:
+    figure = any_of(scenes[0].figures, rng)
+    return Turn("colour", f"What colour is the {figure.shape}?", figure.colour)
+
+
+def shape(scenes: list[Scene], rng: np.random.Generator) -> Turn:
+    figure = any_of(scenes[0].figures, rng)
+    return Turn("shape", f"What shape is the {figure.colour} thing?", figure.shape)
+
+
+def count(scenes: list[Scene], rng: np.random.Generator) -> Turn:
+    return Turn("count", "How many things are there?", COUNTS[len(scenes[0].figures)])
+
+
+def exists(scenes: list[Scene], rng: np.random.Generator) -> Turn:
+    """As often "no" as "yes"."""
+    shown = {figure.colour for figure in scenes[0].figures}
+    is_there = bool(rng.random() < 0.5)
+    named = any_of([name for name in COLOURS if (name in shown) is is_there], rng)
+    return Turn("existence", f"Is anything {named}?", "yes" if is_there else "no")
+
+
+def place(scenes: list[Scene], rng: np.random.Generator) -> Turn | None:
+    found = targets(scenes[0], "place")
+    if not found:
+        return None
+    figure, side = any_of(found, rng)
+    return Turn("place", f"What is furthest to the {side}?", figure.shape)
+
+
+def largest(scenes: list[Scene], rng: np.random.Generator) -> Turn:
+    figure, which = any_of(targets(scenes[0], "largest"), rng)
+    return Turn("size", f"What is the {which} thing?", figure.shape)
+
+
+def follow_up(scenes: list[Scene], before: Turn) -> Turn:
+    """About what the answer before names by its shape."""
+    figure = next(one for one in scenes[0].figures if one.shape == before.answer)
+    return Turn("follow-up", "And what colour is it?", figure.colour)
+
+
+def compare(scenes: list[Scene], rng: np.random.Generator) -> Turn | None:
+    """What one of the two pictures has and the other has not."""
+    colours = [{figure.colour for figure in scene.figures} for scene in scenes]
+    names = sorted(colours[0] ^ colours[1])
+    if not names:
+        return None
+    named = any_of(names, rng)
+    return Turn("comparison", f"Which of the two pictures has something {named}?", ORDER[named in colours[1]])
+
+
+def one_of_two(scenes: list[Scene], rng: np.random.Generator) -> Turn:
+    number = int(rng.integers(2))
+    figure = any_of(scenes[number].figures, rng)
+    return Turn("one of two", f"What colour is the {figure.shape} in the {ORDER[number]} picture?", figure.colour)
+
+
+ALONE: dict[str, Asked] = {
+    "description": describe,
+    "colour": colour,
+    "shape": shape,
+    "count": count,
+    "existence": exists,
+    "place": place,
+    "size": largest,
+}
+IN_TWO: dict[str, Asked] = {"comparison": compare, "one of two": one_of_two}
+KINDS = (*ALONE, "follow-up", *IN_TWO)
+NAMES_A_SHAPE = ("shape", "place", "size")
+LONGEST = 4  # turns
+
+
+def converse(scenes: list[Scene], rng: np.random.Generator) -> list[Turn]:
+    """One to four turns about one picture or two, each of another kind.
+
+    The last one's kind is drawn first, so that all are as frequent; a "follow-up" asks about the answer before. Nobody
+    is told by a description what will be asked later.
+    """
+    known = ALONE if len(scenes) == 1 else IN_TWO
+    last = any_of([*known, "follow-up"] if known is ALONE else [*known], rng)
+    before = any_of(NAMES_A_SHAPE, rng) if last == "follow-up" else None
+    others = [kind for kind in known if kind not in (last, before, "description")]
+    chosen = rng.permutation(others).tolist()[: rng.integers(LONGEST)]
+    asked = [known[kind](scenes, rng) for kind in [*chosen, before or last]]
+    turns = [turn for turn in asked if turn is not None]
+    if before and turns and turns[-1].kind == before:
+        turns.append(follow_up(scenes, turns[-1]))
+    return turns or converse(scenes, rng)
+
+
+PHRASES = (  # what questions are made of, beside words
+    "You are a helpful assistant.",  # the chat template's
+    "Describe the picture.",
+    "What colour is the",
+    "What shape is the",
+    " thing?",
+    "How many things are there?",
+    "Is anything",
+    "What is furthest to the",
+    "What is the",
+    "And what colour is it?",
+    " in the",
+    " picture?",
+    "Which of the two pictures has something",
+)
+
+
+def all_words() -> list[str]:
+    """What fills questions, and what answers are made of, for a tokenizer's vocabulary."""
+    fillers = [*COLOURS, *SHAPES, *SIDES, *ORDER, "largest", "smallest"]
+    answers = [f"{colour} {shape}, {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    answers += [*COLOURS, *SHAPES, *ORDER, *COUNTS.values(), "yes", "no"]
+    return [*answers, *(f" {filler}" for filler in fillers), *(f" {filler}?" for filler in fillers)]

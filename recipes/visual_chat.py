@@ -1,0 +1,120 @@
+"""Qwen2-VL, or another chat model, goes on with conversations about your own pictures (SFTTrainer, LoRA).
+
+A row is what TRL trains on: `messages`, each a text or a list of parts, and `images`, one for each part of the type
+"image". All answers of a conversation are trained; its last one is asked for and scored.
+
+Meant for one 40 GB card (not measured), then four bits on 8 GB; another model; only evaluate what a run left:
+    accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/visual_chat.py --max_test_rows 1000
+    accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/visual_chat.py --max_test_rows 1000 \
+        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_pixels 401408 --output_dir outputs/two_b
+    accelerate launch … recipes/visual_chat.py --model_name_or_path llava-hf/llava-1.5-7b-hf --output_dir outputs/llava
+    accelerate launch … recipes/visual_chat.py --do_train false --model_name_or_path outputs/visual_chat --output_dir …
+Your own: --dataset_name FOLDER, whatever `datasets.load_dataset` reads with these two columns, or an imagefolder whose
+metadata.jsonl has `messages`, `file_names` (a list: ["front.jpg", "back.jpg"]) and, for numbers by kind, `kind`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from trl import SFTConfig, SFTTrainer
+
+from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
+from vlm_recipes.collators.conversation import clean_messages
+from vlm_recipes.collators.length import within_length
+from vlm_recipes.collators.shared_image import chat_collator
+from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.text import conversation, text_evaluation, text_majority
+from vlm_recipes.models.qwen_vl import LANGUAGE, PixelBudget, QwenVL, load_qwen_vl, lora_on
+from vlm_recipes.rows import group_by_image, hold_out, load_splits, usable_rows
+from vlm_recipes.rows.formats.chat import check_answers, text_of
+from vlm_recipes.training.launch import launch
+from vlm_recipes.training.run import Run
+from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
+
+TRAINABLE_SHARE = 0.0048  # 40,370,176 of 8.33 billion parameters, with LoRA on the 7B model
+
+
+@dataclass
+class Data(RowSettings, PixelBudget):
+    dataset_name: str = "HuggingFaceH4/llava-instruct-mix-vsft"
+    validation_fraction: float = setting(0.01, "share of training images to validate on, 0-1")
+    questions_per_row: int = setting(1, "train on so many conversations about the same pictures at once")
+    max_new_tokens: int = 256
+
+
+@dataclass
+class Training(ChatSettings, SFTConfig):
+    output_dir: str = "outputs/visual_chat"
+    num_train_epochs: float = 1
+    per_device_train_batch_size: int = 2
+    gradient_accumulation_steps: int = 8
+    learning_rate: float = 1e-4
+    warmup_steps: float = 0.05  # below 1: a share of all steps
+    eval_steps: float = 0.2
+    metric_for_best_model: str = "eval_token_f1"
+
+
+@dataclass
+class Model(QwenVL):
+    use_peft: bool = True
+
+
+def to_chat(row: dict, control: list[str]) -> dict:
+    """One row of the dataset, its contents as lists of parts; no answer may spell a token of `control`."""
+    messages = clean_messages(row["messages"], len(row["image_sizes"]), placeholders=())
+    check_answers(messages, control)
+    return {
+        "image_id": " ".join(row["image_ids"]) or f"none, {row['id']}",
+        "question": text_of(messages[-2]),
+        "answer": text_of(messages[-1]),
+        "question_type": str(row.get("kind") or ""),
+        "messages": messages,
+    }
+
+
+def to_question(data: Data, folder: Path, question: str) -> dict:
+    """What `vlm-ask` asks about a picture; in training and evaluation the dataset's rows say all."""
+    return {"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]}
+
+
+def load(data: Data, model: Model, training: bool = False):
+    """Model and processor; without LoRA every part of the model trains."""
+    return load_qwen_vl(model, data, training, adapter=model.use_peft)
+
+
+def evaluation(data: Data, network, processor, majority=None, kinds: tuple[str, ...] = ()) -> Evaluation:
+    collator = chat_collator(processor, data.questions_per_row, prompt_only=True) if processor else None
+    return text_evaluation(collator, data.max_new_tokens, majority, kinds, question=conversation, also=("rouge_l",))
+
+
+def main(data: Data, training: Training, model: Model) -> None:
+    raw = load_splits(data, ("messages", "images"))
+    network, processor = load(data, model, training.do_train)
+    collator = chat_collator(processor, data.questions_per_row, max_length=training.max_length)
+    adapt = within_length(partial(to_chat, control=processor.tokenizer.all_special_tokens), collator)
+    (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
+    train, validation = hold_out(train, data.validation_fraction, by="image_ids", seed=training.seed)
+    parts = train, validation, test = data.limited(train, validation, test)
+    majority = text_majority(train["answer"], train["question_type"])
+    evaluated = evaluation(data, network, processor, majority, sorted(set(train["question_type"]) - {""}))
+    run = Run(__file__, data, training, model, parts, evaluated, refused)
+    if training.do_train:
+        grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
+        trainer = SFTTrainer(
+            network,
+            training.in_rows(len(train), len(grouped)),
+            data_collator=collator,
+            train_dataset=grouped,
+            eval_dataset=data.watched(validation, training.seed),
+            processing_class=processor,
+            peft_config=lora_on(model, LANGUAGE if model.use_peft else None),
+        )
+        f1 = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
+        lora = {"trains": "lora_", "share": TRAINABLE_SHARE} if model.use_peft else {}
+        network = run.train(trainer, f1, GradNormCallback(trainer), **lora)
+    run.conclude(network, {"validation": validation, "test": test})
+
+
+if __name__ == "__main__":
+    launch(main, Data, Training, Model)
