@@ -22,7 +22,7 @@ from vlm_recipes.collators import ChatCollator
 from vlm_recipes.eval.generation.allowed_tokens import keep_to
 from vlm_recipes.eval.generation.generate import GREEDY
 from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
-from vlm_recipes.eval.typed import Constraints
+from vlm_recipes.eval.typed import constraints_by_type
 from vlm_recipes.models.qwen_vl import set_pixel_budget
 
 BATCH, BATCHES, ROUNDS, IMAGES = 32, 6, 7, 60
@@ -54,7 +54,7 @@ def main() -> None:
         model = AutoModelForImageTextToText.from_pretrained(Path(folder, "model")).eval()
         set_pixel_budget(processor, 16 * 28 * 28, 24 * 28 * 28)
         collator = ChatCollator(processor, prompt_only=True)
-        constraints = Constraints(collator.answer_ids)
+        constraints = constraints_by_type(collator.answer_ids)
         batches = []
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]

@@ -1,6 +1,5 @@
 """Answer a fixed set of rows at every evaluation and log the metric, so that training can be steered by it."""
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -23,17 +22,11 @@ class GenerationEvalCallback(TrainerCallback):
 
     Args:
         trainer: the Trainer this is added to; its `log` reaches the trackers.
-        rows: the rows to answer (chat rows, or whatever `evaluation`'s collator takes).
-        limit: answer only this many, the same ones at every evaluation (drawn with `seed`). None: all.
+        rows: the rows to answer each time (chat rows, or whatever `evaluation`'s collator takes).
     """
 
-    def __init__(self, trainer: Trainer, rows: Any, evaluation: Evaluation, limit: int | None = None, seed: int = 0):
-        self.trainer = trainer
-        self.evaluation = evaluation
-        if limit is not None and limit < len(rows):
-            chosen = sorted(random.Random(seed).sample(range(len(rows)), limit))
-            rows = rows.select(chosen) if hasattr(rows, "select") else [rows[i] for i in chosen]
-        self.rows = rows
+    def __init__(self, trainer: Trainer, rows: Any, evaluation: Evaluation):
+        self.trainer, self.rows, self.evaluation = trainer, rows, evaluation
         self.metrics = Scores()
         self.predictions: list[dict[str, Any]] = []
 
@@ -47,37 +40,20 @@ class GenerationEvalCallback(TrainerCallback):
 class IoUCallback(GenerationEvalCallback):
     """`GenerationEvalCallback` for boxes: logs `eval_iou_mean`, `eval_giou_mean`, `eval_accuracy_50`, … .
 
-    Args:
-        rows: chat rows with `boxes` (`[x1, y1, x2, y2]` in pixels as displayed) and `image_size` (`[width, height]`).
-        collator: a `ChatCollator` with `prompt_only=True`.
-        codec: reads boxes out of the model's text, see `vlm_recipes.eval.metrics.box_codecs.box_codec`.
-        settings: further arguments of `vlm_recipes.eval.boxes.box_evaluation`, such as `baseline`.
+    `rows` are chat rows as `vlm_recipes.eval.boxes.box_evaluation` says, whose arguments the others are.
     """
 
     def __init__(
-        self,
-        trainer: Trainer,
-        rows: Any,
-        collator: Callable,
-        codec: Any,
-        limit: int | None = None,
-        max_new_tokens: int = 128,
-        **settings,
+        self, trainer: Trainer, rows: Any, collator: Callable, codec: Any, max_new_tokens: int = 128, **settings
     ):
-        super().__init__(trainer, rows, box_evaluation(collator, codec, max_new_tokens, **settings), limit)
+        super().__init__(trainer, rows, box_evaluation(collator, codec, max_new_tokens, **settings))
 
 
 class TypeAccuracyCallback(GenerationEvalCallback):
     """`GenerationEvalCallback` for typed short answers: logs `eval_accuracy`, `eval_accuracy_<type>` and alike.
 
-    What is logged is described in `vlm_recipes.eval.metrics.type_accuracy.type_accuracy`.
-
-    Args:
-        rows: chat rows with `question`, `answer`, `image_id` and the columns of an
-            `vlm_recipes.eval.metrics.question_types.QuestionType`.
-        collator: a `ChatCollator` with `prompt_only=True`.
-        majority: for the baselines, `vlm_recipes.eval.metrics.baselines.typed_majority` of the training rows.
-        settings: further arguments of `vlm_recipes.eval.typed.typed_evaluation`, such as `constrain=False`.
+    `rows` are chat rows as `vlm_recipes.eval.typed.typed_evaluation` says, whose arguments the others are; what is
+    logged is described in `vlm_recipes.eval.metrics.type_accuracy.type_accuracy`.
     """
 
     def __init__(
@@ -86,24 +62,17 @@ class TypeAccuracyCallback(GenerationEvalCallback):
         rows: Any,
         collator: Callable,
         majority: TypedMajority | None = None,
-        limit: int | None = None,
         max_new_tokens: int = 48,
         **settings,
     ):
-        super().__init__(trainer, rows, typed_evaluation(collator, max_new_tokens, majority, **settings), limit)
+        super().__init__(trainer, rows, typed_evaluation(collator, max_new_tokens, majority, **settings))
 
 
 class MaskIoUCallback(GenerationEvalCallback):
     """`GenerationEvalCallback` for masks: logs `eval_giou`, `eval_ciou`, `eval_dice`, … .
 
-    What is logged is described in `vlm_recipes.eval.masks.mask_evaluation`.
-
-    Args:
-        trainer: of a model with `generate_masks`, such as `vlm_recipes.models.lisa.model`.
-        rows: rows of a `SegmentationCollator` with `question`, `answer`, `image_id`, `kind` and `first`.
-        collator: a `SegmentationCollator` with `prompt_only=True`.
-        constant: for the baselines, `vlm_recipes.eval.metrics.baselines.best_constant_mask` of the training rows.
-        settings: further arguments of `vlm_recipes.eval.masks.mask_evaluation`, such as `kinds`.
+    `rows` and what is logged are described in `vlm_recipes.eval.masks.mask_evaluation`, whose arguments the others
+    are. The Trainer's model has `generate_masks`, such as `vlm_recipes.models.lisa.model`.
     """
 
     def __init__(
@@ -112,8 +81,7 @@ class MaskIoUCallback(GenerationEvalCallback):
         rows: Any,
         collator: Callable,
         constant: ConstantMask | None = None,
-        limit: int | None = None,
         max_new_tokens: int = 32,
         **settings,
     ):
-        super().__init__(trainer, rows, mask_evaluation(collator, max_new_tokens, constant, **settings), limit)
+        super().__init__(trainer, rows, mask_evaluation(collator, max_new_tokens, constant, **settings))

@@ -5,14 +5,11 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import TrainerCallback
-
-if TYPE_CHECKING:
-    from transformers import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +26,7 @@ GROUPS = {
 QUIET_STEPS = 3  # LoRA's B starts at zero, so A's first gradient is zero by design
 
 
-class GradNormCallback(TrainerCallback):
+class GradNormCallback(transformers.TrainerCallback):
     """Log `grad_norm/<group>`: L2 norms of the gradient as it was before clipping (the Trainer logs their total).
 
     Also `grad_norm/clipped_share` (of the logged steps so far, 0–1) and `tensors_without_gradient` (trainable
@@ -48,7 +45,7 @@ class GradNormCallback(TrainerCallback):
         groups: name -> regular expression searched in parameter names, the first match counts. Default: `GROUPS`.
     """
 
-    def __init__(self, trainer: "Trainer", groups: Mapping[str, str] | None = None):
+    def __init__(self, trainer: "transformers.Trainer", groups: Mapping[str, str] | None = None):
         self.trainer = trainer
         self.patterns = groups or GROUPS
         self._squares: dict[str, torch.Tensor] | None = None

@@ -5,12 +5,8 @@ import signal
 import sys
 import threading
 from functools import cache
-from typing import TYPE_CHECKING
 
-from transformers import TrainerCallback
-
-if TYPE_CHECKING:
-    from transformers import Trainer
+import transformers
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -19,7 +15,7 @@ class Interrupted(SystemExit):
     """A signal ended the training, which has saved a checkpoint; the exit status is the shell's, 128 + signal."""
 
 
-class InterruptCallback(TrainerCallback):
+class InterruptCallback(transformers.TrainerCallback):
     """On SIGTERM or Ctrl-C finish the step, save a checkpoint and raise `Interrupted`, on all processes together.
 
     A second Ctrl-C stops at once. The best checkpoint is not loaded, and nothing is deleted for it: with
@@ -29,12 +25,10 @@ class InterruptCallback(TrainerCallback):
     Workers of data loaders that are forked meanwhile obey only this process, for a signal often reaches the whole
     process group or job step, and without its workers a training cannot finish the step. A signal that comes during
     an evaluation is obeyed after it. Processes agree after each step, which costs them one small reduction.
-
-    Args:
-        trainer: the Trainer this is added to. Add it before `ResumeCallback` and after the others.
+    Add it before `ResumeCallback` and after the others.
     """
 
-    def __init__(self, trainer: "Trainer"):
+    def __init__(self, trainer: "transformers.Trainer"):
         self.trainer = trainer
         self.received: int | None = None  # the first signal that came
         self.agreed = False  # all processes stop after this step

@@ -2,16 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import torch
+import transformers
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
 
 from ..rows.conventions import IGNORE_INDEX
-
-if TYPE_CHECKING:
-    from transformers import ProcessorMixin
 
 GREEN, DIM, RESET = "\033[32m", "\033[2m", "\033[0m"
 
@@ -20,7 +16,7 @@ class LabelError(ValueError):
     """A row would train the model on something else than its answers; the message names the row."""
 
 
-class LabelAuditCallback(TrainerCallback):
+class LabelAuditCallback(transformers.TrainerCallback):
     """Print the first training rows with what is trained in green, then check their labels.
 
     Raises `LabelError` naming the row when an answer is empty, when it does not end with an end-of-turn token, or
@@ -57,7 +53,7 @@ def collator_of(dataloader: DataLoader) -> Callable:
 
 
 def check_labels(
-    labels: torch.Tensor, processor: "ProcessorMixin", name: str, end_tokens: list[str] | None = None
+    labels: torch.Tensor, processor: "transformers.ProcessorMixin", name: str, end_tokens: list[str] | None = None
 ) -> None:
     """Raise `LabelError` if one row's `labels` `[S]` hold an image token, or a span that is empty or does not end."""
     tokenizer = processor.tokenizer
@@ -74,7 +70,7 @@ def check_labels(
             raise LabelError(f"{name}: an answer is empty")
 
 
-def _coloured(batch, processor: "ProcessorMixin") -> str:
+def _coloured(batch, processor: "transformers.ProcessorMixin") -> str:
     tokenizer, image_id = processor.tokenizer, _image_token_id(processor)
     ids, labels = batch["input_ids"][0], batch["labels"][0]
     trained = labels != IGNORE_INDEX
@@ -94,7 +90,7 @@ def _spans(ids: torch.Tensor, labels: torch.Tensor) -> Iterator[tuple[bool, torc
     return zip(trained.tolist(), ids.split(sizes.tolist()), strict=True)
 
 
-def _image_token_id(processor: "ProcessorMixin") -> int:
+def _image_token_id(processor: "transformers.ProcessorMixin") -> int:
     """The id of the image's token; -1, which is no token's, where the image is not among the tokens."""
     image_token = getattr(processor, "image_token", None)
     return -1 if image_token is None else processor.tokenizer.convert_tokens_to_ids(str(image_token))

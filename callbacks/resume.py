@@ -1,27 +1,19 @@
 """Go on from a checkpoint as if the run had never stopped: what is lost without care."""
 
-from typing import TYPE_CHECKING
-
-from transformers import EarlyStoppingCallback, TrainerCallback
+import transformers
 from transformers.trainer_callback import ExportableState
 
-if TYPE_CHECKING:
-    from transformers import Trainer
 
-
-class ResumeCallback(TrainerCallback):
+class ResumeCallback(transformers.TrainerCallback):
     """Go on from a checkpoint as if the run had never stopped. Add it last.
 
     - Where a checkpoint is saved, there is a log, so that no logged mean spans steps on both sides of it.
     - Callbacks that export their state, such as `EarlyStoppingCallback`, get it back. (The Trainer's own
       `restore_callback_states_from_checkpoint` makes them anew, which those that hold a Trainer do not survive.)
     - A run that was killed after its last step takes no further one.
-
-    Args:
-        trainer: the Trainer this is added to.
     """
 
-    def __init__(self, trainer: "Trainer"):
+    def __init__(self, trainer: "transformers.Trainer"):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -33,7 +25,7 @@ class ResumeCallback(TrainerCallback):
         out_of_patience = any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
             for callback in stopping
-            if isinstance(callback, EarlyStoppingCallback)
+            if isinstance(callback, transformers.EarlyStoppingCallback)
         )
         if state.global_step >= state.max_steps or (state.global_step and out_of_patience):
             control.should_training_stop = True  # which the Trainer sees only after the next step

@@ -1,15 +1,10 @@
 """A Trainer whose rows are images with many questions: the right attention, and numbers that count questions."""
 
-from typing import TYPE_CHECKING
-
 import torch
+import transformers
 from torch.utils.hooks import RemovableHandle
-from transformers import TrainerCallback
 
 from ..models.upstream import attention_of
-
-if TYPE_CHECKING:
-    from transformers import Trainer
 
 MASKED = ("sdpa", "eager")
 
@@ -18,7 +13,7 @@ class AttentionError(ValueError):
     """Questions would see each other; the message says which attention to load the model with."""
 
 
-class SharedImageCallback(TrainerCallback):
+class SharedImageCallback(transformers.TrainerCallback):
     """For a Trainer with rows from `group_by_image`: `SharedImageCollator`'s batches train safely.
 
     - Which questions about an image come together is drawn anew in each epoch, the same in a resumed run.
@@ -30,12 +25,9 @@ class SharedImageCallback(TrainerCallback):
 
     The model has a hook for that, and this comes first of all callbacks, while it trains; `close` undoes both where an
     error ended the training.
-
-    Args:
-        trainer: the Trainer this is added to.
     """
 
-    def __init__(self, trainer: "Trainer"):
+    def __init__(self, trainer: "transformers.Trainer"):
         self.trainer = trainer
         self.tokens = torch.zeros((), dtype=torch.long, device=trainer.args.device)
         self.has_counted, self.questions_per_row = False, 1.0

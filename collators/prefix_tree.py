@@ -126,10 +126,8 @@ def additive_mask(branches: torch.Tensor) -> torch.Tensor:
     """The attention mask `[B, 1, S, S]` in float32: 0 where a token (third axis) sees one (last axis), else very low.
 
     A token sees what comes before it in the shared part and in its own branch. Padding sees the first token, since it
-    has to see something, and nobody sees it: the diagonal is 0 where there is no padding.
-
-    Args:
-        branches: `[B, S]`, which branch a token belongs to: 0 where it is shared, -1 for padding.
+    has to see something, and nobody sees it: the diagonal is 0 where there is no padding. `branches` `[B, S]` say
+    which branch a token belongs to: 0 where it is shared, -1 for padding.
     """
     before = torch.ones(2 * branches.shape[1:], dtype=torch.bool).tril()
     own = (branches[:, None, :] == 0) | (branches[:, None, :] == branches[:, :, None])

@@ -32,7 +32,8 @@ def codec_of(model: PreTrainedModel | None, processor: ProcessorMixin | None) ->
 def box_evaluation(
     collator: Any, codec: BoxCodec, max_new_tokens: int, baseline: Box | None = None, **settings
 ) -> Evaluation:
-    """An `Evaluation` of rows with `boxes` (pixels), `image_size` (`[width, height]`) and, optionally, `image_id`.
+    """An `Evaluation` of chat rows with `boxes` (`[x1, y1, x2, y2]` in pixels as displayed), `image_size` (`[width,
+    height]`) and, optionally, `image_id`.
 
     The metric is `box_metrics`, with intervals over images, and as baseline that of `baseline` given for every
     image. The reference is written by the codec, without names of categories. An answer is a text, or boxes in pixels
@@ -74,15 +75,7 @@ def box_evaluation(
     def draw(image: Image.Image, row: Row, answer: str) -> Image.Image:
         return draw_boxes(image, row["boxes"], codec.decode(answer, row["image_size"]))
 
-    return Evaluation(
-        collator=collator,
-        metric=metric,
-        score=score,
-        headline="iou_mean",
-        max_new_tokens=max_new_tokens,
-        keep=("image_id", "image_size", "boxes"),
-        read=lambda row, answer: {"predicted_boxes": boxes_in(answer, row)},
-        restore=restore,
-        blind=baseline,
-        **{"baseline": "the constant box's", "reference": reference, "draw": draw, **settings},
-    )
+    settings = {"baseline": "the constant box's", "reference": reference, "draw": draw, "blind": baseline, **settings}
+    settings |= {"keep": ("image_id", "image_size", "boxes"), "restore": restore}
+    settings |= {"read": lambda row, answer: {"predicted_boxes": boxes_in(answer, row)}}
+    return Evaluation(collator, metric, score, "iou_mean", max_new_tokens, **settings)

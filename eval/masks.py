@@ -32,6 +32,7 @@ def mask_evaluation(
     - with `constant`, the baseline of `giou` and `ciou`: that mask given to every row.
 
     Args:
+        collator: a `SegmentationCollator` with `prompt_only=True`.
         constant: for the baselines, from `best_constant_mask` of the training rows.
         kinds: the kinds of query in the order in which the report shows them.
         settings: further arguments of `Evaluation`; `ask` for a model without `generate_masks`.
@@ -54,7 +55,8 @@ def mask_evaluation(
         ]
         blind, blind_ious = Scores(), None
         if constant_rle is not None:
-            sizes = _image_sizes(rows)
+            given = ((row["image_id"], [*row["masks"], row["ignore"]]) for row in rows)
+            sizes = {image: tuple(rle["size"]) for image, masks in given for rle in masks if rle is not None}
             blind_overlaps = overlaps_of([[constant_rle(sizes.get(image, UNKNOWN))] for image in images], rows)
             blind, blind_ious = overlap_metrics(blind_overlaps), [overlap.iou for overlap in blind_overlaps]
         by_kind = by_class([overlap.iou for overlap in overlaps], own_kinds, kinds, images, baseline=blind_ious)
@@ -99,12 +101,3 @@ def draw_answer(image: Image.Image, row: Row, answer: dict[str, Any]) -> Image.I
     """The `draw` of rows with masks: the true ones, the answer's, and what is ignored."""
     true, predicted = ([decode(mask) for mask in masks] for masks in (row["masks"], answer["masks"]))
     return draw_masks(image, true, predicted, decode(row["ignore"]) if row["ignore"] else None)
-
-
-def _image_sizes(rows: list[Row]) -> dict[str, tuple[int, int]]:
-    """The (height, width) of each image that has a mask, in whichever of its rows."""
-    return {
-        row["image_id"]: tuple(rle["size"])
-        for row in rows
-        for rle in [*row["masks"], *([] if row["ignore"] is None else [row["ignore"]])]
-    }

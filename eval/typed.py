@@ -1,6 +1,7 @@
 """How rows with typed short answers are evaluated: constrained by their type, scored by type."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from ..rows.conventions import Row
@@ -13,20 +14,16 @@ from .metrics.type_accuracy import right_answers, type_accuracy
 from .metrics.typed_answers import TYPES, canonical_text
 
 
-class Constraints:
+def constraints_by_type(answer_ids: Callable[[str], Sequence[int]]) -> Callable[[QuestionType], Constraint | None]:
     """`question_type -> Constraint`, one for all rows of a type; None where anything may be said."""
 
-    def __init__(self, answer_ids: Callable[[str], Sequence[int]]):
-        self._answer_ids = answer_ids
-        self._built: dict[QuestionType, Constraint] = {}
-
-    def __call__(self, kind: QuestionType) -> Constraint | None:
+    @cache
+    def constraint(kind: QuestionType) -> Constraint | None:
         if kind.name == "open_ended":
             return None
-        if kind not in self._built:
-            choices = [*(numbers(kind.units) if kind.units else []), *kind.choices]
-            self._built[kind] = Constraint(choices, self._answer_ids, kind.several)
-        return self._built[kind]
+        return Constraint([*(numbers(kind.units) if kind.units else []), *kind.choices], answer_ids, kind.several)
+
+    return constraint
 
 
 def typed_evaluation(
@@ -40,7 +37,7 @@ def typed_evaluation(
         constrain: keep each answer to what its question's type allows.
         settings: further arguments of `Evaluation`.
     """
-    constraints = Constraints(collator.answer_ids) if constrain and collator else None
+    constraints = constraints_by_type(collator.answer_ids) if constrain and collator else None
 
     def metric(answers: list[str], rows: list[Row]) -> Scores:
         references, types, questions, images = (

@@ -9,13 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ProcessorMixin,
-)
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from trl import ModelConfig, get_quantization_config
 
 from .precision import trainable_in_float32

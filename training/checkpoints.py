@@ -75,10 +75,8 @@ def checkpoint_to_resume(output_dir: str | Path, wanted: str | bool | None) -> s
     """The checkpoint to pass to `Trainer.train`: the same on all processes; None to start from the beginning.
 
     True or "true" means the newest whole one in `output_dir`, if there is any. Broken ones that are newer are named,
-    and renamed to `broken-checkpoint-…`, for the Trainer would count them among those that it keeps.
-
-    Args:
-        wanted: `args.resume_from_checkpoint`: a folder, or yes or no.
+    and renamed to `broken-checkpoint-…`, for the Trainer would count them among those that it keeps. `wanted` is
+    `args.resume_from_checkpoint`: a folder, or yes or no.
 
     Raises `ResumeError` for a folder that is broken or not there.
     """

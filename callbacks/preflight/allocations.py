@@ -13,11 +13,8 @@ class CountAllocations(TorchDispatchMode):
     """While it is entered, count the bytes of `held` tensors and of all that operations make: a storage once, until it
     is freed.
 
-    `alive` are those of now, `peak` the most that there were, in bytes. What a kernel takes and gives back within
-    itself is not seen.
-
-    Args:
-        held: tensors that are there before, such as parameters and inputs.
+    `held` are there before, such as parameters and inputs. `alive` are the bytes of now, `peak` the most that there
+    were. What a kernel takes and gives back within itself is not seen.
     """
 
     def __init__(self, held: Iterable[torch.Tensor]):

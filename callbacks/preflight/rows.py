@@ -13,7 +13,6 @@ from ...eval.evaluation import Evaluation
 from ...eval.generation.generate import without_images
 from ...eval.metrics.baselines import by_name, most_frequent
 from ...eval.report.check import Check
-from ...eval.report.data.summary import plain_text
 from .near_duplicates import near_duplicates
 
 Parts = Mapping[str, Dataset]  # split -> rows; the first split is trained on
@@ -139,6 +138,11 @@ def _check_masks(parts: Parts) -> Check:
     if wrong:
         return Check("coordinates", "stop", f"the mask of row {wrong[0]!r} is not of its image's size", numbers)
     return Check("coordinates", "pass", f"all {n:,} masks have their image's size, {empty:,} show nothing", numbers)
+
+
+def plain_text(text: str) -> str:
+    """A text without what makes no other answer or question of it: case, and spaces around and between words."""
+    return " ".join(text.lower().split())
 
 
 def _images(rows: Dataset) -> tuple[list[str], list[str]]:

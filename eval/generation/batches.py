@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Container, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import datasets
+from PIL import Image
 
 from ...models.upstream import cast_pictures
 from ...rows.conventions import Row, picture_sizes
@@ -71,16 +72,13 @@ def each_image_once(rows: Rows) -> Rows:
 
 
 def _decode_once(batch: dict[str, list], columns: list[str]) -> dict[str, list]:
-    seen: dict[tuple, Any] = {}
-    return batch | {name: _decoded(batch[name], seen) for name in columns}
+    @cache
+    def decoded(path: str | None, data: bytes | None) -> Image.Image:
+        return datasets.Image().decode_example({"path": path, "bytes": data})
 
+    def opened(image: Any) -> Any:
+        if isinstance(image, list):
+            return [opened(one) for one in image]
+        return image and decoded(image["path"], image["bytes"])
 
-def _decoded(image: Any, seen: dict[tuple, Any]) -> Any:
-    if isinstance(image, list):
-        return [_decoded(one, seen) for one in image]
-    if image is None:
-        return None
-    key = (image["path"], image["bytes"])
-    if key not in seen:
-        seen[key] = datasets.Image().decode_example(image)
-    return seen[key]
+    return batch | {name: opened(batch[name]) for name in columns}

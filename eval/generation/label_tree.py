@@ -59,8 +59,7 @@ class LabelTree:
     def scores(self, logits: torch.Tensor, mean: bool = True) -> torch.Tensor:
         """Each label's mean log-probability per token (or the sum) `[B, L]`.
 
-        Args:
-            logits: `[B, 1 + N, V]`, at the question's last token and at each node.
+        `logits` `[B, 1 + N, V]` are those at the question's last token and at each node.
         """
         places, targets = (part.to(logits.device) for part in self._paths)
         logits = logits.float()
@@ -68,6 +67,23 @@ class LabelTree:
         said = targets >= 0
         totals = (log_probabilities * said).sum(-1)
         return totals / said.sum(-1) if mean else totals
+
+
+def tree_mask(prompt_mask: torch.Tensor, asked: int, trees: Sequence[LabelTree], dtype: torch.dtype) -> torch.Tensor:
+    """What the last `asked` tokens of each prompt, then a tree's nodes, see: `[B, 1, asked + N, S + N]`, to be added.
+
+    A token sees what comes before it, a node the prompt and its own beginning; padding sees itself, to see anything.
+    `prompt_mask` `[B, S]` is that of the prompts.
+    """
+    (batch, length), device = prompt_mask.shape, prompt_mask.device
+    nodes = max(len(tree.tokens) for tree in trees)
+    seen = torch.zeros(batch, asked + nodes, length + nodes, dtype=torch.bool, device=device)
+    seen[:, :, :length] = prompt_mask[:, None].bool()
+    seen[:, :asked, length - asked : length].tril_()
+    for row, tree in zip(seen, trees, strict=True):
+        row[asked:, length:][: len(tree.tokens), : len(tree.tokens)] = tree.sees
+    seen[:, :, length - asked :].diagonal(dim1=1, dim2=2).fill_(True)
+    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
 def choose_label(

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, PreTrainedModel
 
-from .label_tree import LabelTree
+from .label_tree import LabelTree, tree_mask
 
 BEGINNINGS = "prefix_input_ids"
 TEXT = ("input_ids", "attention_mask", "position_ids")
@@ -65,25 +66,15 @@ def score_labels(
     cache, device = prefill(model, batch), batch["input_ids"].device
     shared = batch[BEGINNINGS].shape[1]
     asked = batch["input_ids"].shape[1] - shared
-    nodes = max(len(tree.tokens) for tree in labels)
-    tokens, depths = (torch.zeros(len(labels), nodes, dtype=torch.long, device=device) for _ in range(2))
-    total = shared + asked + nodes
-    seen = torch.zeros(len(labels), asked + nodes, total, dtype=torch.bool, device=device)
-    seen[:, :, : shared + asked] = batch["attention_mask"][:, None].bool()
-    seen[:, :asked, shared : shared + asked] &= torch.ones(asked, asked, dtype=torch.bool, device=device).tril()
-    for i, tree in enumerate(labels):
-        own = len(tree.tokens)
-        tokens[i, :own], depths[i, :own] = tree.tokens, tree.depths
-        seen[i, asked : asked + own, shared + asked : shared + asked + own] = tree.sees
-    mask = torch.zeros(seen.shape, dtype=model.dtype, device=device)
-    mask.masked_fill_(~seen, torch.finfo(model.dtype).min)
+    tokens = pad_sequence([tree.tokens for tree in labels], batch_first=True).to(device)
+    depths = pad_sequence([tree.depths for tree in labels], batch_first=True).to(device)
     positions = batch["position_ids"]
     logits = model(
         input_ids=torch.cat([batch["input_ids"][:, shared:], tokens], dim=1),
-        attention_mask=mask[:, None],
+        attention_mask=tree_mask(batch["attention_mask"], asked, labels, model.dtype),
         position_ids=torch.cat([positions[..., shared:], positions[..., -1:] + 1 + depths], dim=-1),
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=nodes + 1,
+        logits_to_keep=tokens.shape[1] + 1,
     ).logits
     return [tree.scores(one[None, : len(tree.tokens) + 1], mean)[0] for tree, one in zip(labels, logits, strict=True)]

@@ -124,8 +124,7 @@ def best_constant_mask(
     IoU is computed from the cells' shares, not from cells rounded to 0 or 1, in which small objects would be lost. The
     result is the best of these nested masks; another one might be better still. Raises ValueError without rows.
 
-    Masks are decoded one at a time, equal rows once, and `grid**2` bytes per distinct row stay in memory (twice that
-    where pixels are ignored).
+    Masks are decoded one at a time, equal rows once, and `2 * grid**2` bytes per distinct row stay in memory.
     """
     if not references:
         raise ValueError("references: none, so there is no constant mask")
@@ -138,7 +137,7 @@ def best_constant_mask(
     hottest = np.argsort(-heat, kind="stable")
     ious = np.zeros(grid * grid + 1)
     for true, count, n in cells:
-        ious += n * _ious_of_hottest(true[hottest], np.broadcast_to(count, grid * grid)[hottest])
+        ious += n * _ious_of_hottest(true[hottest], count[hottest])
     # cells of one heat go together
     thresholds = np.flatnonzero(np.diff(heat[hottest], prepend=np.inf, append=-np.inf))
     mask = np.zeros(grid * grid, dtype=bool)
@@ -163,12 +162,10 @@ def from_json(text: str) -> Any:
 
 
 def _cells(true: Sequence[RLE], ignore: RLE | None, grid: int) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each cell is true and how much counts, 0 to 255: `[grid * grid]`, the second `[1]` if all does."""
+    """How much of each cell is true and how much counts, 0 to 255: two of `[grid * grid]`."""
     known = [*true, *([] if ignore is None else [ignore])]
     target = union(true, known[0]["size"] if known else (1, 1))
-    if ignore is None:
-        return _average(target, grid), np.array([255], dtype=np.uint8)
-    counted = ~decode(ignore)
+    counted = np.ones_like(target) if ignore is None else ~decode(ignore)
     return _average(target & counted, grid), _average(counted, grid)
 
 

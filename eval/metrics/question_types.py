@@ -55,11 +55,11 @@ class QuestionType:
 OPEN = QuestionType("open_ended")
 
 
+@dataclass
 class QuestionTypes:
     """The type of every question seen in training; any other question is open-ended, since nothing is known of it."""
 
-    def __init__(self, by_question: dict[str, QuestionType]):
-        self.by_question = by_question
+    by_question: dict[str, QuestionType]
 
     def __getitem__(self, question: str) -> QuestionType:
         return self.by_question.get(tidy(question), OPEN)

@@ -14,36 +14,35 @@ PerRow = Sequence[float | None]
 def bootstrap_interval(
     values: Sequence[float],
     groups: Sequence[str] | None = None,
-    confidence: float = 0.95,
-    n_resamples: int = 1000,
-    seed: int = 0,
     statistic: Callable[..., np.ndarray] = np.mean,
+    **settings: float,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a statistic of per-row values.
 
     `values` has one number per row, in any unit. `groups`, one name per row, resamples whole groups instead of
     rows: questions about one image are not independent, and resampling rows would make the interval too narrow.
     A resample then holds as many groups as the data, and its statistic runs over all rows of those groups.
-    `statistic` is `numpy.mean` or `numpy.median`. The same seed gives the same interval.
+    `statistic` is `numpy.mean` or `numpy.median`; `settings` are `confidence` (0.95), `n_resamples` (1,000) and
+    `seed` (0), of which the same gives the same interval.
 
     Returns `(low, high)`. Raises ValueError for fewer than two rows (or groups): there is nothing to resample.
     Source: Efron 1979, with clusters as in Field and Welsh 2007 ("Bootstrapping clustered data").
     """
-    values = np.asarray(values, dtype=np.float64)
-    if groups is None:
-        samples, of_resample = (values,), statistic
-    else:
-        _, group_of_row, group_sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-        if statistic is np.mean:  # a group's sum and size are all that a mean needs, and stay vectorised
-            samples, of_resample = (np.bincount(group_of_row, weights=values), group_sizes), _ratio_of_sums
-        else:
-            rows = np.split(values[np.argsort(group_of_row)], np.cumsum(group_sizes)[:-1])
-            samples = (np.arange(len(rows)),)
+    values, of_group = np.asarray(values, dtype=np.float64), _numbered(groups, len(values))
+    sizes = np.bincount(of_group)
+    if statistic is np.mean:  # a group's sum and size are all that a mean needs, and stay vectorised
+        return _interval((np.bincount(of_group, weights=values), sizes), _ratio_of_sums, **settings)
+    rows = np.split(values[np.argsort(of_group)], np.cumsum(sizes)[:-1])
 
-            def of_resample(chosen: np.ndarray) -> np.ndarray:
-                return statistic(np.concatenate([rows[group] for group in chosen]))
+    def of_resample(chosen: np.ndarray) -> np.ndarray:
+        return statistic(np.concatenate([rows[group] for group in chosen]))
 
-    return _interval(samples, of_resample, confidence, n_resamples, seed)
+    return _interval((np.arange(len(rows)),), of_resample, **settings)
+
+
+def _numbered(groups: Sequence[str] | None, n_rows: int) -> np.ndarray:
+    """The number of each row's group, from 0; without `groups` each row is one."""
+    return np.unique(np.arange(n_rows) if groups is None else np.asarray(groups), return_inverse=True)[1]
 
 
 def _ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -125,12 +124,11 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float], groups: Se
     bootstrap interval needs two or more rows or groups. Where the denominators sum to 0 the ratio is 1: nothing was
     to be found, and nothing was. Raises ValueError for different lengths.
     """
-    names = range(len(numerators)) if groups is None else groups
-    if len({len(numerators), len(denominators), len(names)}) > 1:
-        raise ValueError(f"{len(numerators)} numerators, {len(denominators)} denominators, {len(names)} groups")
+    of_group = _numbered(groups, len(numerators))
+    if len({len(numerators), len(denominators), len(of_group)}) > 1:
+        raise ValueError(f"{len(numerators)} numerators, {len(denominators)} denominators, {len(of_group)} groups")
     if len(numerators) == 0:
         return Number(None, 0)
-    _, of_group = np.unique(np.asarray(names), return_inverse=True)
     sums = tuple(np.bincount(of_group, weights=values) for values in (numerators, denominators))
     low, high = _interval(sums, _ratio_of_sums) if len(sums[0]) >= 2 else (None, None)
     return Number(float(_ratio_of_sums(*sums)), len(numerators), low, high)
@@ -149,8 +147,7 @@ def macro_average(
     """
     if len(scores) == 0:
         return Number(None, 0)
-    _, of_class = np.unique(np.asarray(classes), return_inverse=True)
-    _, of_group = np.unique(np.arange(len(scores)) if groups is None else np.asarray(groups), return_inverse=True)
+    of_class, of_group = _numbered(classes, len(scores)), _numbered(groups, len(scores))
     table = np.zeros((of_group.max() + 1, 2, of_class.max() + 1))  # per group: sum and number of rows of each class
     np.add.at(table, (of_group, 0, of_class), scores)
     np.add.at(table, (of_group, 1, of_class), 1)

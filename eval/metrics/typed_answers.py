@@ -50,8 +50,9 @@ def normalize(answer: str, question_type: str) -> Hashable:
         said = {YES_NO[word] for word in words if word in YES_NO}
         return said.pop() if len(said) == 1 and words[0] in YES_NO else text
     if question_type in LISTS:
-        canonical = {"color": _color, "size_numeric": _size}.get(question_type, str)
-        return frozenset(canonical(item) for item in items(text, question_type) or [text])
+        text = text.replace("grey", "gray") if question_type == "color" else text
+        canonical = _size if question_type == "size_numeric" else str
+        return frozenset(map(canonical, items(text, question_type) or [text]))
     if question_type == "count_numeric":
         found = NUMBER.search(text)
         number = float(found[0]) if found else math.nan
@@ -59,10 +60,6 @@ def normalize(answer: str, question_type: str) -> Hashable:
     if question_type == "open_ended":
         return squad_normalize(text) or text
     raise ValueError(f"question type {question_type!r} is none of {', '.join(TYPES)}")
-
-
-def _color(item: str) -> str:
-    return item.replace("grey", "gray")
 
 
 def _size(item: str) -> str:

@@ -24,13 +24,9 @@ FOR_SAM = ("sam_pixel_values", "original_sizes", "reshaped_input_sizes")
 class LisaForConditionalGeneration(PreTrainedModel):
     """LLaVA and SAM, joined by the projection from a hidden state to a prompt.
 
-    Inputs are those of `SegmentationCollator`: `input_ids` and `attention_mask` `[B, S]`, and `image_index`
-    `[B]`, which says what image a sequence is about; per image `pixel_values` `[I, 3, h, w]` for LLaVA,
-    `sam_pixel_values` `[I, 3, s, s]`, `original_sizes` and `reshaped_input_sizes` `[I, 2]`, heights first. An image
-    passes through each of the two vision towers once, however many sequences are about it.
-
-    Args:
-        llava, sam: models that are already loaded; by default new ones as the configuration says.
+    Inputs are those of `SegmentationCollator`, which says what shapes they have. An image passes through each of the
+    two vision towers once, however many sequences are about it. `llava` and `sam` are models that are already loaded;
+    by default new ones as the configuration says.
     """
 
     config_class = LisaConfig

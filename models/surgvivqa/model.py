@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import BlipTextModel, GPT2LMHeadModel, PreTrainedModel, VideoMAEModel
 
-from ...eval.generation.label_tree import LabelTree
+from ...eval.generation.label_tree import LabelTree, tree_mask
 from ...rows.conventions import IGNORE_INDEX
 from ..frozen import no_grad_if_frozen
 from ..sharding import gathered
@@ -23,13 +23,8 @@ from .config import SurgViVqaConfig, SurgViVqaOutput
 class SurgViVqaForConditionalGeneration(PreTrainedModel):
     """VideoMAE's tokens are looked at by BLIP's text encoder, whose states of the question are GPT-2's prompt.
 
-    Inputs are those of `VideoCollator`: `input_ids` and `attention_mask` `[B, Q]` of the questions, in the
-    text encoder's vocabulary and padded on the left; `video_index` `[B]`, which says what video a question is about;
-    `pixel_values` `[V, F, 3, H, W]`, each video encoded once; `labels` `[B, T]`, the answers in GPT-2's vocabulary
-    with its end token, filled up with -100.
-
-    Args:
-        video, text_encoder, decoder: models that are already loaded; by default new ones as the configuration says.
+    Inputs are those of `VideoCollator`, which says what shapes they have; each video is encoded once. `video`,
+    `text_encoder` and `decoder` are models that are already loaded; by default new ones as the configuration says.
     """
 
     config_class = SurgViVqaConfig
@@ -138,20 +133,12 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
         the question and their own beginning. Needs an attention that takes a 4-D mask ("sdpa" or "eager").
         """
         states = self.encode(attention_mask=attention_mask, **inputs)
-        tokens, depths, sees = (part.to(states.device) for part in (labels.tokens, labels.depths, labels.sees))
+        tokens, depths = (part.to(states.device) for part in (labels.tokens, labels.depths))
         batch, length = attention_mask.shape
-        size = length + len(tokens)
         branches = self.get_input_embeddings()(tokens).expand(batch, -1, -1)
-        allowed = torch.zeros(batch, size, size, dtype=torch.bool, device=states.device)
-        allowed[:, :, :length] = attention_mask[:, None].bool()
-        allowed[:, :length, :length] &= torch.ones(length, length, dtype=torch.bool, device=states.device).tril()
-        allowed[:, length:, length:] = sees
-        allowed |= torch.eye(size, dtype=torch.bool, device=states.device)  # padding sees itself, to see anything
-        mask = torch.zeros(allowed.shape, dtype=states.dtype, device=states.device)
-        mask.masked_fill_(~allowed, torch.finfo(states.dtype).min)
         hidden = self.decoder.transformer(
             inputs_embeds=torch.cat([states, branches], dim=1),
-            attention_mask=mask[:, None],
+            attention_mask=tree_mask(attention_mask, length, [labels] * batch, states.dtype),
             position_ids=torch.cat([_positions(attention_mask), attention_mask.sum(1, keepdim=True) + depths], dim=1),
             use_cache=False,
         ).last_hidden_state

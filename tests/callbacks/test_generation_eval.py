@@ -183,25 +183,6 @@ def test_a_resumed_run_goes_on_with_the_saved_weights(tmp_path):
         assert torch.allclose(resumed.model.state_dict()[name], weight, atol=1e-6), name
 
 
-@pytest.mark.parametrize("kind", [list, Dataset.from_list])
-def test_limit_answers_the_same_rows_at_every_evaluation(tmp_path, kind):
-    network, processor = checkpoint()
-    trainer, _ = trainer_on(network, processor, settings(tmp_path, save_strategy="no"))
-    rows = kind(tiny.chat_rows())
-    watch, again, other = (
-        GenerationEvalCallback(trainer, rows, evaluation(processor), limit=3, seed=seed) for seed in (0, 0, 1)
-    )
-    ids = [[row["id"] for row in callback.rows] for callback in (watch, again, other)]
-    assert len(ids[0]) == 3 and ids[0] == ids[1] != ids[2]
-    assert ids[0] == [row["id"] for row in tiny.chat_rows() if row["id"] in ids[0]]  # in the order of the rows
-    asked = []
-    for _ in range(2):
-        watch.on_evaluate(trainer.args, trainer.state, trainer.control, metrics={}, model=network)
-        asked.append([row["id"] for row in watch.predictions])
-    assert asked == [ids[0]] * 2
-    assert len(GenerationEvalCallback(trainer, rows, evaluation(processor), limit=99).rows) == 8
-
-
 def test_boxes_are_watched_in_somebody_elses_trainer_with_trls_collator(tmp_path):
     network, processor = checkpoint()
     codec = Qwen2VLBoxes()

@@ -288,7 +288,7 @@ def test_the_report_of_a_run_in_progress_is_written_at_each_evaluation_and_at_th
     rows = tiny.chat_rows()
     trainer = Trainer(model, args, data_collator=ChatCollator(processor), train_dataset=rows, eval_dataset=rows)
     record = record_of(processor, tmp_path)
-    watch = GenerationEvalCallback(trainer, rows, record.evaluation, limit=5)
+    watch = GenerationEvalCallback(trainer, rows[:5], record.evaluation)
     written = []
     write = record.write
     record.write = lambda history, *rest: written.append([log["step"] for log in history][-1]) or write(history, *rest)

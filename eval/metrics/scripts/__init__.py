@@ -8,6 +8,8 @@ import evaluate
 
 from vlm_recipes.eval.metrics.number import Scores, flat
 
+TEXT = datasets.Value("string")
+
 
 def metric_class(function: Callable[..., Scores], of_row: Any) -> type[evaluate.Metric]:
     """A metric that computes `function`, flat, with `of_row` as the feature of one row's prediction and reference."""

@@ -1,8 +1,6 @@
 """One text per row; `compute` takes `types`, and may take `questions`, `groups` and `majority`."""
 
-import datasets
-
-from vlm_recipes.eval.metrics.scripts import metric_class
+from vlm_recipes.eval.metrics.scripts import TEXT, metric_class
 from vlm_recipes.eval.metrics.type_accuracy import type_accuracy
 
-TypeAccuracy = metric_class(type_accuracy, datasets.Value("string"))
+TypeAccuracy = metric_class(type_accuracy, TEXT)

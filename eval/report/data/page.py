@@ -46,11 +46,7 @@ def write_data_page(
         token_lengths: of the rows that were measured, in tokens.
         token_budget: the longest row in tokens that training takes whole; None: no limit.
         examples: the first twelve are shown.
-
-    Raises ValueError without parts.
     """
-    if not parts:
-        raise ValueError("a data page needs at least one part; pass parts={'train': rows}")
     known = [summarize_part(name, rows) for name, rows in parts.items()]
     return write_page(
         Path(output_dir) / DATA_PAGE,

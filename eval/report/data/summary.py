@@ -123,14 +123,3 @@ def mask_cover(masks: Sequence[RLE]) -> np.ndarray:
 def have_text_answers(parts: Sequence[Part]) -> bool:
     """Whether answers can be counted: those of rows with boxes spell them, and those with masks are set phrases."""
     return any(part.answers for part in parts) and not any(len(part.boxes) or len(part.masks) for part in parts)
-
-
-def new_answers(first: Part, part: Part) -> int:
-    """How many rows of `part` have an answer that no row of `first` has, whatever its case and spaces."""
-    known = set(map(plain_text, first.answers))
-    return sum(n for answer, n in part.answers.items() if plain_text(answer) not in known)
-
-
-def plain_text(text: str) -> str:
-    """A text without what makes no other answer or question of it: case, and spaces around and between words."""
-    return " ".join(text.lower().split())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .summary import Part, have_text_answers, new_answers
+from .summary import Part, have_text_answers
 
 TOP_ANSWERS = 15
 
@@ -51,10 +51,7 @@ def overview(parts: Sequence[Part]) -> list[tuple[str, list[int | float | str | 
         ("median mask, share of its image", [_median(part.masks) for part in parts]),
     ]
     if have_text_answers(parts):
-        table += [
-            ("different answers", [len(part.answers) for part in parts]),
-            (f"rows with an answer not in {first.name}", [None, *(new_answers(first, part) for part in others)]),
-        ]
+        table.append(("different answers", [len(part.answers) for part in parts]))
     return [(name, cells) for name, cells in table if any(cell is not None for cell in cells)]
 
 

@@ -18,7 +18,7 @@ from vlm_recipes.collators import ChatCollator, Seq2SeqCollator
 from vlm_recipes.eval.generation.constraints import Constraint, numbers
 from vlm_recipes.eval.generation.generate import generate
 from vlm_recipes.eval.metrics.question_types import QuestionType
-from vlm_recipes.eval.typed import Constraints
+from vlm_recipes.eval.typed import constraints_by_type
 
 WORDS = ["red", "reddish", "red wine", "wine red", "pink", "none", "yes", "yes/no", "not relevant", "it's", "'s", "in"]
 SIZES = ["<5mm", "5-10mm", "11-20mm", ">20mm", ">20", "10", "100", "1", "0", "3.5 cm", "≥5", "½"]
@@ -488,7 +488,7 @@ def test_each_row_has_its_constraint(qwen):
 
 
 def test_a_type_of_question_says_what_its_answers_may_be(qwen):
-    constraints = Constraints(ChatCollator(qwen[1]).answer_ids)
+    constraints = constraints_by_type(ChatCollator(qwen[1]).answer_ids)
     counted = constraints(QuestionType("count_numeric", ("none",), units=("",)))
     assert set(counted.choices) == {"none", *map(str, range(1000))}
     assert constraints(QuestionType("open_ended")) is None

@@ -82,7 +82,6 @@ def test_the_first_table_says_what_pandas_says_of_the_rows(shown):
     assert cells(shown, "questions per image, most") == [counts.max() for counts in per_image]
     assert cells(shown, "images also in train") == ["–", 1]
     assert cells(shown, "different answers") == [frame["answer"].nunique() for frame in frames] == [3, 2]
-    assert cells(shown, "rows with an answer not in train") == ["–", 1]
     assert cells(shown, "smallest image, pixels") == ["100×400", "320×200"]
     assert cells(shown, "median width and height") == ["300×400", "310×250"]
     assert cells(shown, "largest image, pixels") == ["640×480", "300×300"]
@@ -229,11 +228,6 @@ def test_rows_may_lack_anything(tmp_path, names):
     parts = {name: ODD_ROWS[name] for name in names} | {"again": Dataset.from_list(ODD_ROWS[names[-1]])}
     shown = page(tmp_path, parts=parts, examples=[Example("x", [])])
     assert cells(shown, "rows") == [len(rows) for rows in parts.values()]
-
-
-def test_without_parts_there_is_no_page(tmp_path):
-    with pytest.raises(ValueError, match="at least one part"):
-        page(tmp_path, parts={})
 
 
 def test_no_image_is_decoded():
