@@ -38,7 +38,7 @@ DEMO = {
     "vqa_rad": Size(),
     "reasonseg": Size({"train": 3000, "val": 50, "test": 150, "broken": 10}, {"image_size": 64}),
     "ssg_vqa": Size({"frames": {"train": 120, "validation": 10, "test": 20}, "broken": 10}),
-    "visual_chat": Size({"train": 3000, "test": 300}),
+    "visual_chat": Size({"train": 4000, "test": 300}),
 }
 
 

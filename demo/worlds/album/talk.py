@@ -61,18 +61,18 @@ def place(scenes: list[Scene], rng: np.random.Generator) -> Turn | None:
     if not found:
         return None
     figure, side = any_of(found, rng)
-    return Turn("place", f"What is furthest to the {side}?", figure.shape)
+    return Turn("place", f"What colour is furthest to the {side}?", figure.colour)
 
 
 def largest(scenes: list[Scene], rng: np.random.Generator) -> Turn:
     figure, which = any_of(targets(scenes[0], "largest"), rng)
-    return Turn("size", f"What is the {which} thing?", figure.shape)
+    return Turn("size", f"What colour is the {which} thing?", figure.colour)
 
 
 def follow_up(scenes: list[Scene], before: Turn) -> Turn:
-    """About what the answer before names by its shape."""
-    figure = next(one for one in scenes[0].figures if one.shape == before.answer)
-    return Turn("follow-up", "And what colour is it?", figure.colour)
+    """About what the answer before names by its colour."""
+    figure = next(one for one in scenes[0].figures if one.colour == before.answer)
+    return Turn("follow-up", "And what shape is it?", figure.shape)
 
 
 def compare(scenes: list[Scene], rng: np.random.Generator) -> Turn | None:
@@ -87,8 +87,8 @@ def compare(scenes: list[Scene], rng: np.random.Generator) -> Turn | None:
 
 def one_of_two(scenes: list[Scene], rng: np.random.Generator) -> Turn:
     number = int(rng.integers(2))
-    figure = any_of(scenes[number].figures, rng)
-    return Turn("one of two", f"What colour is the {figure.shape} in the {ORDER[number]} picture?", figure.colour)
+    figure, which = any_of(targets(scenes[number], "largest"), rng)
+    return Turn("one of two", f"What colour is the {which} thing in the {ORDER[number]} picture?", figure.colour)
 
 
 ALONE: dict[str, Asked] = {
@@ -102,19 +102,19 @@ ALONE: dict[str, Asked] = {
 }
 IN_TWO: dict[str, Asked] = {"comparison": compare, "one of two": one_of_two}
 KINDS = (*ALONE, "follow-up", *IN_TWO)
-NAMES_A_SHAPE = ("shape", "place", "size")
-LONGEST = 4  # turns
+NAMES_A_COLOUR = ("colour", "place", "size")
+LONGEST = 6  # turns
 
 
 def converse(scenes: list[Scene], rng: np.random.Generator) -> list[Turn]:
-    """One to four turns about one picture or two, each of another kind.
+    """One to six turns about one picture or two, each of another kind, or seven with a "follow-up".
 
-    The last one's kind is drawn first, so that all are as frequent; a "follow-up" asks about the answer before. Nobody
-    is told by a description what will be asked later.
+    The last one's kind is drawn first, so that all are as frequent; a "follow-up" asks about the answer before. No
+    description tells what is asked later.
     """
     known = ALONE if len(scenes) == 1 else IN_TWO
     last = any_of([*known, "follow-up"] if known is ALONE else [*known], rng)
-    before = any_of(NAMES_A_SHAPE, rng) if last == "follow-up" else None
+    before = any_of(NAMES_A_COLOUR, rng) if last == "follow-up" else None
     others = [kind for kind in known if kind not in (last, before, "description")]
     chosen = rng.permutation(others).tolist()[: rng.integers(LONGEST)]
     asked = [known[kind](scenes, rng) for kind in [*chosen, before or last]]
@@ -132,9 +132,8 @@ PHRASES = (  # what questions are made of, beside words
     " thing?",
     "How many things are there?",
     "Is anything",
-    "What is furthest to the",
-    "What is the",
-    "And what colour is it?",
+    "What colour is furthest to the",
+    "And what shape is it?",
     " in the",
     " picture?",
     "Which of the two pictures has something",
