@@ -25,7 +25,8 @@ class DrawnAnew:
     def __init__(
         self, questions: Dataset, images: np.ndarray, seed: int, reworded: Callable[[Row, random.Random], Row] | None
     ):
-        self.questions, self.images, self.seed, self.reworded = questions, images, seed, reworded
+        self.questions, self.images = questions.with_format(None), images
+        self.seed, self.reworded = seed, reworded
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive an epoch see it, too
         self._drawn = -1, images
 
@@ -47,7 +48,8 @@ class DrawnAnew:
 
     def _at(self, places: list[int]) -> list[Row]:
         numbers = self.order()[places].tolist()
-        queries = self.questions.select(numbers).to_list()
+        columns = self.questions[numbers]  # twenty times as fast as `select(numbers).to_list()`
+        queries = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         if self.reworded is None:
             return queries
         sources = (random.Random(f"{self.seed} {self._drawn[0]} {number}") for number in numbers)
