@@ -48,12 +48,10 @@ def count(scenes: list[Scene], rng: np.random.Generator) -> Turn:
     return Turn("count", "How many things are there?", COUNTS[len(scenes[0].figures)])
 
 
-def exists(scenes: list[Scene], rng: np.random.Generator) -> Turn:
-    """As often "no" as "yes"."""
-    shown = {figure.colour for figure in scenes[0].figures}
-    is_there = bool(rng.random() < 0.5)
-    named = any_of([name for name in COLOURS if (name in shown) is is_there], rng)
-    return Turn("existence", f"Is anything {named}?", "yes" if is_there else "no")
+def colours(scenes: list[Scene], rng: np.random.Generator) -> Turn:
+    """In the order of the alphabet."""
+    named = sorted(figure.colour for figure in scenes[0].figures)
+    return Turn("colours", "Which colours are there?", " ".join(named))
 
 
 def place(scenes: list[Scene], rng: np.random.Generator) -> Turn | None:
@@ -96,26 +94,27 @@ ALONE: dict[str, Asked] = {
     "colour": colour,
     "shape": shape,
     "count": count,
-    "existence": exists,
+    "colours": colours,
     "place": place,
     "size": largest,
 }
 IN_TWO: dict[str, Asked] = {"comparison": compare, "one of two": one_of_two}
 KINDS = (*ALONE, "follow-up", *IN_TWO)
 NAMES_A_COLOUR = ("colour", "place", "size")
+TELL_ALL = ("description", "colours")  # much of what could be asked later
 LONGEST = 6  # turns
 
 
 def converse(scenes: list[Scene], rng: np.random.Generator) -> list[Turn]:
-    """One to six turns about one picture or two, each of another kind, or seven with a "follow-up".
+    """One to six turns about one picture or two, each of another kind.
 
-    The last one's kind is drawn first, so that all are as frequent; a "follow-up" asks about the answer before. No
-    description tells what is asked later.
+    The last one's kind is drawn first, so that all are as frequent; a "follow-up" asks about the answer before, and
+    what would tell the answers to other questions comes last.
     """
     known = ALONE if len(scenes) == 1 else IN_TWO
     last = any_of([*known, "follow-up"] if known is ALONE else [*known], rng)
     before = any_of(NAMES_A_COLOUR, rng) if last == "follow-up" else None
-    others = [kind for kind in known if kind not in (last, before, "description")]
+    others = [kind for kind in known if kind not in (last, before, *TELL_ALL)]
     chosen = rng.permutation(others).tolist()[: rng.integers(LONGEST)]
     asked = [known[kind](scenes, rng) for kind in [*chosen, before or last]]
     turns = [turn for turn in asked if turn is not None]
@@ -131,7 +130,7 @@ PHRASES = (  # what questions are made of, beside words
     "What shape is the",
     " thing?",
     "How many things are there?",
-    "Is anything",
+    "Which colours are there?",
     "What colour is furthest to the",
     "And what shape is it?",
     " in the",
@@ -144,5 +143,5 @@ def all_words() -> list[str]:
     """What fills questions, and what answers are made of, for a tokenizer's vocabulary."""
     fillers = [*COLOURS, *SHAPES, *SIDES, *ORDER, "largest", "smallest"]
     answers = [f"{colour} {shape}, {colour} {shape}" for colour in COLOURS for shape in SHAPES]
-    answers += [*COLOURS, *SHAPES, *ORDER, *COUNTS.values(), "yes", "no"]
+    answers += [*COLOURS, *SHAPES, *ORDER, *COUNTS.values()]
     return [*answers, *(f" {filler}" for filler in fillers), *(f" {filler}?" for filler in fillers)]
