@@ -28,7 +28,7 @@ def lines(folder: Path, split: str) -> list[dict]:
 
 
 def test_all_rows_are_read_but_the_broken_ones_each_for_its_own_reason(album, tmp_path):
-    raw = load_splits(visual_chat.Data(dataset_name=str(album)), visual_chat.COLUMNS)
+    raw = load_splits(visual_chat.Data(dataset_name=str(album)), ("messages", "images"))
     (train, test), refused = usable_rows(raw, lambda row: visual_chat.to_chat(row, []), str(tmp_path), 1.0)
     assert (len(train), len(test)) == (100, 10)
     assert Counter(len(row["image_ids"]) for row in train) == {1: 80, 2: 20}
