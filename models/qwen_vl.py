@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from accelerate import PartialState
 from peft import PeftConfig
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
@@ -46,6 +47,8 @@ def load_qwen_vl(
     of_qwen = "image_grid_thw" in processor.image_processor.model_input_names
     if of_qwen and (to_train or not left_by_a_run(model.model_name_or_path)):
         set_pixel_budget(processor, budget.min_pixels, budget.max_pixels)
+    elif not of_qwen and PartialState().is_main_process:
+        print(f"{type(processor).__name__} resizes pictures in its own way: --min_pixels and --max_pixels do nothing")
     return network, processor
 
 

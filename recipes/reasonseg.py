@@ -164,7 +164,7 @@ def load(data: Data, model: Model, training: bool = False):
         if isinstance(network, PeftModel) or model.load_in_4bit or model.load_in_8bit:
             raise CheckpointError("--tune all trains a whole model that is not quantised, and no adapter")
         freeze_unreached(network)
-    elif training and not isinstance(network, PeftModel):
+    elif training:
         network = with_adapter(network, model, lora=model.tune == "lisa")
     if training:
         trainable_in_float32(network)

@@ -18,7 +18,7 @@ from transformers import (
 from trl import ModelConfig, get_peft_config
 
 from ...rows.conventions import SEG_TOKEN
-from ..checkpoints import load_named, load_weights, refuse_fsdp, weight_settings
+from ..checkpoints import CheckpointError, load_named, load_weights, refuse_fsdp, weight_settings
 from ..sharding import gathered
 from ..upstream import mark_quantised
 from .config import LisaConfig
@@ -102,8 +102,19 @@ def _base(
     return network, processor
 
 
-def with_adapter(network: LisaForConditionalGeneration, model: ModelConfig, lora: bool = True) -> PeftModel:
-    """With the adapter that `model` describes; without `lora`, mask decoder, projection and `[SEG]` train alone."""
+def with_adapter(
+    network: LisaForConditionalGeneration | PeftModel, model: ModelConfig, lora: bool = True
+) -> PeftModel:
+    """With the adapter that `model` describes; without `lora`, mask decoder, projection and `[SEG]` train alone.
+
+    An adapter that is there trains on. Raises `CheckpointError` if it is of the other kind.
+    """
+    if isinstance(network, PeftModel):
+        if lora == (network.active_peft_config.target_modules == DUMMY_TARGET_MODULES):
+            raise CheckpointError(
+                f"this adapter was made {'without' if lora else 'with'} LoRA: train it on as it began"
+            )
+        return network
     adapter = get_peft_config(replace(model, use_peft=True))
     if not lora:
         adapter.target_modules, adapter.modules_to_save = DUMMY_TARGET_MODULES, WHOLE[2:]

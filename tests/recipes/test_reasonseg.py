@@ -23,6 +23,7 @@ from tests.support.processes.launch import in_two_processes
 from tests.support.running import QUIET, fails, read
 from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
+from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.rows.formats.reasonseg import polygon_mask
 from vlm_recipes.rows.grouping import group_by_image
 
@@ -275,3 +276,9 @@ def test_without_lora_the_mask_decoder_learns_and_of_the_language_model_only_wha
     assert [row["prediction"] for row in again["predictions"]] == [row["prediction"] for row in first["predictions"]]
     four_bits = {**model, "load_in_4bit": True}
     run(scenes, tmp_path / "c", model=four_bits, **{**LEARNING, "max_steps": 1})
+    for tune, left in (("lisa", "without"), ("decoder", "with")):
+        if tune == "decoder":
+            run(scenes, tmp_path / "d", model={"tune": "lisa"}, **{**LEARNING, "max_steps": 1})
+        of_other_kind = {"tune": tune, "model_name_or_path": str(tmp_path / ("a" if tune == "lisa" else "d"))}
+        with pytest.raises(CheckpointError, match=f"this adapter was made {left} LoRA"):
+            run(scenes, tmp_path / "e", model=of_other_kind)
