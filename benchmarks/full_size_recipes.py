@@ -5,8 +5,8 @@ The recipe's own `main` runs, with its settings, LoRA, quantisation and checkpoi
 depends on them. Nothing is evaluated or kept.
 
 Memory is PyTorch's: what is allocated once the weights are there, and the most in the steps after the first, with
-gradients and optimizer. A step is one of the optimizer, with all its batches and their collating. Beside them stands
-what the preflight foretold from the longest batch.
+gradients and optimizer. A step is one of the optimizer, with all its batches and their collating, in this one process.
+Beside them stands what the preflight foretold from the longest batch.
 """
 
 import gc
@@ -36,8 +36,8 @@ STEPS = 3
 ARGUMENTS = (
     f"--max_steps {STEPS} --logging_steps 1 --eval_strategy no --save_strategy no --load_best_model_at_end false"
 )
-ARGUMENTS += " --do_predict false --disable_tqdm true"
-TOY_ARGUMENTS = "--gradient_accumulation_steps 2 --dataloader_num_workers 0"
+ARGUMENTS += " --do_predict false --disable_tqdm true --dataloader_num_workers 0"
+TOY_ARGUMENTS = "--gradient_accumulation_steps 2"
 GIB = 2**30 / 1e9  # gigabytes
 
 

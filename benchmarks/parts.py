@@ -3,6 +3,7 @@
 Nothing here imports torch: whoever watches the parts has neither their memory nor their faults.
 """
 
+import faulthandler
 import json
 import signal
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
-from os import environ, killpg, setpgid
+from os import environ, kill, killpg, setpgid
 from typing import Any
 
 START = 90  # seconds that a new process may take to import what it needs and find its device
@@ -28,7 +29,7 @@ QUIETLY = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_P
 class Part:
     """Something to measure: `measure`, a "module:function", is called with `toy` and the `arguments`.
 
-    It returns rows for a table and raises where something is wrong, `WrongRows` if there are rows all the same.
+    It yields rows for a table, each of which is seen and kept as it comes, and raises where something is wrong.
     """
 
     name: str
@@ -49,14 +50,6 @@ class Outcome:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.status}, {self.seconds:.0f} s{': ' * bool(self.why)}{self.why}"
-
-
-class WrongRows(Exception):
-    """The rows of a part are all there, and some of them are not as they should be."""
-
-    def __init__(self, message: str, rows: list[dict[str, Any]]):
-        super().__init__(message)
-        self.rows = rows
 
 
 class Gone(Exception):
@@ -81,21 +74,23 @@ class Worker:
         self.process = get_context("spawn").Process(target=_work, args=(theirs, self.toy, self.describe))
         self.process.start()
         theirs.close()
-        return self._answer(seconds)
+        return self._answer(seconds)[1]
 
     def do(self, part: Part, seconds: float) -> Outcome:
         """Do the part within its limit and so many seconds, a new process included if there has to be one."""
         end = time.monotonic() + seconds
-        began = time.monotonic()
+        began, rows = time.monotonic(), []
         try:
             if self.process is None:
                 self.start(min(START, seconds))
                 began = time.monotonic()
             with suppress(BrokenPipeError):  # it has died since: so says the answer
                 self.connection.send(part)
-            status, why, rows = self._answer(min(part.limit, end - began))
+            while (answer := self._answer(min(part.limit, end - began), began))[0] == "row":
+                rows.append(answer[1])
+            status, why = answer
         except Gone as gone:
-            status, why, rows = *gone.args, []
+            status, why = gone.args
         if status != "done":  # a GPU's context may be broken
             self.end()
         return Outcome(part.name, status, why, time.monotonic() - began, rows)
@@ -116,13 +111,17 @@ class Worker:
             self.process.join()
             self.process = None
 
-    def _answer(self, seconds: float) -> Any:
-        end = time.monotonic() + seconds
+    def _answer(self, seconds: float, asked: float | None = None) -> tuple[str, Any]:
+        """What it sends next, in so many seconds from the moment it was `asked`, by default now."""
+        asked = time.monotonic() if asked is None else asked
         while not self.connection.poll(GLANCE):
             # What it has started may outlive it and hold its end of the pipe.
             if not self.process.is_alive():
                 break
-            if time.monotonic() > end:
+            if time.monotonic() > asked + seconds:
+                with suppress(ProcessLookupError):
+                    kill(self.process.pid, signal.SIGUSR1)  # it says where it stands
+                    time.sleep(GLANCE)
                 raise Gone("out of time", f"no end after {seconds:.0f} s")
         try:
             if self.connection.poll():
@@ -151,23 +150,25 @@ def called(name: str) -> Any:
 def _work(connection: Connection, toy: bool, describe: str) -> None:
     """Do one part after the other as they come; what they print is seen at once, and is complete when they are."""
     setpgid(0, 0)  # to be killed with all that a part starts
+    faulthandler.register(signal.SIGUSR1, sys.stdout)
     sys.stdout.reconfigure(line_buffering=True)
     for name, value in QUIETLY.items():
         environ.setdefault(name, value)
-    connection.send(called(describe)())
+    connection.send(("machine", called(describe)()))
     while True:
         try:
             part = connection.recv()
         except EOFError:  # nobody waits for more
             return
-        status, why, rows = "failed", "", []
+        status, why, began = "failed", "", time.monotonic()
+        print(f"--- {part.name}", flush=True)
         try:
-            rows = called(part.measure)(toy=toy, **part.arguments)
-            json.dumps(rows)
+            for row in called(part.measure)(toy=toy, **part.arguments):
+                print(f"--- {part.name}, after {time.monotonic() - began:.0f} s: {json.dumps(row)}", flush=True)
+                connection.send(("row", row))
             status = "done"
         except (Exception, SystemExit) as error:  # a recipe ends itself by a line
             traceback.print_exc()
             why = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-            rows = error.rows if isinstance(error, WrongRows) else []
         sys.stdout.flush()
-        connection.send((status, why, rows))
+        connection.send((status, why))

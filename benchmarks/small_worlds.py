@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.parts import WrongRows
 from demo.worlds.small import SIZES, build
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +102,7 @@ class World:
             own = ended.stderr.rpartition("Traceback (most recent call last)")[0]  # after it the launcher's
             print(f"--- {self.name}, {name}\n{ended.stdout[-1000:]}{own[-3000:]}", flush=True)
             raise FailedRun(f"{name}: {(own.strip().splitlines() or ['it failed'])[-1]}")
+        print(f"{self.name}, {name}: {time.monotonic() - began:.0f} s", flush=True)
         return Run(output, time.monotonic() - began)
 
     def launch_twice(self) -> tuple[Run, Run]:
@@ -136,8 +137,8 @@ def row_of(world: World, launched: Any, reference: Any) -> dict[str, Any]:
     }
 
 
-def measure(toy: bool) -> list[dict[str, Any]]:
-    """A row for each recipe and format; raises `WrongRows` where losses are out of bounds or a run failed."""
+def measure(toy: bool) -> Iterator[dict[str, Any]]:
+    """A row for each recipe and format; raises `ValueError` after the last where losses are out of bounds."""
     with tempfile.TemporaryDirectory() as path:
         worlds = []
         for recipe in SIZES:
@@ -146,10 +147,12 @@ def measure(toy: bool) -> list[dict[str, Any]]:
             for each in [bits] if toy or not bits else ["", bits]:
                 own = [*arguments, *([f"--load_in_{bits}bit", "true"] if each else [])]
                 worlds.append(World(recipe, each, folder, own, TOY_STEPS if toy else STEPS))
-        with ThreadPoolExecutor(os.cpu_count()) as cores:
+        with ThreadPoolExecutor(2 * os.cpu_count()) as cores:  # a run waits for its GPU or reads files half its time
             launched = [cores.submit(world.launch_twice) for world in worlds]
             references = [cores.submit(world.launch, "CPU", on_cpu=True) for world in worlds]
-            rows = [row_of(*runs) for runs in zip(worlds, launched, references, strict=True)]
-    if wrong := [f"{row['what']}: {row['verdict']}" for row in rows if row["verdict"] != "ok"]:
-        raise WrongRows("; ".join(wrong), rows)
-    return rows
+            wrong = []
+            for runs in zip(worlds, launched, references, strict=True):
+                yield (row := row_of(*runs))
+                wrong += [f"{row['what']}: {row['verdict']}"] if row["verdict"] != "ok" else []
+    if wrong:
+        raise ValueError("; ".join(wrong))

@@ -2,14 +2,17 @@
 
 The same questions (`benchmarks.questions`), about as many in each step, for `SFTTrainer` with the collator it makes
 itself and `assistant_only_loss`; with `ChatCollator`; and with `SharedImageCollator` on `group_by_image`, each image
-read once. The Trainer is TRL's own as it is, with gradient checkpointing, its default, and new for each measurement.
-The three take turns, an epoch each after a step to warm up; what counts is the median of the rounds' ratios.
+read once. The Trainer is TRL's own as it is, with gradient checkpointing, its default.
 
-The demo's Qwen2-VL trains as a whole, in float32 on the CPU. Each way has a process of its own, and its memory is the
-most that the process ever held (Linux's VmHWM), less what it held after its imports: model, optimizer, batches,
-activations and what the allocator keeps. `--full_size`, on a GPU: Qwen2-VL-2B and 7B with random weights in bfloat16
-and the recipe's LoRA, one way after the other in this process; memory is `torch.cuda.max_memory_allocated`, model
-included.
+The demo's Qwen2-VL trains as a whole, in float32 on the CPU. The three take turns, an epoch each after a step to warm
+up; what counts is the median of the rounds' ratios. Each way has a process of its own, and its memory is the most that
+the process ever held (Linux's VmHWM), less what it held after its imports: model, optimizer, batches, activations and
+what the allocator keeps.
+
+`--full_size`, on a GPU: Qwen2-VL-2B and 7B with random weights in bfloat16 and the recipe's LoRA, one way after the
+other in this process, each for some epochs after a step to warm up. There batches are made before, and what one
+process needs for that stands beside: a GPU is measured, and not how many workers feed it. Memory is
+`torch.cuda.max_memory_allocated`, model included.
 
 Tokens are those that the language model reads. Operations are counted by `benchmarks.questions.training_flops`; MFU
 is their share of what the GPU could do in that time, and does not count what checkpointing repeats.
@@ -20,7 +23,8 @@ import gc
 import re
 import statistics
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,15 +39,15 @@ from transformers.utils import logging
 
 from benchmarks.full_size import PEAKS, SIZES, full_size, random_weights
 from benchmarks.questions import FEW_PIXELS, Work, training_flops, write_model, write_questions
-from benchmarks.training_ways import STOCK, WAYS, count, train
+from benchmarks.training_ways import CHAT, SHARED, STOCK, WAYS, collate, count, train
 from recipes import kvasir_vqa
 from vlm_recipes.models.qwen_vl import lora_on
 
-ROUNDS, IMAGES, WORKERS, TOY_IMAGES = 3, 5, 0, 2
-# Nine questions on an image take the 7B model 266 TFLOP as rows of their own, as two ways have them, and 52 together.
-# With what warms up, eight images are 5.8 PFLOP a round: 60 s for three rounds on a GPU that does 300 TFLOP/s, beside
-# nine Trainers to be made and a model. The 2B model has a quarter of that.
-FULL_IMAGES, FULL_WORKERS = 8, 4  # as the recipe: one process alone would keep a GPU waiting for pictures
+ROUNDS, IMAGES, TOY_IMAGES = 3, 5, 2
+# Nine questions on an image take the 7B model 266 TFLOP as rows of their own, as two ways have them, and 52 together,
+# and a third more for what checkpointing repeats. With what warms up, eight images are 15 PFLOP in two epochs: 50 s on
+# a GPU that does 300 TFLOP/s, beside three Trainers to be made and a model. The 2B model has a quarter of that.
+FULL_IMAGES, FULL_EPOCHS = 8, 2
 CELLS = {"questions/step": ".1f", "questions/s": ".2f", "tokens/s": ".0f", "+padding/s": ".0f", "GB peak": ".2f"}
 CELLS |= {"GFLOP/question": ".1f", "MFU": ".1%", "times": ".2f"}
 
@@ -74,8 +78,8 @@ def train_demo(name: str, folder: Path) -> Measured:
     """The whole model, in a process that does nothing else."""
     network = AutoModelForImageTextToText.from_pretrained(folder / "model")
     processor, questions = AutoProcessor.from_pretrained(folder / "model"), load_from_disk(folder / "questions")
-    settings = {"use_cpu": True, "bf16": False, "dataloader_num_workers": WORKERS}
-    return Measured(train(name, network, processor, questions, **settings), resident("VmHWM"))
+    [seconds] = train(name, network, processor, questions, use_cpu=True, bf16=False)
+    return Measured(seconds, resident("VmHWM"))
 
 
 def measure_demo(folder: Path) -> dict[str, list[Measured]]:
@@ -93,46 +97,45 @@ def measure_demo(folder: Path) -> dict[str, list[Measured]]:
         return in_turns(train_one)
 
 
-def measure_lora(network: Any, processor: Any, questions: Dataset) -> dict[str, list[Measured]]:
-    """On the device where the network is; memory on a GPU alone."""
+def measure_lora(
+    name: str, network: Any, processor: Any, questions: Dataset, collated: list[dict[str, torch.Tensor]]
+) -> list[Measured]:
+    """The epochs, on the device where the network is; memory on a GPU alone."""
     on_gpu = network.device.type == "cuda"
-
-    def train_one(name: str) -> Measured:
-        if on_gpu:
-            gc.collect()
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        workers = FULL_WORKERS if on_gpu else WORKERS
-        settings = {"use_cpu": not on_gpu, "bf16": on_gpu, "dataloader_num_workers": workers}
-        seconds = train(
-            name, network, processor, questions, lora_on(kvasir_vqa.Model(), kvasir_vqa.LANGUAGE), **settings
-        )
-        return Measured(seconds, torch.cuda.max_memory_allocated() if on_gpu else 0)
-
-    return in_turns(train_one)
+    if on_gpu:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        collated = [{key: value.pin_memory() for key, value in batch.items()} for batch in collated]
+    lora = lora_on(kvasir_vqa.Model(), kvasir_vqa.LANGUAGE)
+    seconds = train(name, network, processor, questions, lora, collated, FULL_EPOCHS, use_cpu=not on_gpu, bf16=on_gpu)
+    memory = torch.cuda.max_memory_allocated() if on_gpu else 0
+    return [Measured(one, memory) for one in seconds]
 
 
-def rows_of(
-    works: dict[str, Work], measured: dict[str, list[Measured]], config: Qwen2VLConfig, lora: bool, peak: float | None
-) -> list[dict[str, Any]]:
-    """A row for each way; `peak` is how many operations per second the device could do, if that is known.
+def row_of(
+    name: str,
+    work: Work,
+    measured: list[Measured],
+    stock: list[Measured],
+    config: Qwen2VLConfig,
+    lora: bool,
+    peak: float | None = None,
+) -> dict[str, Any]:
+    """What was measured of a way; `peak` is how many operations per second the device could do, if that is known.
 
-    "times" is the median of the rounds, "range" their least and most.
+    "times" is the median of the rounds, against those of the `stock` collator, "range" their least and most.
     """
-    rows = []
-    for name, work in works.items():
-        seconds = statistics.median(one.seconds for one in measured[name])
-        ratios = [stock.seconds / one.seconds for stock, one in zip(measured[STOCK], measured[name], strict=True)]
-        flops = training_flops(config, work, lora)
-        row = {"what": name, "questions/step": round(work.questions / work.batches, 1)}
-        row |= {"questions/s": round(work.questions / seconds, 3), "tokens/s": round(work.tokens / seconds)}
-        row |= {"+padding/s": round(work.padded / seconds)}
-        row |= {"GB peak": round(max(one.memory for one in measured[name]) / 1e9, 2)}
-        row |= {"GFLOP/question": round(flops / work.questions / 1e9, 1)}
-        row |= {"MFU": round(flops / seconds / peak, 4)} if peak else {}
-        row |= {"times": round(statistics.median(ratios), 2), "range": f"{min(ratios):.2f} to {max(ratios):.2f}"}
-        rows.append(row)
-    return rows
+    seconds = statistics.median(one.seconds for one in measured)
+    ratios = [other.seconds / one.seconds for other, one in zip(stock, measured, strict=True)]
+    flops = training_flops(config, work, lora)
+    row = {"what": name, "questions/step": round(work.questions / work.batches, 1)}
+    row |= {"questions/s": round(work.questions / seconds, 3), "tokens/s": round(work.tokens / seconds)}
+    row |= {"+padding/s": round(work.padded / seconds)}
+    row |= {"GB peak": round(max(one.memory for one in measured) / 1e9, 2)}
+    row |= {"GFLOP/question": round(flops / work.questions / 1e9, 1)}
+    row |= {"MFU": round(flops / seconds / peak, 4)} if peak else {}
+    return row | {"times": round(statistics.median(ratios), 2), "range": f"{min(ratios):.2f} to {max(ratios):.2f}"}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -147,37 +150,41 @@ def what(questions: Dataset, work: Work) -> str:
     """The data, of which `work` has each question by itself."""
     images, image = len(set(questions["image_id"])), sum(work.patches) / len(work.patches) / 4
     of = f"{len(questions)} questions on {images} images; an image takes {image:.0f} tokens, a question, its prompt "
-    return f"{of}and answer {work.tokens / work.questions - image:.0f}; medians of {ROUNDS} rounds"
+    return f"{of}and answer {work.tokens / work.questions - image:.0f}"
 
 
-def prepare(folder: Path, images: int, pixels: tuple[int, int] | None = None) -> tuple[Any, Dataset, dict[str, Work]]:
-    """Processor, questions and what each way makes of them; `folder` gets the demo's model and the questions, too."""
+def prepare(folder: Path, images: int, pixels: tuple[int, int] | None = None) -> tuple[Any, Dataset]:
+    """Processor and questions; `folder` gets the demo's model and the questions, too."""
     quiet()
     questions = write_questions(folder / "pictures", images)
     write_model(folder / "model", questions, pixels)
     questions.save_to_disk(folder / "questions")
-    processor = AutoProcessor.from_pretrained(folder / "model")
-    works = {name: count(name, processor, questions) for name in WAYS}
-    print(what(questions, works[STOCK]), flush=True)
-    return processor, questions, works
+    return AutoProcessor.from_pretrained(folder / "model"), questions
 
 
-def measure(toy: bool, name: str) -> list[dict[str, Any]]:
+def measure(toy: bool, name: str) -> Iterator[dict[str, Any]]:
     """A row for each way, of the model `name` of `SIZES` on a GPU; `toy`: of the demo's, also on a CPU."""
-    on_gpu = torch.cuda.is_available()
+    on_gpu, stock = torch.cuda.is_available(), []
+    card = torch.cuda.get_device_name() if on_gpu else "CPU"
+    peak = next((peak for key, peak in PEAKS.items() if key in card), None)
     with tempfile.TemporaryDirectory() as path:
         folder = Path(path)
-        processor, questions, works = prepare(folder, *((TOY_IMAGES, FEW_PIXELS) if toy else (FULL_IMAGES,)))
+        processor, questions = prepare(folder, *((TOY_IMAGES, FEW_PIXELS) if toy else (FULL_IMAGES,)))
         config = Qwen2VLConfig.from_pretrained(folder / "model") if toy else full_size(name, processor.tokenizer)
         network = random_weights(config, *(("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)))
-        measured = measure_lora(network, processor, questions)
-    card = torch.cuda.get_device_name() if on_gpu else "CPU"
-    rows = rows_of(works, measured, config, True, next((peak for key, peak in PEAKS.items() if key in card), None))
-    print(f"{'the demo for ' if toy else ''}{name}, LoRA, {network.dtype}, {card}\n{table(rows)}", flush=True)
+        for way in (STOCK, SHARED, CHAT):  # what says most comes first
+            began = time.perf_counter()
+            collated = collate(way, processor, questions)
+            seconds, work = time.perf_counter() - began, count(questions, collated)
+            if way == STOCK:
+                print(f"{what(questions, work)}; {name}, LoRA, {network.dtype}, {card}", flush=True)
+            measured = measure_lora(way, network, processor, questions, collated)
+            stock = stock or measured
+            row = row_of(way, work, measured, stock, config, True, peak)
+            yield row | {"ms to collate a question": round(1e3 * seconds / len(questions), 1)}
     del network
     gc.collect()
     torch.cuda.empty_cache()
-    return rows
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -187,13 +194,15 @@ def main(arguments: list[str] | None = None) -> None:
         if not torch.cuda.is_available():
             print("no GPU here: nothing measured at full size")
         for name in SIZES if torch.cuda.is_available() else ():
-            measure(False, name)
+            print(f"{name}\n{table([*measure(False, name)])}")
         return
     with tempfile.TemporaryDirectory() as path:
-        _, _, works = prepare(Path(path), IMAGES)
-        config = Qwen2VLConfig.from_pretrained(Path(path, "model"))
-        lines = table(rows_of(works, measure_demo(Path(path)), config, lora=False, peak=None))
-        print(f"the demo's Qwen2-VL, float32, CPU, {torch.get_num_threads()} threads\n{lines}")
+        processor, questions = prepare(Path(path), IMAGES)
+        works = {name: count(questions, collate(name, processor, questions)) for name in WAYS}
+        print(f"{what(questions, works[STOCK])}; medians of {ROUNDS} rounds", flush=True)
+        config, measured = Qwen2VLConfig.from_pretrained(Path(path, "model")), measure_demo(Path(path))
+        rows = [row_of(name, work, measured[name], measured[STOCK], config, False) for name, work in works.items()]
+        print(f"the demo's Qwen2-VL, float32, CPU, {torch.get_num_threads()} threads\n{table(rows)}")
 
 
 if __name__ == "__main__":

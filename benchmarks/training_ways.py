@@ -28,15 +28,19 @@ def way(name: str, processor: Any, questions: Dataset) -> tuple[Any, Dataset, in
     return ChatCollator(processor) if name == CHAT else None, questions, PER_STEP
 
 
-def count(name: str, processor: Any, questions: Dataset) -> Work:
+def collate(name: str, processor: Any, questions: Dataset) -> list[dict[str, torch.Tensor]]:
     """The very batches on which `train` spends an epoch."""
     collator, rows, size = way(name, processor, questions)
     if collator is None:
         template = get_training_chat_template(processor)
         collator = DataCollatorForVisionLanguageModeling(processor, assistant_only_loss=True, chat_template=template)
+    return [collator([*rows.select(range(at, min(at + size, len(rows))))]) for at in range(0, len(rows), size)]
+
+
+def count(questions: Dataset, batches: list[dict[str, torch.Tensor]]) -> Work:
     work = Work(len(questions))
-    for start in range(0, len(rows), size):
-        work.add(collator([rows[i] for i in range(start, min(start + size, len(rows)))]))
+    for batch in batches:
+        work.add(batch)
     return work
 
 
@@ -52,13 +56,31 @@ class Clock(TrainerCallback):
         self.moments.append(time.perf_counter())
 
 
-def train(name: str, network: Any, processor: Any, questions: Dataset, peft: Any = None, **settings) -> float:
-    """Seconds of an epoch, its batches included, after a step on the first batch that warms up.
+def train(
+    name: str,
+    network: Any,
+    processor: Any,
+    questions: Dataset,
+    peft: Any = None,
+    collated: list[dict[str, torch.Tensor]] | None = None,
+    epochs: int = 1,
+    **settings,
+) -> list[float]:
+    """Seconds of each epoch, after a step on the first batch that warms up; making batches counts, unless they are
+    `collated`.
 
     `settings` are the Trainer's. Leaves a network with LoRA as it came.
     """
-    collator, rows, size = way(name, processor, questions)
-    rows = rows.select([*(i % len(rows) for i in range(size)), *range(len(rows))])
+    if collated is None:
+        collator, rows, size = way(name, processor, questions)
+    else:
+        rows, size = Dataset.from_dict({"batch": range(len(collated))}), 1
+
+        def collator(rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+            return dict(collated[rows[0]["batch"]])
+
+    steps = -(-len(rows) // size)
+    rows = rows.select([*(i % len(rows) for i in range(size)), *([*range(len(rows))] * epochs)])
     settings |= {"num_train_epochs": 1, "train_sampling_strategy": "sequential", "per_device_train_batch_size": size}
     settings |= {"max_length": None, "assistant_only_loss": collator is None, "remove_unused_columns": False}
     settings |= {"logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
@@ -73,4 +95,5 @@ def train(name: str, network: Any, processor: Any, questions: Dataset, peft: Any
         trainer.train()
     if peft is not None:
         trainer.model.unload()
-    return clock.moments[-1] - clock.moments[0]
+    ends = clock.moments[::steps]
+    return [end - start for start, end in zip(ends[:-1], ends[1:], strict=True)]

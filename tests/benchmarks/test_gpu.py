@@ -81,11 +81,12 @@ def test_a_part_that_fails_hangs_or_dies_costs_only_itself(check, tmp_path):
         "hangs": ("out of time", "no end after 1 s"),
         "dies": ("failed", "its process died: SIGKILL"),
         "ends by a line": ("failed", "SystemExit: error: name another dataset"),
-        "finds wrong rows": ("failed", "benchmarks.parts.WrongRows: one of two is wrong"),
+        "finds wrong rows": ("failed", "ValueError: one of two is wrong"),
         "returns what is no row": ("failed", "TypeError: Object of type PosixPath is not JSON serializable"),
         "has no module": ("failed", "ModuleNotFoundError: No module named 'benchmarks.nowhere'"),
     }
     rows = {one["name"]: one["rows"] for one in saved["parts"]}
+    assert rows["hangs"] == [{"what": "came in time"}] and 'gpu_parts.py", line' in printed and "in hangs" in printed
     assert rows["finds wrong rows"] == [{"what": "right"}, {"what": "wrong"}]
     assert len({rows[name][0]["process"] for name in ("before", "between", "after")}) == 3
     assert rows["after"][0]["process"] == rows["last"][0]["process"]
@@ -99,6 +100,15 @@ def test_no_part_goes_on_beyond_the_end_of_all(check, monkeypatch):
     monkeypatch.setattr(gpu, "SECONDS", 4)
     status, _, saved = check(part("fails", limit=2), part("hangs", limit=2), part("measures", limit=3, what="a"))
     assert status == 1 and [one["status"] for one in saved["parts"]] == ["failed", "out of time", "not run"]
+
+
+def test_parts_are_chosen_by_how_their_names_begin(check, capfd):
+    parts = [part("measures", name=name, what=name) for name in ("one", "two", "two again")]
+    status, _, saved = check(*parts, arguments=("--only", "two", "one"))
+    assert status == 0 and [one["name"] for one in saved["parts"]] == ["two", "two again", "one"]
+    with pytest.raises(SystemExit):
+        check(*parts, arguments=("--only", "three"))
+    assert "no part begins so: one, two, two again" in capfd.readouterr().err
 
 
 def test_toys_are_told_that_they_are(check):

@@ -63,8 +63,9 @@ def test_a_backward_has_twice_the_operations_of_the_forward(small):
 
 def test_every_way_sees_the_same_questions_and_sharing_computes_least(small):
     rows, config, processor = small
-    works = {name: training_speed.count(name, processor, rows) for name in training_speed.WAYS}
-    stock, chat, shared = works.values()
+    stock, chat, shared = (
+        training_speed.count(rows, training_speed.collate(name, processor, rows)) for name in training_speed.WAYS
+    )
     assert chat.tokens == stock.tokens and chat.pairs == stock.pairs
     assert chat.trained == shared.trained
     assert shared.padded < chat.tokens and len(shared.patches) < len(chat.patches) == len(rows)
@@ -82,17 +83,18 @@ def test_the_full_size_configurations_are_those_of_the_checkpoints_named(small):
 
 def test_the_full_size_measurement_leaves_the_network_as_it_was(small, monkeypatch):
     rows, config, processor = small
-    monkeypatch.setattr(training_speed, "ROUNDS", 1)
-    monkeypatch.setattr(training_speed, "FULL_WORKERS", 0)
     network = full_size.random_weights(config, "cpu", torch.float32)
     before = {name: weight.clone() for name, weight in network.state_dict().items()}
-    measured = training_speed.measure_lora(network, processor, rows)
+    table = []
+    for name in training_speed.WAYS:
+        collated = training_speed.collate(name, processor, rows)
+        measured = training_speed.measure_lora(name, network, processor, rows, collated)
+        assert len(measured) == training_speed.FULL_EPOCHS and all(one.seconds > 0 for one in measured)
+        work = training_speed.count(rows, collated)
+        table.append(training_speed.row_of(name, work, measured, measured, config, lora=True, peak=1e12))
     after = network.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
-    assert all(one.seconds > 0 for rounds in measured.values() for one in rounds)
-    works = {name: training_speed.count(name, processor, rows) for name in training_speed.WAYS}
-    rows = training_speed.rows_of(works, measured, config, lora=True, peak=1e12)
-    lines = training_speed.table(rows).splitlines()
+    lines = training_speed.table(table).splitlines()
     assert [line[:15].strip() for line in lines] == ["", *training_speed.WAYS]
     assert all("%" in line for line in lines[1:])
 
@@ -111,11 +113,10 @@ def test_training_in_a_process_of_its_own_prints_a_table(monkeypatch, capsys):
 
 
 def test_the_toy_is_the_full_size_measurement_of_the_demo_s_model(monkeypatch, capsys):
-    monkeypatch.setattr(training_speed, "ROUNDS", 1)
-    rows = training_speed.measure(True, "Qwen2-VL-7B")
-    assert [row["what"] for row in rows] == list(training_speed.WAYS)
+    rows = list(training_speed.measure(True, "Qwen2-VL-7B"))
+    assert {row["what"] for row in rows} == set(training_speed.WAYS)
     assert all(row["questions/s"] > 0 and row["times"] > 0 for row in rows) and rows[0]["times"] == 1
-    assert "the demo for Qwen2-VL-7B, LoRA" in capsys.readouterr().out
+    assert "Qwen2-VL-7B, LoRA" in capsys.readouterr().out
 
 
 def test_an_epoch_is_timed_from_the_end_of_the_step_that_warms_up(small, monkeypatch):
@@ -133,10 +134,29 @@ def test_an_epoch_is_timed_from_the_end_of_the_step_that_warms_up(small, monkeyp
     monkeypatch.setattr(training_ways, "PER_STEP", 4)
     network = full_size.random_weights(config, "cpu", torch.float32)
     settings = {"use_cpu": True, "bf16": False, "dataloader_num_workers": 0}
-    seconds = training_ways.train(training_ways.CHAT, network, processor, rows, **settings)
+    [seconds] = training_ways.train(training_ways.CHAT, network, processor, rows, **settings)
     warm_up, *timed = batches
     assert len(warm_up) == 4 and seconds == len(timed) == -(-len(rows) // 4)
     assert [name for batch in timed for name in batch] == rows["id"][:]
+
+
+@pytest.mark.parametrize("name", training_ways.WAYS)
+def test_batches_that_were_made_before_are_those_that_the_trainer_makes(small, name, monkeypatch):
+    """In each epoch, after the first of them, which warms up."""
+    rows, config, processor = small
+    monkeypatch.setattr(training_ways, "PER_STEP", 8)
+    network, seen = full_size.random_weights(config, "cpu", torch.float32), []
+    network.register_forward_pre_hook(
+        lambda module, _, given: seen.append(given["input_ids"].clone()), with_kwargs=True
+    )
+    settings = {"use_cpu": True, "bf16": False}
+    training_ways.train(name, network, processor, rows, **settings)
+    made = seen[1:]
+    seen.clear()
+    collated = training_speed.collate(name, processor, rows)
+    assert len(training_ways.train(name, network, processor, rows, None, collated, 2, **settings)) == 2
+    assert [ids.tolist() for ids in seen[1:]] == [ids.tolist() for ids in [*made, *made]]
+    assert torch.equal(seen[0], made[0]) and len(made) > 1
 
 
 def test_without_a_gpu_it_says_so_and_ends_well(monkeypatch, capsys):

@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.parts import WrongRows
-
 
 def gpu() -> dict:
     return {"device": "a drawn GPU", "GB": 80.0, "versions": {"torch": "0"}, "commit": None}
@@ -37,7 +35,8 @@ def ends_by_a_line(toy: bool) -> list[dict]:
 
 
 def finds_wrong_rows(toy: bool) -> list[dict]:
-    raise WrongRows("one of two is wrong", [{"what": "right"}, {"what": "wrong"}])
+    yield from [{"what": "right"}, {"what": "wrong"}]
+    raise ValueError("one of two is wrong")
 
 
 def returns_what_is_no_row(toy: bool) -> list[dict]:
@@ -46,12 +45,12 @@ def returns_what_is_no_row(toy: bool) -> list[dict]:
 
 def hangs(toy: bool) -> list[dict]:
     """With a process that it has started, whose id goes to a file beside its own."""
+    yield {"what": "came in time"}
     sleeper = subprocess.Popen(["sleep", "600"])
     Path(os.environ["OUT"], "hanging").write_text(f"{os.getpid()} {sleeper.pid}")
     print("half a line that a killed part has said", end="")
     print(" is seen")
     time.sleep(600)
-    return []
 
 
 def dies(toy: bool) -> list[dict]:
