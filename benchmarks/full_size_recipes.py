@@ -2,7 +2,7 @@
 
 The recipe's own `main` runs, with its settings, LoRA, quantisation and checkpointing, and with the preflight, on
 `benchmarks.full_size_worlds`. The weights are random (`benchmarks.full_size.load_random`): neither memory nor time
-depends on them. Nothing is evaluated or kept.
+depends on them. Two batches make a step, whatever the recipe's number is. Nothing is evaluated or kept.
 
 Memory is PyTorch's: what is allocated once the weights are there, and the most in the steps after the first, with
 gradients and optimizer. A step is one of the optimizer, with all its batches and their collating, in this one process.
@@ -37,7 +37,7 @@ ARGUMENTS = (
     f"--max_steps {STEPS} --logging_steps 1 --eval_strategy no --save_strategy no --load_best_model_at_end false"
 )
 ARGUMENTS += " --do_predict false --disable_tqdm true --dataloader_num_workers 0"
-TOY_ARGUMENTS = "--gradient_accumulation_steps 2"
+ARGUMENTS += " --gradient_accumulation_steps 2"
 GIB = 2**30 / 1e9  # gigabytes
 
 
@@ -79,9 +79,9 @@ def measure(
 ) -> list[dict[str, Any]]:
     """A row about the recipe; `more` are arguments for it, `world` is another than that of its name."""
     with tempfile.TemporaryDirectory() as path:
-        arguments = [*(world or WORLDS[recipe])(Path(path), toy), *ARGUMENTS.split(), *more]
+        arguments = [*(world or WORLDS[recipe])(Path(path), toy), *more, *ARGUMENTS.split()]
         output = Path(path, "output")
-        watch = train(recipe, [*arguments, *(TOY_ARGUMENTS.split() if toy else [])], output)
+        watch = train(recipe, arguments, output)
         run = json.loads((output / "run.json").read_text())
         checks = {check["name"]: check["numbers"] for check in json.loads((output / "preflight.json").read_text())}
     row: dict[str, Any] = {"what": recipe, "M trained": round(checks["what trains"]["trainable"] / 1e6, 1)}

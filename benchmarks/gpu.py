@@ -24,10 +24,10 @@ from benchmarks.parts import Gone, Outcome, Part, Worker, carry_out
 ROOT = Path(__file__).parents[1]
 RECIPES = ("kvasir_vqa", "nutrition_tables", "vqa_rad", "reasonseg", "ssg_vqa", "visual_chat")
 PARTS = [
-    Part("shared images, 7B", "benchmarks.training_speed:measure", 120, {"name": "Qwen2-VL-7B"}),
-    Part("small worlds", "benchmarks.small_worlds:measure", 110),
-    Part("LISA on 8 GB", "benchmarks.lisa:measure", 40),
-    *(Part(f"{name} at full size", "benchmarks.full_size_recipes:measure", 35, {"recipe": name}) for name in RECIPES),
+    Part("shared images, 7B", "benchmarks.training_speed:measure", 130, {"name": "Qwen2-VL-7B"}),
+    Part("small worlds", "benchmarks.small_worlds:measure", 150),
+    Part("LISA on 8 GB", "benchmarks.lisa:measure", 45),
+    *(Part(f"{name} at full size", "benchmarks.full_size_recipes:measure", 45, {"recipe": name}) for name in RECIPES),
     Part("shared images, 2B", "benchmarks.training_speed:measure", 60, {"name": "Qwen2-VL-2B"}),
     Part("answers at full size", "benchmarks.evaluation_speed:measure", 45),
 ]

@@ -10,7 +10,7 @@ the process ever held (Linux's VmHWM), less what it held after its imports: mode
 what the allocator keeps.
 
 `--full_size`, on a GPU: Qwen2-VL-2B and 7B with random weights in bfloat16 and the recipe's LoRA, one way after the
-other in this process, each for some epochs after a step to warm up. There batches are made before, and what one
+other in this process, each for some epochs after one to warm up. There batches are made before, and what one
 process needs for that stands beside: a GPU is measured, and not how many workers feed it. Memory is
 `torch.cuda.max_memory_allocated`, model included.
 
@@ -44,9 +44,8 @@ from recipes import kvasir_vqa
 from vlm_recipes.models.qwen_vl import lora_on
 
 ROUNDS, IMAGES, TOY_IMAGES = 3, 5, 2
-# Nine questions on an image take the 7B model 266 TFLOP as rows of their own, as two ways have them, and 52 together,
-# and a third more for what checkpointing repeats. With what warms up, eight images are 15 PFLOP in two epochs: 50 s on
-# a GPU that does 300 TFLOP/s, beside three Trainers to be made and a model. The 2B model has a quarter of that.
+# With what checkpointing repeats, nine questions on an image take the 7B model 355 TFLOP as rows of their own, as two
+# ways have them, and 69 together: 19 PFLOP in three epochs of which one warms up.
 FULL_IMAGES, FULL_EPOCHS = 8, 2
 CELLS = {"questions/step": ".1f", "questions/s": ".2f", "tokens/s": ".0f", "+padding/s": ".0f", "GB peak": ".2f"}
 CELLS |= {"GFLOP/question": ".1f", "MFU": ".1%", "times": ".2f"}

@@ -66,8 +66,8 @@ def train(
     epochs: int = 1,
     **settings,
 ) -> list[float]:
-    """Seconds of each epoch, after a step on the first batch that warms up; making batches counts, unless they are
-    `collated`.
+    """Seconds of each epoch, after what warms up: a step on the first batch, which makes batches, as each epoch does.
+    If they are `collated`, they are made already, and another epoch warms up.
 
     `settings` are the Trainer's. Leaves a network with LoRA as it came.
     """
@@ -80,7 +80,8 @@ def train(
             return dict(collated[rows[0]["batch"]])
 
     steps = -(-len(rows) // size)
-    rows = rows.select([*(i % len(rows) for i in range(size)), *([*range(len(rows))] * epochs)])
+    warm_up = range(len(rows)) if collated else [i % len(rows) for i in range(size)]
+    rows = rows.select([*warm_up, *([*range(len(rows))] * epochs)])
     settings |= {"num_train_epochs": 1, "train_sampling_strategy": "sequential", "per_device_train_batch_size": size}
     settings |= {"max_length": None, "assistant_only_loss": collator is None, "remove_unused_columns": False}
     settings |= {"logging_strategy": "no", "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
@@ -95,5 +96,5 @@ def train(
         trainer.train()
     if peft is not None:
         trainer.model.unload()
-    ends = clock.moments[::steps]
+    ends = clock.moments[-1 - epochs * steps :: steps]
     return [end - start for start, end in zip(ends[:-1], ends[1:], strict=True)]

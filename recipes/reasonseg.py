@@ -7,7 +7,7 @@ datasets (`published.yaml`); this recipe starts from LLaVA and SAM alone.
 Settings are the reference's, for a large card (not measured), and with ddp.yaml or zero2.yaml for several:
     accelerate launch --config_file accelerate_configs/h100_80gb.yaml recipes/reasonseg.py
 Those of the small-card copy, which reports 5.79 GB and 1.9 s per sample on 8 GB, or 5.00 and 0.7 without LoRA (here
---tune decoder). It trains neither embeddings nor output head, which here take a paged 8-bit optimizer (not measured):
+--tune decoder). It trains neither embeddings nor output head; here that takes 7.5 GiB (an H200's; docs/measured.md):
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/reasonseg.py \
         --load_in_4bit true --sam_name_or_path facebook/sam-vit-base --learning_rate 1e-4 --weight_decay 0.01 \
         --per_device_train_batch_size 1 --gradient_accumulation_steps 20 --gradient_checkpointing true \
