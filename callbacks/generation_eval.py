@@ -8,7 +8,7 @@ from transformers import Trainer, TrainerCallback
 from ..eval.boxes import box_evaluation
 from ..eval.evaluation import Evaluation
 from ..eval.masks import mask_evaluation
-from ..eval.metrics.baselines import ConstantMask, TypedMajority
+from ..eval.metrics.baselines import ConstantMask, Majority
 from ..eval.metrics.number import Scores, flat
 from ..eval.typed import typed_evaluation
 
@@ -61,7 +61,7 @@ class TypeAccuracyCallback(GenerationEvalCallback):
         trainer: Trainer,
         rows: Any,
         collator: Callable,
-        majority: TypedMajority | None = None,
+        majority: Majority | None = None,
         max_new_tokens: int = 48,
         **settings,
     ):

@@ -14,8 +14,7 @@ from .metrics.box_codecs import BoxCodec, Qwen2VLBoxes, box_codec
 from .metrics.boxes import Box, box_metrics, box_scores
 from .metrics.number import Scores
 
-COMPARED = ("iou_mean", "iou_median", "iou_max", "iou_min", "iou_first")
-COMPARED += ("giou_mean", "giou_median", "accuracy_50", "accuracy_70")
+COMPARED = ("iou_mean", "iou_median", "iou_first", "giou_mean", "giou_median", "accuracy_50", "accuracy_70")
 
 
 def codec_of(model: PreTrainedModel | None, processor: ProcessorMixin | None) -> BoxCodec:

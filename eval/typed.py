@@ -7,7 +7,7 @@ from typing import Any
 from ..rows.conventions import Row
 from .evaluation import Evaluation
 from .generation.constraints import Constraint, numbers
-from .metrics.baselines import TypedMajority
+from .metrics.baselines import Majority
 from .metrics.number import Scores
 from .metrics.question_types import QuestionType
 from .metrics.type_accuracy import right_answers, type_accuracy
@@ -27,7 +27,7 @@ def constraints_by_type(answer_ids: Callable[[str], Sequence[int]]) -> Callable[
 
 
 def typed_evaluation(
-    collator: Any, max_new_tokens: int, majority: TypedMajority | None = None, constrain: bool = True, **settings
+    collator: Any, max_new_tokens: int, majority: Majority | None = None, constrain: bool = True, **settings
 ) -> Evaluation:
     """An `Evaluation` of rows with `question`, `answer`, `image_id` and a `QuestionType`'s columns.
 

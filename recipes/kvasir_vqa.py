@@ -25,7 +25,7 @@ from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators.length import within_length
 from vlm_recipes.collators.shared_image import chat_collator
 from vlm_recipes.eval.evaluation import Evaluation
-from vlm_recipes.eval.metrics.baselines import TypedMajority, typed_majority
+from vlm_recipes.eval.metrics.baselines import Majority, typed_majority
 from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
 from vlm_recipes.eval.typed import typed_evaluation
 from vlm_recipes.models.qwen_vl import LANGUAGE, PixelBudget, QwenVL, load_qwen_vl, lora_on
@@ -136,7 +136,7 @@ def load(data: Data, model: Model, training: bool = False):
     return load_qwen_vl(model, data, training, adapter=model.use_peft)
 
 
-def evaluation(data: Data, network, processor, majority: TypedMajority | None = None) -> Evaluation:
+def evaluation(data: Data, network, processor, majority: Majority | None = None) -> Evaluation:
     collator = chat_collator(processor, data.questions_per_row, prompt_only=True) if processor else None
     return typed_evaluation(collator, data.max_new_tokens, majority, data.constrain)
 

@@ -55,8 +55,7 @@ def inspect_batches(
     what = f"{len(longest)} rows of up to {lengths[longest[0]]:,} tokens, the longest of {len(lengths):,}"
     trained = "answers that end, and on nothing else" if only_answers else "more than their answers, as asked"
     labels = Check("labels", "pass", f"{len(lengths):,} rows train on {trained}")
-    shown = {"token_lengths": list(lengths.values()), "token_budget": budget, "examples": examples}
-    return [labels, check_lengths(list(lengths.values()), budget)], batch, what, shown
+    return [labels, check_lengths(list(lengths.values()), budget)], batch, what, {"examples": examples}
 
 
 def rows_to_inspect(rows: Any) -> list[int]:

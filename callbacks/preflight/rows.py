@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 
 from ...eval.evaluation import Evaluation
 from ...eval.generation.generate import without_images
-from ...eval.metrics.baselines import by_name, most_frequent
+from ...eval.metrics.baselines import majority_answers
 from ...eval.report.check import Check
 from .near_duplicates import near_duplicates
 
@@ -98,10 +98,8 @@ def check_baselines(parts: Parts, evaluation: Evaluation) -> list[Check]:
 
 def question_only(rows: Dataset) -> Callable[[str], str]:
     """Question -> the most frequent answer that `rows` give to it; to an unknown one their most frequent answer."""
-    answers = rows["answer"][:]
-    to_question = by_name(answers, ([plain_text(question)] for question in rows["question"][:]))
-    overall, best = most_frequent(answers), {asked: most_frequent(own) for asked, own in to_question.items()}
-    return lambda question: best.get(plain_text(question), overall)
+    majority = majority_answers(rows["answer"][:], [[plain_text(question)] for question in rows["question"][:]])
+    return lambda question: majority.of_type(plain_text(question))
 
 
 def check_coordinates(parts: Parts) -> Check | None:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -40,10 +40,11 @@ def by_name(values: Iterable[Any], names: Iterable[Iterable[str]]) -> dict[str, 
 
 @dataclass(frozen=True)
 class Majority:
-    """The most frequent training answer, over all rows and of each type of question."""
+    """The most frequent training answer, over all rows, of each type of question and, where counted, each question."""
 
     overall: str
     by_type: dict[str, str]
+    by_question: dict[str, str] = field(default_factory=dict)
 
     def of_type(self, question_type: str) -> str:
         """The type's answer; for a type that training did not have the overall one."""
@@ -59,32 +60,23 @@ def majority_answers(answers: Sequence[str], types: Sequence[Iterable[str]] = ()
     return Majority(most_frequent(answers), {name: most_frequent(own) for name, own in of_types.items()})
 
 
-@dataclass(frozen=True)
-class TypedMajority:
-    """The most frequent training answer of each question type and, a stronger baseline, of each question."""
-
-    by_type: dict[str, str]
-    by_question: dict[str, str]
-
-
-def typed_majority(
-    answers: Sequence[str], types: Sequence[str], questions: Sequence[str] | None = None
-) -> TypedMajority:
+def typed_majority(answers: Sequence[str], types: Sequence[str], questions: Sequence[str] = ()) -> Majority:
     """Count training answers, one per row, in their canonical form: "pink; red" and "red; pink" are one answer.
 
-    Questions that differ in case, spaces or known typos are one question, which has one type.
+    Answers of several types are not compared: the overall one is "". Questions that differ in case, spaces or known
+    typos are one question, which has one type.
     """
-    asked = [tidy(question) for question in questions or ()]
-    type_of = dict(zip(asked, types, strict=True)) if asked else {}
-    of_types = by_name(answers, ([kind] for kind in types))
-    of_questions = by_name(answers, ([question] for question in asked)) if asked else {}
-    return TypedMajority(
-        {kind: most_frequent(own, partial(normalize, question_type=kind)) for kind, own in of_types.items()},
-        {
-            question: most_frequent(own, partial(normalize, question_type=type_of[question]))
-            for question, own in of_questions.items()
-        },
-    )
+    asked = [tidy(question) for question in questions]
+    type_of = dict(zip(asked, types, strict=bool(asked)))
+    by_question = by_name(answers, ([question] for question in asked)) if asked else {}
+
+    def most(given: dict[str, list[str]], kind_of: Callable[[str], str]) -> dict[str, str]:
+        return {
+            name: most_frequent(own, partial(normalize, question_type=kind_of(name))) for name, own in given.items()
+        }
+
+    by_type = by_name(answers, ([kind] for kind in types))
+    return Majority("", most(by_type, str), most(by_question, type_of.__getitem__))
 
 
 def constant_box(boxes: Sequence[Sequence[Box]], sizes: Sequence[Sequence[float]]) -> Box:
@@ -145,11 +137,11 @@ def best_constant_mask(
     return ConstantMask(mask.reshape(grid, grid))
 
 
-KINDS = {kind.__name__: kind for kind in (Majority, TypedMajority, ConstantMask)}
+KINDS = {kind.__name__: kind for kind in (Majority, ConstantMask)}
 
 
 def as_json(blind: Any) -> str:
-    """What is said without looking, one of the three classes here, a box or None, for `from_json`."""
+    """What is said without looking, one of the two classes here, a box or None, for `from_json`."""
     kind = type(blind).__name__
     values = {kind: vars(blind)} if kind in KINDS else blind
     return json.dumps(values, ensure_ascii=False, default=np.ndarray.tolist)

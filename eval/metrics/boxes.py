@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou, generalized_box_iou
 
-from .number import Number, Scores
+from .number import Scores
 from .statistics import summarize
 
 Box = Sequence[float]  # x1, y1, x2, y2
@@ -67,7 +67,7 @@ def box_metrics(
     `accuracy_70`, `detection_rate` (at least one box was parsed), `unparseable_rate` (none was, though one is
     true), `iou_first` (first true against first predicted box, 0 where nothing was parsed: the number that the
     nutrition-table reference reports; images without a true box do not count), each with its 95% bootstrap interval
-    (for two or more images or groups); `iou_max` and `iou_min`.
+    (for two or more images or groups).
 
     Raises ValueError for lists of different lengths and for boxes that are empty, inverted or not finite.
     Source: GIoU of Rezatofighi et al., arXiv 1902.09630.
@@ -85,9 +85,4 @@ def box_metrics(
         ],
     }
     medians = {"iou_median": ious, "giou_median": gious}
-    ends = {"iou_max": max(ious, default=None), "iou_min": min(ious, default=None)}
-    return (
-        summarize(means, groups)
-        | summarize(medians, groups, statistic=np.median)
-        | {name: Number(iou, len(ious)) for name, iou in ends.items()}
-    )
+    return summarize(means, groups) | summarize(medians, groups, statistic=np.median)

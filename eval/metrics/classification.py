@@ -1,17 +1,15 @@
 """Answers from a closed set: accuracy, and precision, recall and F1 over classes, in all and by type of question."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import csr_array
-from sklearn.metrics import precision_recall_fscore_support
 
 from .baselines import Majority, by_name
 from .number import Number, Scores
-from .statistics import average
+from .statistics import average, interval
 
-N_RESAMPLES = 1000
 SCORES = ("macro_precision", "macro_recall", "macro_f1", "weighted_f1")
 SCORES_BY_TYPE = ("macro_f1", "weighted_f1")
 
@@ -29,7 +27,7 @@ def classification_metrics(
 
     All arguments have one entry per row, texts compared as they are: `types` names the row's types, the first of which
     `type_baseline_accuracy` goes by; `groups` names rows that are not independent (the frame's id). An answer that is
-    no such class, or none of `labels`, the closed set, is wrong for the true one. Point values are scikit-learn's.
+    no such class, or none of `labels`, the closed set, is wrong for the true one.
 
     Returns
 
@@ -76,49 +74,38 @@ def classification_metrics(
     return Scores(len(truth), scores)
 
 
-def _means(precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, support: np.ndarray) -> dict[str, np.ndarray]:
-    """The means over classes `[C]`, or over those of each resample `[C, R]`; without support all scores are 0."""
-    n_held = (support > 0).sum(axis=0)
-    means = {name: score.sum(axis=0) / n_held for name, score in zip(SCORES[:3], (precision, recall, f1), strict=True)}
-    return means | {"weighted_f1": (support * f1).sum(axis=0) / support.sum(axis=0)}
-
-
-def _points(truth: np.ndarray, answered: np.ndarray) -> dict[str, float]:
-    scores = precision_recall_fscore_support(truth, answered, labels=np.unique(truth), zero_division=0)
-    means = {"accuracy": (truth == answered).mean(), **_means(*scores)}
-    return {name: float(mean) for name, mean in means.items()}
-
-
 def _numbers(
     truth: np.ndarray, answered: np.ndarray, group: np.ndarray, names: Sequence[str], constant: int | None
 ) -> dict[str, Number]:
-    points, n = _points(truth, answered), len(truth)
-    baselines = {} if constant is None else _points(truth, np.full(n, constant))
-    hits = average((truth == answered).astype(float), group)
-    numbers = {"accuracy": replace(hits, baseline=baselines.get("accuracy"))}
     names_of_groups, group = np.unique(group, return_inverse=True)
-    resampled = _resampled(truth, answered, group) if len(names_of_groups) >= 2 else {}
-    for name in names:
-        low, high = map(float, np.percentile(resampled[name], [2.5, 97.5])) if resampled else (None, None)
-        numbers[name] = Number(points[name], n, low, high, baselines.get(name))
-    return numbers
+    n, once = len(names_of_groups), np.ones((1, len(names_of_groups)))
+    of_resamples = _of_resamples(truth, answered, group)
+    points, low, high = of_resamples(once)[0], *(interval(n, of_resamples) if n >= 2 else [[None] * len(SCORES)] * 2)
+    baselines, blind = [None] * len(SCORES), None
+    if constant is not None:
+        said = np.full(len(truth), constant)
+        baselines, blind = _of_resamples(truth, said, group)(once)[0].tolist(), truth == said
+    values = zip(points.tolist(), [len(truth)] * len(SCORES), low, high, baselines, strict=True)
+    scores = {name: Number(*own) for name, own in zip(SCORES, values, strict=True)}
+    return {"accuracy": average(truth == answered, group, baseline=blind)} | {name: scores[name] for name in names}
 
 
-def _resampled(truth: np.ndarray, answered: np.ndarray, group: np.ndarray) -> dict[str, np.ndarray]:
-    """Each score in 1,000 resamples of whole groups: how often each group is drawn, times its counts by class."""
+def _of_resamples(truth: np.ndarray, answered: np.ndarray, group: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """How often each group is drawn `[R, groups]` -> `SCORES` of each resample `[R, 4]`; without support all are 0."""
     n_classes, n_groups = max(truth.max(), answered.max()) + 1, group.max() + 1
     hit, is_class = truth == answered, answered >= 0
     kind_of_count = np.concatenate([truth, n_classes + answered[is_class], 2 * n_classes + truth[hit]])
     of_group = np.concatenate([group, group[is_class], group[hit]])
     table = csr_array((np.ones(len(of_group)), (kind_of_count, of_group)), shape=(3 * n_classes, n_groups))
-    generator = np.random.default_rng(0)
-    counts, batch = [], max(1, 2**22 // n_groups)  # about 32 MB of drawn groups at a time
-    for start in range(0, N_RESAMPLES, batch):
-        drawn = generator.integers(0, n_groups, (min(batch, N_RESAMPLES - start), n_groups))
-        counts.append(table @ np.stack([np.bincount(one, minlength=n_groups) for one in drawn], axis=1))
-    support, given, hits = np.concatenate(counts, axis=1).reshape(3, n_classes, N_RESAMPLES)
-    precision, recall, f1 = (
-        np.divide(above, below, out=np.zeros(below.shape), where=below > 0)
-        for above, below in ((hits, given), (hits, support), (2 * hits, given + support))
-    )
-    return _means(precision, recall, f1, support)
+
+    def of_resamples(times: np.ndarray) -> np.ndarray:
+        support, given, hits = (table @ times.T).reshape(3, n_classes, len(times))
+        precision, recall, f1 = (
+            np.divide(above, below, out=np.zeros(below.shape), where=below > 0)
+            for above, below in ((hits, given), (hits, support), (2 * hits, given + support))
+        )
+        n_held = (support > 0).sum(axis=0)
+        macro = [score.sum(axis=0) / n_held for score in (precision, recall, f1)]
+        return np.stack([*macro, (support * f1).sum(axis=0) / support.sum(axis=0)], axis=1)
+
+    return of_resamples

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from .number import Number, Scores
 
@@ -29,47 +28,43 @@ def bootstrap_interval(
     Source: Efron 1979, with clusters as in Field and Welsh 2007 ("Bootstrapping clustered data").
     """
     values, of_group = np.asarray(values, dtype=np.float64), _numbered(groups, len(values))
-    sizes = np.bincount(of_group)
-    if statistic is np.mean:  # a group's sum and size are all that a mean needs, and stay vectorised
-        return _interval((np.bincount(of_group, weights=values), sizes), _ratio_of_sums, **settings)
-    rows = np.split(values[np.argsort(of_group)], np.cumsum(sizes)[:-1])
+    sums, sizes = np.bincount(of_group, weights=values), np.bincount(of_group)
+    if len(sizes) < 2:
+        raise ValueError(f"a bootstrap needs at least 2 rows or groups, got {len(sizes)}")
 
-    def of_resample(chosen: np.ndarray) -> np.ndarray:
-        return statistic(np.concatenate([rows[group] for group in chosen]))
+    def of_resamples(times: np.ndarray) -> np.ndarray:
+        if statistic is np.mean:  # a group's sum and size are all that a mean needs
+            return times @ sums / (times @ sizes)
+        return np.array([statistic(np.repeat(values, one[of_group])) for one in times])
 
-    return _interval((np.arange(len(rows)),), of_resample, **settings)
+    return tuple(interval(len(sizes), of_resamples, **settings))
+
+
+def interval(
+    n_groups: int,
+    of_resamples: Callable[[np.ndarray], np.ndarray],
+    confidence: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> list:
+    """Ends of the middle share of what `of_resamples` `[R, …]` makes of how often each group is drawn `[R, groups]`.
+
+    Both are None where there is nothing to resample.
+    """
+    if n_groups < 2:
+        return [None, None]
+    generator, values = np.random.default_rng(seed), []
+    batch = max(1, 2**22 // n_groups)  # about 32 MB of drawn groups at a time
+    for start in range(0, n_resamples, batch):
+        drawn = generator.integers(0, n_groups, (min(batch, n_resamples - start), n_groups))
+        values.append(of_resamples(np.stack([np.bincount(one, minlength=n_groups) for one in drawn])))
+    outside = 50 * (1 - confidence)
+    return np.percentile(np.concatenate(values), [outside, 100 - outside], axis=0).tolist()
 
 
 def _numbered(groups: Sequence[str] | None, n_rows: int) -> np.ndarray:
     """The number of each row's group, from 0; without `groups` each row is one."""
     return np.unique(np.arange(n_rows) if groups is None else np.asarray(groups), return_inverse=True)[1]
-
-
-def _ratio_of_sums(numerators: np.ndarray, denominators: np.ndarray, axis: int = -1) -> np.ndarray:
-    above, below = numerators.sum(axis=axis), denominators.sum(axis=axis)
-    return np.divide(above, below, out=np.ones(np.shape(below)), where=below > 0)
-
-
-def _interval(
-    samples: tuple[np.ndarray, ...],
-    of_resample: Callable[..., np.ndarray],
-    confidence: float = 0.95,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    if len(samples[0]) < 2:
-        raise ValueError(f"a bootstrap needs at least 2 rows or groups, got {len(samples[0])}")
-    result = bootstrap(
-        samples,
-        of_resample,
-        paired=True,  # a group's sum and size are drawn together
-        n_resamples=n_resamples,
-        batch=max(1, 2**22 // len(samples[0])),  # about 32 MB of resampled values at a time
-        confidence_level=confidence,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def average(
@@ -129,9 +124,14 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float], groups: Se
         raise ValueError(f"{len(numerators)} numerators, {len(denominators)} denominators, {len(of_group)} groups")
     if len(numerators) == 0:
         return Number(None, 0)
-    sums = tuple(np.bincount(of_group, weights=values) for values in (numerators, denominators))
-    low, high = _interval(sums, _ratio_of_sums) if len(sums[0]) >= 2 else (None, None)
-    return Number(float(_ratio_of_sums(*sums)), len(numerators), low, high)
+    above, below = (np.bincount(of_group, weights=values) for values in (numerators, denominators))
+
+    def of_resamples(times: np.ndarray) -> np.ndarray:
+        sums = times @ below
+        return np.divide(times @ above, sums, out=np.ones(len(times)), where=sums > 0)
+
+    [value] = of_resamples(np.ones((1, len(above))))
+    return Number(float(value), len(numerators), *interval(len(above), of_resamples))
 
 
 def macro_average(
@@ -152,14 +152,15 @@ def macro_average(
     np.add.at(table, (of_group, 0, of_class), scores)
     np.add.at(table, (of_group, 1, of_class), 1)
 
-    def macro(chosen: np.ndarray) -> float:
-        sums, counts = table[chosen].sum(axis=0)
-        return float((sums[counts > 0] / counts[counts > 0]).mean())
+    def of_resamples(times: np.ndarray) -> np.ndarray:
+        sums, counts = np.moveaxis(np.tensordot(times, table, 1), 1, 0)
+        means = np.divide(sums, counts, out=np.zeros(sums.shape), where=counts > 0)
+        return means.sum(axis=1) / (counts > 0).sum(axis=1)
 
-    every, sizes = np.arange(len(table)), np.bincount(of_class)
-    low, high = _interval((every,), macro) if len(table) >= 2 else (None, None)
-    given = {name: np.bincount(of_class, weights=of) / sizes for name, of in baselines.items() if of is not None}
-    return Number(macro(every), len(scores), low, high, **{name: float(of.mean()) for name, of in given.items()})
+    [value] = of_resamples(np.ones((1, len(table))))
+    of_classes = {name: np.bincount(of_class, weights=of) for name, of in baselines.items() if of is not None}
+    means = {name: float((sums / np.bincount(of_class)).mean()) for name, sums in of_classes.items()}
+    return Number(float(value), len(scores), *interval(len(table), of_resamples), **means)
 
 
 def by_class(

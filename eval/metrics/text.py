@@ -67,7 +67,6 @@ def text_metrics(
     - `exact_match`, `bleu1` (clipped unigram precision, no brevity penalty) and `token_f1` on lower-cased text
       split on white space, as the BLIP-2 reproduction of Med-PaLM M (arXiv 2307.14334) computes them;
     - `rouge_l`, as the function;
-    - `exact_match_squad`, `bleu1_squad`, `token_f1_squad`: the same on SQuAD-normalised text;
     - with `closed`: `closed_accuracy` (SQuAD-normalised exact match over closed rows), `open_recall` and
       `open_f1` (tokens of the SQuAD-normalised text over open rows, as the medical VQA literature reports, such
       as LLaVA-Med, arXiv 2306.00890).
@@ -79,27 +78,24 @@ def text_metrics(
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references; give one per row")
     pairs = [(p.lower().strip(), r.lower().strip()) for p, r in zip(predictions, references, strict=True)]
     plain = [token_scores(*pair) for pair in pairs]
-    normalized_pairs = [(squad_normalize(p), squad_normalize(r)) for p, r in pairs]
-    normalized = [token_scores(*pair) for pair in normalized_pairs]
-    exact_normalized = [float(p == r) for p, r in normalized_pairs]
     scores: dict[str, list[float | None]] = {
         "exact_match": [float(p == r) for p, r in pairs],
         "bleu1": [precision for precision, _, _ in plain],
         "token_f1": [f1 for _, _, f1 in plain],
         "rouge_l": [rouge_l(*pair) for pair in pairs],
-        "exact_match_squad": exact_normalized,
-        "bleu1_squad": [precision for precision, _, _ in normalized],
-        "token_f1_squad": [f1 for _, _, f1 in normalized],
     }
     if closed is None or not pairs:
         return summarize(scores, groups)
     if len(closed) != len(pairs):
         raise ValueError(f"closed has {len(closed)} entries for {len(pairs)} rows; give one per row")
-    rows = list(zip(closed, exact_normalized, normalized, strict=True))
+    normalized = [
+        (is_closed, squad_normalize(p), squad_normalize(r)) for is_closed, (p, r) in zip(closed, pairs, strict=True)
+    ]
+    tokens = [None if is_closed else token_scores(p, r) for is_closed, p, r in normalized]
     of_kind = {
-        "closed_accuracy": [exact if is_closed else None for is_closed, exact, _ in rows],
-        "open_recall": [None if is_closed else recall for is_closed, _, (_, recall, _) in rows],
-        "open_f1": [None if is_closed else f1 for is_closed, _, (_, _, f1) in rows],
+        "closed_accuracy": [float(p == r) if is_closed else None for is_closed, p, r in normalized],
+        "open_recall": [own and own[1] for own in tokens],
+        "open_f1": [own and own[2] for own in tokens],
     }
     numbers = summarize(of_kind, groups).items()
     return summarize(scores, groups) | {name: replace(number, partial=True) for name, number in numbers}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .baselines import TypedMajority
+from .baselines import Majority
 from .number import Scores
 from .statistics import average, by_class, macro_average
 from .typed_answers import TYPES, is_right, jaccard, tidy
@@ -15,7 +15,7 @@ def type_accuracy(
     types: Sequence[str],
     questions: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
-    majority: TypedMajority | None = None,
+    majority: Majority | None = None,
 ) -> Scores:
     """Share of right answers (0-1), compared in their type's canonical form (`typed_answers.is_right`).
 
@@ -37,7 +37,7 @@ def type_accuracy(
     right = right_answers(predictions, references, types)
     constant: dict[str, list[float]] = {}
     if majority is not None:
-        answers = [majority.by_type.get(kind, "") for kind in types]
+        answers = list(map(majority.of_type, types))
         constant["baseline"] = right_answers(answers, references, types)
         if questions is not None and majority.by_question:
             answers = [majority.by_question.get(tidy(question), "") for question in questions]

@@ -1,13 +1,10 @@
-"""What all figures of the report and of the data page have in common."""
+"""What all figures of the report have in common."""
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .page import visible
 
@@ -36,13 +33,6 @@ LARGEST = 1e100  # a run that has diverged this far has no number to show
 def color_of(place: int) -> str:
     """The colour of a curve or a part by its place among all."""
     return CURVE_COLORS[place % len(CURVE_COLORS)]
-
-
-def show_plain_numbers(axis: Axis, marked: Sequence[int]) -> None:
-    """Name a logarithmic axis's powers of ten, and `marked` times them, as numbers."""
-    axis.set_major_locator(LogLocator(subs=marked))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def shortened(name: str) -> str:

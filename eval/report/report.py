@@ -9,13 +9,13 @@ from typing import Any
 from matplotlib import rc_context
 
 from ..metrics.confusion import Confusion
-from ..metrics.number import Scores
+from ..metrics.number import UNKNOWN, Scores
 from . import tables
 from .check import Check
 from .gallery import GalleryItem, shelves
 from .page import DATA_PAGE, replace_file, write_page
 from .plotting import STYLE, as_png
-from .result_figures import free_constrained_figure, groups_figure, published_figure
+from .result_figures import groups_figure
 from .tables import Log, Published, group_table, metric_table
 from .training_figures import gradient_figure, loss_figure, metric_figure
 
@@ -59,15 +59,13 @@ def write_report(
     split, numbers = tables.find_headline(results, watched, headline)
     by_group = {name: group_table(part, headline, groups) for name, part in {**results, split: numbers}.items()}
     test = metric_table(results.get("test", Scores()), headline)
-    compared = tables.comparison_rows(published, test) if published else []
+    baseline = results.get("validation", watched).get(headline, UNKNOWN).baseline
     with rc_context(STYLE):
         figures = {
-            "metric": metric_figure(log_history, headline, tables.baseline_line(results, watched, headline), also),
+            "metric": metric_figure(log_history, headline, baseline, also),
             "loss": loss_figure(log_history),
             "gradient_norms": gradient_figure(log_history),
-            "published": published_figure(published, compared),
             "groups": groups_figure(by_group[split], headline),
-            "free_constrained": free_constrained_figure(by_group[split], headline),
         }
         drawn = {name: as_png(figure) for name, figure in figures.items() if figure is not None}
     for name, png in drawn.items():
@@ -81,7 +79,7 @@ def write_report(
         headline=headline,
         also=also,
         split=split,
-        metric=next(iter(metric_table(numbers, headline)), None),
+        metric=next((row.number for row in metric_table(numbers, headline)), None),
         tables={name: rows for name, part in results.items() if (rows := metric_table(part, headline, groups))},
         group_tables={name: rows for name, rows in by_group.items() if rows},
         confusions=confusions,
@@ -89,7 +87,7 @@ def write_report(
         figures=drawn,
         shelves=[shelf for shelf in shelves(gallery) if shelf.items],
         published=published,
-        comparison=compared,
+        comparison=tables.comparison_rows(published, test) if published else [],
         finished=bool(run.get("finished")),
         step=tables.latest(log_history, "step"),
         epoch=tables.latest(log_history, "epoch"),

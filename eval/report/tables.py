@@ -23,20 +23,17 @@ class Published:
 
 @dataclass
 class ResultRow:
-    """A `Number` over a split's rows, or over those of a group, under the name that it is shown by."""
+    """A `Number` over a split's rows, or over those of a group, under the name that it is shown by.
+
+    Its `free` and `gain` are numbers, too, if unknown ones.
+    """
 
     name: str
-    n: float | None
-    value: float | None
-    low: float | None
-    high: float | None
-    baseline: float | None
-    question_baseline: float | None
-    free: float | None
-    gain: float | None
-    gain_low: float | None
-    gain_high: float | None
-    is_total: bool  # over several groups
+    number: Number
+    is_total: bool = False  # over several groups
+
+    def __post_init__(self):
+        self.number = replace(self.number, free=self.number.free or UNKNOWN, gain=self.number.gain or UNKNOWN)
 
 
 @dataclass
@@ -90,28 +87,30 @@ def metric_table(scores: Scores, headline: str, groups: Sequence[str] = ()) -> l
         others = {name: own for name, own in scores[headline].groups.items() if name not in groups}
         scores |= {headline: replace(scores[headline], groups=others, macro=None)}
     known = [(name, number) for name, number in named(scores).items() if number.value is not None]
-    return [_row(name, number) for name, number in sorted(known, key=lambda row: row[0] != headline)]
+    return [ResultRow(name, number) for name, number in sorted(known, key=lambda row: row[0] != headline)]
 
 
 def cells(row: ResultRow, gain: str = "constrained − free") -> dict[str, str]:
     """What a row of a `Table` says of a number; `gain` is what its gain is called."""
 
+    number = row.number
+
     def text(value: float | None, sign: str = "") -> str:
         return NOTHING if value is None else (sign if value > 0 else "") + short(value)
 
-    def interval(low: float | None, high: float | None) -> str:
-        return NOTHING if low is None else f"{short(low)} to {short(high)}"
+    def interval(of: Number) -> str:
+        return NOTHING if of.low is None else f"{short(of.low)} to {short(of.high)}"
 
     return {
         "metric": row.name,
-        "value": text(row.value),
-        "95% interval": interval(row.low, row.high),
-        "n": NOTHING if row.n is None else f"{row.n:,}",
-        "baseline": text(row.baseline),
-        "per-question baseline": text(row.question_baseline),
-        "free": text(row.free),
-        gain: text(row.gain, "+"),
-        f"{gain}, 95% interval": interval(row.gain_low, row.gain_high),
+        "value": text(number.value),
+        "95% interval": interval(number),
+        "n": f"{number.n:,}",
+        "baseline": text(number.baseline),
+        "per-question baseline": text(number.question_baseline),
+        "free": text(number.free.value),
+        gain: text(number.gain.value, "+"),
+        f"{gain}, 95% interval": interval(number.gain),
     }
 
 
@@ -121,15 +120,9 @@ def group_table(scores: Scores, headline: str, groups: Sequence[str]) -> list[Re
     A group that nothing is known of has no row; none known, no rows.
     """
     number = scores.get(headline, UNKNOWN)
-    rows = [_row(group, number.groups[group]) for group in groups if group in number.groups]
+    rows = [ResultRow(group, number.groups[group]) for group in groups if group in number.groups]
     totals = (("macro", number.macro or UNKNOWN), ("overall", number))
-    return rows and rows + [_row(name, one, is_total=True) for name, one in totals if one.value is not None]
-
-
-def _row(name: str, number: Number, is_total: bool = False) -> ResultRow:
-    free, gain = number.free or UNKNOWN, number.gain or UNKNOWN
-    own = (number.n, number.value, number.low, number.high, number.baseline, number.question_baseline)
-    return ResultRow(name, *own, free.value, gain.value, gain.low, gain.high, is_total)
+    return rows and rows + [ResultRow(name, one, is_total=True) for name, one in totals if one.value is not None]
 
 
 def latest(log_history: Log, key: str) -> float | None:
@@ -143,22 +136,15 @@ def find_headline(results: Mapping[str, Scores], watched: Scores, headline: str)
     return next((part for part in candidates if part[1].get(headline, UNKNOWN).value is not None), ("", Scores()))
 
 
-def baseline_line(results: Mapping[str, Scores], watched: Scores, headline: str) -> tuple[str, float] | None:
-    """Label and value of the curve's dashed line: the validation rows' baseline if known, else the test rows'."""
-    parts = {"": results.get("validation", watched), " (test)": results.get("test", Scores())}
-    lines = [(f"trivial baseline{end}", part.get(headline, UNKNOWN).baseline) for end, part in parts.items()]
-    return next((line for line in lines if line[1] is not None), None)
-
-
 def comparison_rows(published: Published, test: list[ResultRow]) -> list[PublishedRow]:
     """This run and its baseline, then the published rows."""
-    compared = [metric for metric in test if metric.name in published.metric_names]
     rows = [(name, numbers, note, False) for name, numbers, note in published.rows]
-    baselines = {metric.name: metric.baseline for metric in compared if metric.baseline is not None}
+    compared = {metric.name: metric.number for metric in test if metric.name in published.metric_names}
+    baselines = {name: number.baseline for name, number in compared.items() if number.baseline is not None}
     if baselines:
         rows.insert(0, ("Trivial baseline", baselines, "on the rows of this run", True))
     if compared:
-        sizes = " / ".join(dict.fromkeys(f"{metric.n:,.0f}" for metric in compared if metric.n is not None))
-        note = "measured here, test split" + (f", n = {sizes}" if sizes else "")
-        rows.insert(0, ("This run", {metric.name: metric.value for metric in compared}, note, True))
+        sizes = " / ".join(dict.fromkeys(f"{number.n:,.0f}" for number in compared.values()))
+        values = {name: number.value for name, number in compared.items()}
+        rows.insert(0, ("This run", values, f"measured here, test split, n = {sizes}", True))
     return rows

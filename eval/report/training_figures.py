@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ..metrics.number import keys_of
-from .plotting import BLUE, GREY, HEIGHT, INK, LARGEST, ORANGE, color_of, new_figure, shortened, show_plain_numbers
+from .plotting import BLUE, GREY, HEIGHT, INK, LARGEST, ORANGE, color_of, new_figure, shortened
 from .tables import Log, as_number
 
 Curve = tuple[np.ndarray, np.ndarray]  # steps, values
@@ -18,35 +18,36 @@ MARKED_POINTS = 40  # curves up to this long show their points, so that a single
 SMOOTHED_POINTS = 60  # train losses from this many on get a running mean
 
 
-def metric_figure(
-    log_history: Log, headline: str, baseline: tuple[str, float] | None, also: Sequence[str] = ()
-) -> Figure | None:
+def metric_figure(log_history: Log, headline: str, baseline: float | None, also: Sequence[str] = ()) -> Figure | None:
     """`eval_<headline>` over time with its 95% interval and baseline, those of `also` with it; `eval_loss` below."""
     keys = {field: f"eval_{key}" for field, key in keys_of(headline).items()}
-    curves = with_values({headline: curve(log_history, keys["value"]), "eval loss": curve(log_history, "eval_loss")})
-    if not curves:
+    names = [headline, *(name for name in also if name != headline)]
+    curves = with_values({name: curve(log_history, f"eval_{name}") for name in names})
+    loss = with_values({"eval loss": curve(log_history, "eval_loss")})
+    if headline not in curves:
+        curves = {}
+    if not curves and not loss:
         return None
-    figure, panels = panels_over_steps([2.4, 1][: len(curves)])
-    for panel, (name, points) in zip(panels, curves.items(), strict=True):
-        draw_curve(panel, points, name, BLUE if name == headline else ORANGE)
-        panel.set_ylabel(name)
-    if headline in curves:
+    figure, panels = panels_over_steps([2.4] * bool(curves) + [1] * bool(loss))
+    if loss:
+        draw_curve(panels[-1], loss["eval loss"], "eval loss", ORANGE)
+        panels[-1].set_ylabel("eval loss")
+    if curves:
         panel, (steps, values) = panels[0], curves[headline]
         best = np.nanargmax(values)
         panel.set_title(f"Validation {headline}: highest {values[best]:.3f} at step {steps[best]:.0f}")
-        beside = with_values({name: curve(log_history, f"eval_{name}") for name in also if name != headline})
-        for index, (name, points) in enumerate(beside.items()):
-            draw_curve(panel, points, shortened(name), color_of(index + 2))
-        panel.set_ylabel(shortened(", ".join([headline, *beside])))
+        for index, (name, points) in enumerate(curves.items()):
+            draw_curve(panel, points, shortened(name), color_of(index + 1) if index else BLUE)
+        panel.set_ylabel(shortened(", ".join(curves)))
         (low_steps, low), (high_steps, high) = (curve(log_history, keys[end]) for end in ("low", "high"))
         if len(low) and np.array_equal(low_steps, high_steps):
             panel.fill_between(low_steps, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95% interval")
             if len(low) == 1:  # too narrow to be seen as an area
                 panel.vlines(low_steps, low, high, color=BLUE, alpha=0.35, linewidth=5)
-        if baseline is not None and np.isfinite(baseline[1]):
-            panel.axhline(baseline[1], color=GREY, linestyle="--", linewidth=1.4, label=baseline[0])
+        if baseline is not None and np.isfinite(baseline):
+            panel.axhline(baseline, color=GREY, linestyle="--", linewidth=1.4, label="trivial baseline")
         panel.margins(y=0.12)
-        if min(np.nanmin(drawn) for _, drawn in [curves[headline], *beside.values()]) >= 0:
+        if min(np.nanmin(drawn) for _, drawn in curves.values()) >= 0:
             panel.set_ylim(bottom=0)
         panel.legend(loc="best")
     return figure
@@ -66,17 +67,12 @@ def loss_figure(log_history: Log) -> Figure | None:
     window = mean_window(train)
     draw_smoothed(panels[0], train, f"train (mean of {window} logs)" if window > 1 else "train", BLUE)
     draw_curve(panels[0], validation, "validation", ORANGE)
-    panels[0].set_ylabel("loss")
-    use_log_scale(panels[0], [train, validation], from_ratio=20)
+    finish_panel(panels[0], "loss", [train, validation], from_ratio=20)
     panels[0].legend(loc="best")
     if parts:
         for index, (name, points) in enumerate(parts.items()):
             draw_smoothed(panels[1], points, shortened(name), color_of(index + 2))
-        panels[1].set_ylabel("parts")
-        use_log_scale(panels[1], parts.values(), from_ratio=20)
-        if panels[1].get_yscale() == "log":  # over a range that a few values near 0 do not stretch
-            positive = [values[values > 0] for _, values in parts.values()]
-            panels[1].set_ylim(bottom=0.8 * min(np.percentile(values, 1) for values in positive if len(values)))
+        finish_panel(panels[1], "parts", parts.values(), from_ratio=20)
         panels[1].legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, ncols=4)
     if len(rates[0]):
         draw_curve(panels[-1], rates, None, GREY)
@@ -87,27 +83,22 @@ def loss_figure(log_history: Log) -> Figure | None:
 
 def gradient_figure(log_history: Log) -> Figure | None:
     """Gradient norms before clipping, in total and by group, and the share of steps that were clipped."""
-    clipped, groups = curve(log_history, "grad_norm/clipped_share"), curves_under("grad_norm/", log_history)
-    groups.pop("clipped_share", None)
-    curves = with_values({"grad_norm": curve(log_history, "grad_norm"), **dict(sorted(groups.items()))})
+    groups = curves_under("grad_norm/", log_history)
+    _, clipped = groups.pop("clipped_share", ((), np.empty(0)))
+    total, groups = with_values({"total": curve(log_history, "grad_norm")}), with_values(dict(sorted(groups.items())))
+    curves = [*total.values(), *groups.values()]
     if not curves:
         return None
-    with_clipped = np.isfinite(clipped[1]).any()
-    share = f": {np.nanmean(clipped[1]):.0%} of steps clipped" if with_clipped else ""
-    figure, panels = panels_over_steps([3, 1] if with_clipped else [1], title=f"Gradient norm before clipping{share}")
-    for index, (name, points) in enumerate(curves.items()):
-        if name == "grad_norm":
-            draw_curve(panels[0], points, "total", INK, linewidth=2.6)
-        else:
-            zero = " (always 0)" if not np.nan_to_num(points[1]).any() else ""
-            draw_curve(panels[0], points, shortened(name) + zero, color_of(index - 1), linewidth=1.3)
-    panels[0].set_ylabel("L2 norm")
-    use_log_scale(panels[0], curves.values(), from_ratio=3)
+    shares = clipped[np.isfinite(clipped)]  # each of all steps so far
+    share = f": {shares[-1]:.0%} of steps clipped" if len(shares) else ""
+    figure, [panel] = panels_over_steps([1], title=f"Gradient norm before clipping{share}")
+    for name, points in total.items():
+        draw_curve(panel, points, name, INK, linewidth=2.6)
+    for index, (name, points) in enumerate(groups.items()):
+        zero = " (always 0)" if not np.nan_to_num(points[1]).any() else ""
+        draw_curve(panel, points, shortened(name) + zero, color_of(index), linewidth=1.3)
+    finish_panel(panel, "L2 norm", curves, from_ratio=3)
     figure.legend(loc="outside lower center", ncols=3)
-    if with_clipped:
-        draw_curve(panels[1], clipped, None, GREY)
-        panels[1].set(ylabel="clipped", ylim=(-0.05, 1.05))
-        panels[1].yaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
 
@@ -171,11 +162,16 @@ def draw_smoothed(panel: Axes, points: Curve, label: str, color: str) -> None:
         draw_curve(panel, points, label, color)
 
 
-def use_log_scale(panel: Axes, curves: Iterable[Curve], from_ratio: float) -> None:
-    """Switch to a logarithmic axis with plain numbers if the positive values span more than `from_ratio`."""
-    values = np.concatenate([values for _, values in curves])
-    positive = values[values > 0]  # no NaN among them
-    ratio = positive.max() / positive.min() if len(positive) else 1
+def finish_panel(panel: Axes, label: str, curves: Iterable[Curve], from_ratio: float) -> None:
+    """Name what goes up; on a logarithmic axis with plain numbers if it spans more than `from_ratio`."""
+    panel.set_ylabel(label)
+    positive = [values[values > 0] for _, values in curves]  # no NaN among them
+    positive = [values for values in positive if len(values)]
+    ratio = max(map(np.max, positive)) / min(map(np.min, positive)) if positive else 1
     if ratio > from_ratio:
         panel.set_yscale("log", nonpositive="mask")
-        show_plain_numbers(panel.yaxis, (1, 2, 5) if ratio < 300 else (1,))
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 300 else (1,)))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        # over a range that a few values near 0 do not stretch
+        panel.set_ylim(bottom=0.8 * min(np.percentile(values, 1) for values in positive))

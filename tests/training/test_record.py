@@ -148,7 +148,7 @@ def test_an_answer_of_no_class_counts_as_a_wrong_one(tmp_path, trained):
         for row, said in zip(rows, ["yes", "hm", "no"], strict=True)
     ]
     [table] = record._confusions(predictions, rows).values()
-    assert table.rows == ["no", "yes"] and table.counts.tolist() == [[0, 0, 1], [0, 1, 0]]
+    assert table.labels == ("no", "yes") and table.counts.tolist() == [[0, 0, 1], [0, 1, 0]]
     record.write([], {"validation": {}}, {"validation": []}, {"validation": rows})  # nothing evaluated yet
     assert "Confusions" not in (tmp_path / "report.html").read_text()
 

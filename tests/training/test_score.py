@@ -19,7 +19,6 @@ from vlm_recipes.eval.generation.generate import without_images
 from vlm_recipes.eval.metrics.baselines import (
     ConstantMask,
     Majority,
-    TypedMajority,
     as_json,
     from_json,
     majority_answers,
@@ -104,7 +103,7 @@ def test_answers_about_colonoscopies_give_their_numbers_again(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "blind", [None, [0.1, 0.2, 0.3, 0.4], Majority("yes", {"a|b": "no"}), TypedMajority({}, {"q": "ä"})]
+    "blind", [None, [0.1, 0.2, 0.3, 0.4], Majority("yes", {"a|b": "no"}), Majority("", {}, {"q": "ä"})]
 )
 def test_what_is_said_without_looking_is_read_as_it_was_written(blind):
     assert from_json(as_json(blind)) == blind

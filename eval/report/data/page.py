@@ -10,7 +10,6 @@ from PIL import Image
 from ..check import Check
 from ..page import DATA_PAGE, write_page
 from ..plotting import color_of
-from .figures import draw_data_figures
 from .summary import Rows, summarize_part
 from .tables import answer_table, overview, type_table
 
@@ -33,8 +32,6 @@ def write_data_page(
     title: str,
     parts: Mapping[str, Rows],
     checks: Sequence[Check] = (),
-    token_lengths: Sequence[int] = (),
-    token_budget: int | None = None,
     examples: Sequence[Example] = (),
 ) -> Path:
     """Write `data.html` into `output_dir`, beside the report, and return its path.
@@ -43,8 +40,6 @@ def write_data_page(
         parts: split -> rows, the training part first: the others are compared with it. `summarize_part` says which
             columns are read.
         checks: what was found in the rows, shown before everything.
-        token_lengths: of the rows that were measured, in tokens.
-        token_budget: the longest row in tokens that training takes whole; None: no limit.
         examples: the first twelve are shown.
     """
     known = [summarize_part(name, rows) for name, rows in parts.items()]
@@ -56,7 +51,6 @@ def write_data_page(
         colors=[color_of(place) for place in range(len(known))],
         overview=overview(known),
         checks=checks,
-        figures=draw_data_figures(known, token_lengths, token_budget),
         answers=answer_table(known),
         types=type_table(known),
         examples=examples[:EXAMPLES_SHOWN],

@@ -11,13 +11,9 @@ import datasets
 import numpy as np
 from pycocotools import mask as coco
 
-from ...metrics.masks import RLE, decode
-
 Rows = datasets.Dataset | Sequence[Mapping[str, Any]]
 TYPES = ("question_type", "kind")  # a row's type is in the first of these columns that there is
 COLUMNS = ("image_id", "image_size", "image_ids", "image_sizes", "boxes", "masks", "answer", *TYPES)
-GRID = 64  # cells a side of a heat map
-MASKS_PLACED = 500  # so many, evenly chosen, are decoded to see where masks are
 
 
 @dataclass
@@ -28,10 +24,8 @@ class Part:
     n: int
     questions: Counter[Hashable]  # how many rows ask about each image
     sizes: np.ndarray  # [images, 2], width and height in pixels
-    boxes: np.ndarray  # [boxes, 4], x1, y1, x2, y2 as shares of the image's width and height
-    masks: np.ndarray  # [masks], shares of the image's area
-    place: np.ndarray  # [GRID, GRID], shares of the boxes or masks that cover each cell, rows from the top
-    placed: int  # how many of them were looked at for `place`
+    what: str  # "box" or "mask", whatever the rows have, else ""
+    areas: np.ndarray  # [boxes or masks], shares of the image's area; of a box whose corners are in the wrong order 0
     types: Counter[str]  # how many rows are of each type, where rows have types
     answers_of: defaultdict[str, Counter[str]]  # per type, "" without, how often each is given
 
@@ -39,11 +33,6 @@ class Part:
     def answers(self) -> Counter[str]:
         """How often each answer is given."""
         return sum(self.answers_of.values(), Counter())
-
-    @cached_property
-    def areas(self) -> np.ndarray:
-        """Shares of the image's area that boxes cover; 0 for one whose corners are in the wrong order."""
-        return np.prod((self.boxes[:, 2:] - self.boxes[:, :2]).clip(min=0), axis=1)
 
 
 def summarize_part(name: str, rows: Rows) -> Part:
@@ -68,9 +57,8 @@ def summarize_part(name: str, rows: Rows) -> Part:
         shown = _known(list(chain.from_iterable(columns["image_sizes"])))
     # as in its first row
     of_images = shown[sorted({image: i for i, image in reversed([*enumerate(images)])}.values())]
-    boxes = _in_shares(columns["boxes"], sizes)
+    boxes = _areas_of_boxes(columns["boxes"], sizes)
     masks = [mask for of_row in columns["masks"] for mask in of_row or ()]
-    placed = masks[:: max(1, -(-len(masks) // MASKS_PLACED))]
     kinds = next((columns[column] for column in TYPES if any(columns[column])), [""] * n)
     answers_of = defaultdict(Counter)
     for answer, kind in zip(columns["answer"], kinds, strict=True):
@@ -81,10 +69,8 @@ def summarize_part(name: str, rows: Rows) -> Part:
         n,
         questions=Counter(images),
         sizes=of_images[np.isfinite(of_images).all(axis=1)],
-        boxes=boxes,
-        masks=np.array([coco.area(mask) / np.prod(mask["size"]) for mask in masks]),
-        place=mask_cover(placed) if masks else box_cover(boxes),
-        placed=len(placed) if masks else len(boxes),
+        what="mask" if masks else "box" if len(boxes) else "",
+        areas=np.array([coco.area(mask) / np.prod(mask["size"]) for mask in masks]) if masks else boxes,
         types=Counter(str(kind) for kind in kinds if kind),
         answers_of=answers_of,
     )
@@ -96,30 +82,14 @@ def _known(sizes: Sequence[Sequence[int] | None]) -> np.ndarray:
     return np.array(known, dtype=float).reshape(len(sizes), 2)
 
 
-def _in_shares(boxes: Iterable[Sequence | None], sizes: np.ndarray) -> np.ndarray:
-    """Boxes of all rows as shares of their images `[boxes, 4]`, without those that are no numbers."""
+def _areas_of_boxes(boxes: Iterable[Sequence | None], sizes: np.ndarray) -> np.ndarray:
+    """Shares of their images that the boxes of all rows cover `[boxes]`, without boxes that are no numbers."""
     boxes = [of_row or () for of_row in boxes]
     flat = np.array([box for of_row in boxes for box in of_row], dtype=float).reshape(-1, 4)
-    shares = flat / np.tile(np.repeat(sizes, [len(of_row) for of_row in boxes], axis=0), 2)
-    return shares[np.isfinite(shares).all(axis=1)]
-
-
-def box_cover(boxes: np.ndarray) -> np.ndarray:
-    """The share of boxes (`[boxes, 4]`, 0–1) that touch each cell of a grid over the image `[GRID, GRID]`."""
-    edges, corners = np.arange(GRID + 1) / GRID, np.sort(boxes.reshape(-1, 2, 2), axis=1)
-    touch = (corners[:, 0, :, None] < edges[1:]) & (corners[:, 1, :, None] > edges[:-1])  # [boxes, x and y, GRID]
-    return np.array([touch[in_row, 0].sum(axis=0) for in_row in touch[:, 1].T]) / max(len(boxes), 1)
-
-
-def mask_cover(masks: Sequence[RLE]) -> np.ndarray:
-    """The share of masks that cover the middle of each cell of a grid over the image `[GRID, GRID]`."""
-    cover, middles = np.zeros((GRID, GRID)), (np.arange(GRID) + 0.5) / GRID
-    for mask in masks:
-        height, width = mask["size"]
-        cover += decode(mask)[np.ix_((middles * height).astype(int), (middles * width).astype(int))]
-    return cover / max(len(masks), 1)
+    sides = (flat[:, 2:] - flat[:, :2]) / np.repeat(sizes, [len(of_row) for of_row in boxes], axis=0)
+    return np.prod(sides[np.isfinite(sides).all(axis=1)].clip(min=0), axis=1)
 
 
 def have_text_answers(parts: Sequence[Part]) -> bool:
     """Whether answers can be counted: those of rows with boxes spell them, and those with masks are set phrases."""
-    return any(part.answers for part in parts) and not any(len(part.boxes) or len(part.masks) for part in parts)
+    return any(part.answers for part in parts) and not any(part.what for part in parts)

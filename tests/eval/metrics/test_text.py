@@ -74,12 +74,12 @@ def test_rouge_l_asks_for_the_order_that_token_f1_does_not():
     assert metrics["token_f1"] == 1 and metrics["rouge_l"] == pytest.approx(3 / 5)
 
 
-def test_the_plain_scores_keep_articles_and_punctuation_and_the_squad_scores_drop_them():
-    metrics = text_metrics(["The left lung."], ["left lung"])
-    assert (metrics["exact_match"], metrics["exact_match_squad"]) == (0.0, 1.0)
-    assert metrics["bleu1"] == pytest.approx(1 / 3)  # only "left" of three: "lung." is not "lung"
-    assert metrics["token_f1"] == pytest.approx(2 / 5)
-    assert metrics["bleu1_squad"] == metrics["token_f1_squad"] == 1.0
+def test_the_plain_scores_keep_articles_and_punctuation_and_those_of_open_and_closed_questions_drop_them():
+    metrics = text_metrics(["The left lung.", "Yes."], ["left lung", "yes"], closed=[False, True])
+    assert metrics["exact_match"] == 0.0 and metrics["closed_accuracy"] == 1.0
+    assert metrics["bleu1"] == pytest.approx(1 / 6)  # only "left" of three: "lung." is not "lung"
+    assert metrics["token_f1"] == pytest.approx(1 / 5)
+    assert metrics["open_recall"] == metrics["open_f1"] == 1.0
 
 
 def test_case_and_outer_white_space_never_matter():
@@ -115,9 +115,9 @@ def test_there_is_no_brevity_penalty():
 
 
 def test_an_empty_answer_scores_zero_unless_the_reference_is_empty_too():
-    metrics = text_metrics(["", "yes", "", "The"], ["yes", "", "", "a"])
+    metrics = text_metrics(["", "yes", "", "The"], ["yes", "", "", "a"], closed=[False] * 4)
     assert metrics["n"] == 4 and metrics["exact_match"] == metrics["bleu1"] == metrics["token_f1"] == 0.25
-    assert metrics["exact_match_squad"] == metrics["token_f1_squad"] == metrics["bleu1_squad"] == 0.5
+    assert metrics["open_recall"] == metrics["open_f1"] == 0.5
 
 
 def test_closed_rows_give_accuracy_and_open_rows_recall_and_f1():
@@ -156,7 +156,7 @@ def test_constant_yes_on_the_real_test_rows_is_the_published_26_16():
     closed = [row["answer_type"].strip() == "CLOSED" for row in test]
     metrics = text_metrics(["yes"] * len(test), references, closed, groups=[row["image_name"] for row in test])
     assert metrics["n"] == 451
-    for name in ("exact_match", "bleu1", "token_f1", "exact_match_squad", "bleu1_squad", "token_f1_squad"):
+    for name in ("exact_match", "bleu1", "token_f1"):
         assert metrics[name] == 118 / 451 and round(100 * metrics[name], 2) == 26.16
         assert metrics[f"{name}_low"] < metrics[name] < metrics[f"{name}_high"]
     assert (metrics["closed_accuracy"], metrics["closed_accuracy_n"]) == (118 / 272, 272)

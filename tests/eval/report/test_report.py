@@ -21,7 +21,7 @@ from vlm_recipes.eval.report.gallery import GalleryItem
 from vlm_recipes.eval.report.page import TEXT_LIMIT, picture_address
 from vlm_recipes.eval.report.plotting import HEIGHT, WIDTH
 from vlm_recipes.eval.report.report import write_report
-from vlm_recipes.eval.report.result_figures import free_constrained_figure, groups_figure
+from vlm_recipes.eval.report.result_figures import groups_figure
 from vlm_recipes.eval.report.tables import Published, group_table
 from vlm_recipes.eval.report.training_figures import curve, loss_figure, metric_figure
 
@@ -161,13 +161,13 @@ def test_bidirectional_and_control_characters_are_spelled_out_and_long_text_is_c
 def test_the_page_needs_nothing_but_itself(tmp_path):
     inputs = {"log_history": training_log(), "results": RESULTS, "published": PUBLISHED, "gallery": [item("a", 1.0)]}
     page = report(tmp_path, **inputs)
-    assert len(page.addresses) == 6  # an empty icon, four figures, one image
+    assert len(page.addresses) == 5  # an empty icon, three figures, one image
     assert all(address.startswith("data:") for address in page.addresses)
     assert "http://" not in page.source and "https://" not in page.source and "url(" not in page.source
     policies = [meta["content"] for _, meta in page.tags if meta.get("http-equiv") == "Content-Security-Policy"]
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
     figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert figures == ["gradient_norms.png", "loss.png", "metric.png", "published.png"]
+    assert figures == ["gradient_norms.png", "loss.png", "metric.png"]
     assert sorted(os.listdir(tmp_path)) == ["figures", "report.html"]  # no temporary file is left
 
 
@@ -271,7 +271,7 @@ def test_metrics_beside_the_headline_share_its_panel_in_another_colour_and_only_
     log = [
         entry | {f"eval_{name}_{end}": 0.5 for name in ("giou", "ciou") for end in ("low", "high")} for entry in log
     ]
-    panel, loss = metric_figure(log, "giou", ("trivial baseline", 0.2), ["ciou", "absent", "giou"]).axes
+    panel, loss = metric_figure(log, "giou", 0.2, ["ciou", "absent", "giou"]).axes
     assert labels(panel) == ["giou", "ciou", "95% interval", "trivial baseline"]
     assert [line.get_ydata()[0] for line in panel.lines] == [0.6, 0.5, 0.2]
     assert len({line.get_color() for line in panel.lines} | {loss.lines[0].get_color()}) == 4
@@ -357,19 +357,15 @@ def test_the_bars_are_the_numbers_and_a_group_without_rows_has_none():
     ]
     assert [text.get_text() for text in panel.texts] == ["0.900", "0.400", "–", "0.650", "0.800"]
     assert panel.get_xlim() == (0, 1)
-    both, difference = free_constrained_figure(rows, "accuracy").axes
-    assert [text.get_text() for text in difference.texts] == ["-0.010", "+0.200", "–", "–", "+0.030"]
-    free = [line.get_xdata()[0] for line in both.lines if line.get_markerfacecolor() == "white"]
-    assert free == pytest.approx([0.91, 0.2, NAN, NAN, 0.77], nan_ok=True)
     alone = scores(accuracy=Number(0.5, 3, groups={"a": Number(None, 3)}))
-    assert free_constrained_figure(group_table(alone, "accuracy", ["a"]), "m") is None
+    assert groups_figure(group_table(alone, "accuracy", ["a"])[:1], "m") is None
 
 
 def test_while_it_trains_the_groups_are_those_of_the_last_evaluation(tmp_path):
     page = report(tmp_path, headline="accuracy", watched=BY_GROUP, groups=GROUPS)
     assert "By group on the validation split" in page.text
     assert page.numbers("yes_no")[0][:2] == [40, 0.9]
-    assert (tmp_path / "figures" / "free_constrained.png").is_file()
+    assert (tmp_path / "figures" / "groups.png").is_file()
 
 
 @pytest.mark.parametrize("odd", [NAN, INF, -INF, None, 1e300])
@@ -401,15 +397,14 @@ def test_a_confusion_table_counts_by_true_and_predicted_class(tmp_path):
     tables = {"color": confusion(list("aaabbc"), list("aabbbc"), max_labels=2), "yes_no": confusion(["no"], [""])}
     page = report(tmp_path, confusions=tables, answered_split="test")
     headers = [row for row in page.rows if row[0].startswith("true")]
-    assert [header[1:] for header in headers] == [
-        ["a", "b", "other, right", "other, wrong", "n"],
-        ["no", "other", "n"],
-    ]
-    assert page.numbers("a") == [[2, 1, 0, 3]] and page.numbers("b") == [[0, 2, 0, 2]]  # never right as "other"
-    assert page.numbers("other (1 class)") == [[0, 0, 1, 0, 1]]
+    assert [header[1:] for header in headers] == [["a", "b", "other", "n"], ["no", "other", "n"]]
+    assert page.numbers("a") == [[2, 1, 0, 3]] and page.numbers("b") == [[0, 2, 0, 2]] and page.numbers("c") == []
     assert page.numbers("no") == [[0, 1, 1]]
     assert "test split, rows are the true answers" in page.text
-    assert "color 5 of 6 on the diagonal" in page.text and "yes_no 0 of 1 on the diagonal" in page.text
+    assert (
+        "color 4 of 5 on the diagonal; the 2 most frequent of 3 classes" in page.text
+        and "yes_no 0 of 1 on the diagonal" in page.text
+    )
     shares = [attributes["style"] for tag, attributes in page.tags if tag == "td" and "style" in attributes]
     assert shares[:3] == ["--share:66.67%", "--share:33.33%", "--share:0.00%"]
 
