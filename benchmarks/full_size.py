@@ -22,6 +22,7 @@ from transformers import (
     VideoMAEConfig,
 )
 
+from vlm_recipes.models.adapters import files_of
 from vlm_recipes.models.upstream import keep_weight_names
 
 SIZES = {  # width of the language model and of its middle, heads, of keys and values, vocabulary, tied embeddings
@@ -115,7 +116,7 @@ class RandomWeight:
 
 
 def load_random(model_class: type, name: str, **settings) -> PreTrainedModel:
-    """What `vlm_recipes.models.checkpoints.load_weights` loads, of a folder that needs to have a configuration alone.
+    """What `vlm_recipes.models.weights.load_weights` loads, of a folder that needs to have a configuration alone.
 
     The weights are random and made on this process's device, one after the other: transformers loads them as it would
     a checkpoint's, in the format asked for, and quantises what it would quantise. Buffers are the model's own.
@@ -130,4 +131,5 @@ def load_random(model_class: type, name: str, **settings) -> PreTrainedModel:
     network = type(empty).from_pretrained(None, **settings)
     network.name_or_path = network.config.name_or_path = name
     keep_weight_names(network)
+    network.loaded_from = {(name, None): files_of(name)}
     return network

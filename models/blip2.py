@@ -2,9 +2,15 @@
 
 import torch
 import transformers
+from peft import PeftConfig, PeftModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
+from trl import ModelConfig
 
+from .checkpoints import load_checkpoint
 from .frozen import no_grad_if_frozen
+from .kinds import config_of, refuse_other_kinds
 from .sharding import gathered
+from .weights import CheckpointError
 
 
 class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
@@ -37,3 +43,21 @@ class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
             outputs = self.get_image_features(pixel_values, return_dict=True)
         outputs.pooler_output = outputs.pooler_output[image_index]
         return outputs
+
+
+def load_blip2(
+    model: ModelConfig, adapter: PeftConfig | None, output_dir: str | None
+) -> tuple[Blip2ForConditionalGeneration | PeftModel, transformers.ProcessorMixin]:
+    """Model and processor of a BLIP-2 whose language model is an encoder-decoder, as T5; else `CheckpointError`.
+
+    To answer, or for a training of `adapter` that saves in `output_dir`, see `load_checkpoint`.
+    """
+    name, revision = model.model_name_or_path, model.model_revision
+    refuse_other_kinds(name, ("blip-2",), "this recipe is for BLIP-2 with T5", revision)
+    config = config_of(name, revision)
+    if config and (kind := config.get("text_config", {}).get("model_type", "opt")) in DECODERS:
+        raise CheckpointError(
+            f"{name!r} is a BLIP-2 with {kind!r}, which has no encoder for a question, and this recipe is for "
+            "BLIP-2 with T5: name another model, such as Salesforce/blip2-flan-t5-xl"
+        )
+    return load_checkpoint(model, output_dir is not None, (), Blip2ForConditionalGeneration, adapter, output_dir)

@@ -1,26 +1,19 @@
 """A name or a folder -> model and processor, whether it holds a whole model or only an adapter."""
 
-from collections.abc import Callable
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
-from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
-from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from peft import PeftConfig, PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import ModelConfig, get_quantization_config
 
-from .precision import trainable_in_float32
-from .sharding import gathered, place_for_inference
-from .upstream import keep_weight_names
-
-FAULTS = (OSError, ValueError, RuntimeError, SafetensorError)
-
-
-class CheckpointError(ValueError):
-    """The model cannot be loaded; the message says which and why."""
+from .adapters import MERGED_BASE, base_of, files_of, other_kind
+from .weights import FAULTS, CheckpointError, load_named, load_weights, reason_of, weight_settings
 
 
 def load_checkpoint(
@@ -28,26 +21,44 @@ def load_checkpoint(
     to_train: bool = False,
     skip_quantising: tuple[str, ...] = (),
     model_class: type = AutoModelForImageTextToText,
+    adapter: PeftConfig | None = None,
+    output_dir: str | None = None,
 ) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
     """Load `model.model_name_or_path`: a Hub id, or a local folder with a model, or with an adapter to some base.
 
     To answer, it comes on this process's device, an adapter as an adapter on its base, as it was in training. With
-    `to_train`, an adapter becomes part of the weights, to train on from there, and the Trainer places the model.
-    Weights are read from safetensors only and no code from the checkpoint runs.
+    `to_train`, the Trainer places the model, and an adapter trains on where `adapter` is of its kind. Else it becomes
+    part of the weights: in memory for a whole model to train, in the folder `merged_base` of `output_dir` for an
+    `adapter` of another kind, which then belongs to that. Weights are read from safetensors only and no code from the
+    checkpoint runs.
 
     Args:
         skip_quantising: modules that stay as they are under 4 or 8 bit, besides the output head.
         model_class: instead of the one that the checkpoint's configuration names.
+        adapter: what is to train on the model.
+        output_dir: where the training will save.
 
-    Raises `CheckpointError` in one line when there is no such model.
+    Raises `CheckpointError` in one line when there is no such model, or when merging would round it.
     """
+    name, goes_on = model.model_name_or_path, False
+    if to_train and Path(name, "adapter_config.json").is_file():
+        if adapter is not None:
+            differs = other_kind(PeftConfig.from_pretrained(name), adapter)
+            goes_on = not differs
+            if differs and output_dir is not None:
+                model = replace(model, model_name_or_path=merge_beside(model, model_class, output_dir, differs))
+        elif get_quantization_config(model) is not None:
+            raise CheckpointError(
+                f"merging the adapter {name!r} into 4 or 8 bits would round what it has learnt: "
+                f"vlm-export {name} --to FOLDER, and train on from that FOLDER"
+            )
     settings = weight_settings(model, ["lm_head", *skip_quantising] if skip_quantising else None)
-    settings |= {"revision": model.model_revision, "attn_implementation": model.attn_implementation}
+    settings |= {"attn_implementation": model.attn_implementation}
 
-    def base(name: str, config: None) -> tuple[PreTrainedModel, ProcessorMixin]:
+    def base(name: str, revision: str, config: None) -> tuple[PreTrainedModel, ProcessorMixin]:
         own = model.model_name_or_path  # an adapter's folder has the processor that it was trained with
         processor = AutoProcessor.from_pretrained(own, revision=model.model_revision, trust_remote_code=False)
-        return load_weights(model_class, name, **settings), processor
+        return load_weights(model_class, name, **settings, revision=revision), processor
 
     network, processor = load_named(model, base, to_train)
     if network.config.model_type == "qwen2_vl" and model.dtype == "float16" and PartialState().is_main_process:
@@ -55,88 +66,57 @@ def load_checkpoint(
             "float16: Qwen2-VL was seen to overflow in it (transformers issue 33294), and no recipe was tried in it; "
             "without bfloat16: --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --bf16 false --fp16 false, in float32"
         )
-    if to_train and isinstance(network, PeftModel):
+    if to_train and isinstance(network, PeftModel) and not goes_on:
         network = network.merge_and_unload()
+        network.loaded_from = {}  # no folder has these weights
     return network, processor
 
 
-def weight_settings(model: ModelConfig, skip_quantising: list[str] | None) -> dict[str, Any]:
-    """What `model` says to `from_pretrained` of each of its parts; None leaves the output head alone as it is."""
-    quantization = get_quantization_config(model)
-    if quantization is None:
-        return {"dtype": model.dtype}
-    quantization.llm_int8_skip_modules = skip_quantising  # a list replaces the automatic lm_head
-    return {"dtype": model.dtype, "quantization_config": quantization, "device_map": {"": PartialState().device}}
+def merge_beside(model: ModelConfig, model_class: type, output_dir: str, why: str) -> str:
+    """Merge the adapter that `model` names into its base, which is not quantised; returns `output_dir/merged_base`.
 
-
-def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
-    """`model_class.from_pretrained(name, **settings)` from safetensors, without code from the checkpoint.
-
-    Raises `OSError` where a local folder lacks some of the weights.
+    A whole model with its processor, written by the first process alone, and once for each state of adapter and base.
+    Raises `CheckpointError` in one line where `output_dir` holds what is to be merged.
     """
-    settings |= {"use_safetensors": True, "trust_remote_code": False}  # None would ask on the terminal
-    with torch.random.fork_rng(devices=[]):  # ZeRO-3 draws while it reads, and what is made next should be the same
-        network, loaded = model_class.from_pretrained(name, output_loading_info=True, **settings)
-    if Path(name).is_dir() and loaded["missing_keys"]:
-        raise OSError(f"the weights lack {min(loaded['missing_keys'])!r}, which would start at random")
-    keep_weight_names(network)
-    return network
-
-
-def load_named(
-    model: ModelConfig, base: Callable, to_train: bool, config_class: type[PreTrainedConfig] | None = None
-) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
-    """What `model` names: `base(name, None)`, or the adapter in that folder on `base(name of its base, config)`.
-
-    A composed model has a `config_class`, by which an adapter's folder says what else the base is made of. To answer,
-    what is not quantised comes on this process's device. Raises `CheckpointError` in one line.
-    """
-    name = of = model.model_name_or_path
-    try:
-        if not Path(name, "adapter_config.json").is_file():
-            network, processor = base(name, None)
-        else:
-            of = PeftConfig.from_pretrained(name).base_model_name_or_path
-            if not Path(name, "adapter_model.safetensors").is_file():  # PEFT would also read a pickle
-                raise OSError("it holds no adapter_model.safetensors")
-            if config_class is None:
-                network, processor = base(of, None)
-                network = PeftModel.from_pretrained(network, name)
-            elif not Path(name, "config.json").is_file():  # or transformers would go on to that of the adapter's base
-                raise OSError("it holds no config.json that says what its adapter belongs to")
-            else:
-                network, processor = base(of, config_class.from_pretrained(name))
-                network = _with_adapter(network, name, to_train)
-    except FAULTS as error:
-        what = f"{name!r}, an adapter to {of!r}" if of != name else repr(name)
-        raise CheckpointError(f"cannot load the model {what}: {_reason(of, error)}") from error
-    if get_quantization_config(model) is None and not to_train:
-        network = place_for_inference(network)
-    return network, processor
-
-
-def _with_adapter(network: PreTrainedModel, name: str, to_train: bool) -> PeftModel:
-    """The adapter in the folder `name` on its base, with the weights in float32 as they were trained."""
-    adapter = PeftConfig.from_pretrained(name)
-    adapter.inference_mode = False
-    network = get_peft_model(network, adapter)
-    trainable_in_float32(network)
-    with gathered(*network.parameters(), change=True):
-        set_peft_model_state_dict(network, load_peft_weights(name, device="cpu"))
-    return network if to_train else network.requires_grad_(False)
-
-
-def _reason(name: str, error: Exception) -> str:
-    """Why a model cannot be loaded, in one line."""
-    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):  # no id of the Hub
-        return "there is no such folder"
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    name, folder = model.model_name_or_path, Path(output_dir).absolute() / MERGED_BASE
+    if folder.parent in (Path(name).absolute(), *Path(name).absolute().parents):
+        raise CheckpointError(f"an adapter of another kind than {name!r} ({why}) needs another --output_dir than that")
+    if is_deepspeed_zero3_enabled():  # which shards what the first process would have to load whole
+        raise CheckpointError(f"{name!r} has {why}: vlm-export {name} --to FOLDER, and train on from that FOLDER")
+    fault, made_of = [None], folder / "merged_from.json"
+    if PartialState().is_main_process:
+        try:
+            base = base_of(name)
+            found = json.dumps([files_of(name), files_of(*base)])
+            if not (made_of.is_file() and made_of.read_text() == found):
+                print(f"{name} has {why}: merged into {folder}, on which a new adapter trains")
+                plain = replace(model, load_in_4bit=False, load_in_8bit=False)
+                network, processor = load_checkpoint(plain, to_train=True, model_class=model_class)
+                partial = folder.with_name(f"{MERGED_BASE}.partial")
+                for old in (partial, folder):
+                    shutil.rmtree(old, ignore_errors=True)
+                network.save_pretrained(partial)
+                processor.save_pretrained(partial)
+                (partial / made_of.name).write_text(found)
+                partial.rename(folder)
+        except (*FAULTS, CheckpointError) as error:
+            fault = [f"cannot merge {name!r} into {folder}: {reason_of(error)}"]
+    broadcast_object_list(fault)
+    if fault[0] is not None:
+        raise CheckpointError(fault[0])
+    return str(folder)
 
 
 def refuse_fsdp(what: str) -> None:
     """Raise `CheckpointError` under FSDP, which gathers weights for a model's own `forward` and for no part's."""
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):
         raise CheckpointError(f"{what} does not run under FSDP: use ddp.yaml, zero2.yaml or zero3.yaml")
+
+
+def refuse_other_kind(made: PeftConfig, wanted: PeftConfig) -> None:
+    """Raise `CheckpointError` where an adapter that is there cannot train on as what is `wanted`."""
+    if differs := other_kind(made, wanted):
+        raise CheckpointError(f"this adapter has {differs}: train it on as it began")
 
 
 def left_by_a_run(name: str) -> bool:

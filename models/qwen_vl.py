@@ -1,16 +1,22 @@
 """What recipes on Qwen-VL share: loading it, where LoRA goes, and the area that its processor gives each image."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 
 from accelerate import PartialState
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as CHAT
 from trl import ModelConfig, get_peft_config
 
 from .checkpoints import left_by_a_run, load_checkpoint
+from .kinds import refuse_other_kinds
+from .lora import refuse_unmatched
 from .precision import launched_dtype, small_card
+from .weights import CheckpointError
 
+QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # whose vision tower has the same name, and whose boxes are known
 LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"  # not the vision tower's
 VISION = r".*visual\.blocks.*\.(qkv|attn\.proj|fc1|fc2)"
 
@@ -34,16 +40,30 @@ class PixelBudget:
 
 
 def load_qwen_vl(
-    model: ModelConfig, budget: PixelBudget, to_train: bool, adapter: bool
-) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Model and processor; an `adapter` is trained on four bits where the card is small, unless `model` says.
+    model: ModelConfig,
+    budget: PixelBudget,
+    output_dir: str | None,
+    adapter: PeftConfig | None,
+    kinds: Container[str] = CHAT,
+) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
+    """Model and processor, to answer or for a training that saves in `output_dir`, see `load_checkpoint`.
+
+    An `adapter` is trained on four bits where the card is small, unless `model` says.
 
     A processor that was saved by a run keeps the budget it was trained with, to answer. Another family's, for recipes
-    that are at home with it, has its own way to resize.
+    that are at home with it, has its own way to resize. Raises `CheckpointError` for a model that is of none of these
+    `kinds`, or does not chat, and where LoRA would have no layer to train.
     """
+    name, wanted = model.model_name_or_path, "chat models of images and text" if kinds is CHAT else " or ".join(kinds)
+    refuse_other_kinds(name, kinds, f"this recipe is for {wanted}", model.model_revision)
     if model.load_in_4bit is None:
-        model = replace(model, load_in_4bit=adapter and small_card())
-    network, processor = load_checkpoint(model, to_train=to_train, skip_quantising=("model.visual",))
+        model = replace(model, load_in_4bit=adapter is not None and small_card())
+    to_train, apart = output_dir is not None, ("model.visual",)
+    network, processor = load_checkpoint(model, to_train, apart, adapter=adapter, output_dir=output_dir)
+    if processor.chat_template is None:
+        raise CheckpointError(f"{name!r} has no chat template, and this recipe is for chat models: name another model")
+    if to_train and adapter is not None and not isinstance(network, PeftModel):
+        refuse_unmatched(network, adapter)
     of_qwen = "image_grid_thw" in processor.image_processor.model_input_names
     if of_qwen and (to_train or not left_by_a_run(model.model_name_or_path)):
         set_pixel_budget(processor, budget.min_pixels, budget.max_pixels)
@@ -52,10 +72,15 @@ def load_qwen_vl(
     return network, processor
 
 
-def lora_on(model: ModelConfig, targets: str | None) -> PeftConfig | None:
-    """LoRA as `model` says, on the layers that it names or those that match `targets`; None without any of these."""
+def lora_on(model: ModelConfig, targets: str | None, network: PreTrainedModel | None = None) -> PeftConfig | None:
+    """LoRA as `model` says, on the layers that it names or those that match `targets`.
+
+    None without `targets`, and for a `network` whose own adapter trains on.
+    """
+    if not targets or isinstance(network, PeftModel):
+        return None
     layers = model.lora_target_modules or targets
-    return get_peft_config(replace(model, use_peft=True, lora_target_modules=layers)) if targets else None
+    return get_peft_config(replace(model, use_peft=True, lora_target_modules=layers))
 
 
 def set_pixel_budget(processor: ProcessorMixin, min_pixels: int, max_pixels: int) -> None:

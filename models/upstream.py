@@ -18,7 +18,20 @@ def keep_weight_names(network: "PreTrainedModel") -> None:
     weights, with no more than a warning (transformers issue 43701). `save_pretrained` has `save_original_format` for
     it, which the Trainer does not pass on.
     """
+    if conversions := getattr(network, "_weight_conversions", None):
+        network.names_on_the_hub = conversions
     network._weight_conversions = []
+
+
+def give_names_of_the_hub(network: "PreTrainedModel") -> None:
+    """Have `network` saved under the Hub's names again, which others read, where `keep_weight_names` took them."""
+    if conversions := getattr(network, "names_on_the_hub", None):
+        network._weight_conversions = conversions
+
+
+def hub_weight_names(network: "PreTrainedModel") -> None:
+    """The same also for one that was read from a folder with other names: those of its class."""
+    del network._weight_conversions
 
 
 def clear_nested_dtypes(config: "PreTrainedConfig") -> None:
@@ -37,6 +50,17 @@ def mark_quantised(network: "PreTrainedModel", quantization: "BitsAndBytesConfig
     PEFT asks the model and not its layers, and would take layers of 4 bits for plain ones.
     """
     network.is_loaded_in_4bit, network.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
+
+
+def quantised_bits(network: "PreTrainedModel") -> int | None:
+    """4 or 8, where a model was loaded in so many bits."""
+    return (
+        4
+        if getattr(network, "is_loaded_in_4bit", False)
+        else 8
+        if getattr(network, "is_loaded_in_8bit", False)
+        else None
+    )
 
 
 def fingerprint(dataset: "Dataset") -> str:

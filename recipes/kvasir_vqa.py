@@ -5,11 +5,11 @@ The reference reports an accuracy of .196 on its test part, split 70/15/15 by im
 Here a question's type and its valid answers come from the training answers to it.
 
 Meant for one 40 GB card (not measured); no hints in the prompt; four bits on 8 GB; evaluate (untrained: no name):
-    accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/kvasir_vqa.py
-    accelerate launch … recipes/kvasir_vqa.py --typed_prompt false --output_dir outputs/kvasir_vqa_untyped
-    accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/kvasir_vqa.py --output_dir outputs/two_b \
-        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_pixels 401408 --questions_per_row 4
-    accelerate launch … recipes/kvasir_vqa.py --do_train false --model_name_or_path outputs/kvasir_vqa --output_dir …
+    accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/kvasir_vqa.py --output_dir outputs/kvasir
+    accelerate launch … recipes/kvasir_vqa.py --typed_prompt false --output_dir outputs/kvasir_untyped
+    accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/kvasir_vqa.py --questions_per_row 4 \
+        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_pixels 401408 --output_dir outputs/kvasir_2b
+    accelerate launch … recipes/kvasir_vqa.py --do_train false --model_name_or_path outputs/kvasir --output_dir …
 Your own questions: --dataset_name FOLDER, an imagefolder whose metadata.jsonl has `file_name`, `question`, `answer`
 and `img_id`, one line per question (--dataset_train_split names its one split, `raw` on the Hub).
 """
@@ -131,9 +131,9 @@ def to_question(data: Data, folder: Path, question: str) -> dict:
     return {**kind.columns(), "messages": prompt(question, kind if data.typed_prompt else None)}
 
 
-def load(data: Data, model: Model, training: bool = False):
+def load(data: Data, model: Model, output_dir: str | None = None):
     """Model and processor; without LoRA every part of the model trains."""
-    return load_qwen_vl(model, data, training, adapter=model.use_peft)
+    return load_qwen_vl(model, data, output_dir, lora_on(model, LANGUAGE if model.use_peft else None))
 
 
 def evaluation(data: Data, network, processor, majority: Majority | None = None) -> Evaluation:
@@ -144,12 +144,12 @@ def evaluation(data: Data, network, processor, majority: Majority | None = None)
 def main(data: Data, training: Training, model: Model) -> None:
     raw = read(data)
     types = types_of(raw["train"])
-    network, processor = load(data, model, training.do_train)
+    network, processor = load(data, model, training.trained_into)
     collator = chat_collator(processor, data.questions_per_row, max_length=training.max_length)
     adapt = within_length(partial(to_chat, types=types, typed_prompt=data.typed_prompt), collator)
     parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     types.save(Path(training.output_dir, TYPES_FILE))
-    parts = train, validation, test = data.limited(*parts)
+    parts = train, validation, test = data.limited(*parts, training)
     majority = typed_majority(train["answer"], train["question_type"], train["question"])
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
     for kind in types.by_question.values() if data.constrain else ():
@@ -163,7 +163,7 @@ def main(data: Data, training: Training, model: Model) -> None:
             train_dataset=grouped,
             eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
-            peft_config=lora_on(model, LANGUAGE if model.use_peft else None),
+            peft_config=lora_on(model, LANGUAGE if model.use_peft else None, network),
         )
         accuracy = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         lora = {"trains": "lora_", "share": TRAINABLE_SHARE} if model.use_peft else {}

@@ -6,7 +6,7 @@ The reference reports a mean IoU of .098 untrained, .835 to .864 trained (`publi
         --learning_rate 1e-4 --output_dir outputs/nutrition_language
 Both parts, four bits on an 8 GB card (on by itself below 24 GiB):
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/nutrition_tables.py \
-        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --tune joint --max_pixels 401408 --output_dir outputs/two_b
+        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --tune joint --max_pixels 401408 --output_dir outputs/joint_2b
 The vision tower on top of the first; only evaluate what a run left:
     accelerate launch … recipes/nutrition_tables.py --model_name_or_path outputs/nutrition_language --tune vision \
         --learning_rate 5e-5 --output_dir outputs/nutrition_stage2
@@ -29,7 +29,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import constant_box
 from vlm_recipes.eval.metrics.box_codecs import BoxCodec
 from vlm_recipes.eval.metrics.boxes import Box
-from vlm_recipes.models.qwen_vl import LANGUAGE, VISION, PixelBudget, QwenVL, load_qwen_vl, lora_on
+from vlm_recipes.models.qwen_vl import LANGUAGE, QWEN_VL, VISION, PixelBudget, QwenVL, load_qwen_vl, lora_on
 from vlm_recipes.rows import BadRow, hold_out, load_splits, relative_boxes, usable_rows
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
@@ -105,10 +105,10 @@ def to_question(data: Data, folder: Path, question: str) -> dict:
     return {"messages": prompt(question)}
 
 
-def load(data: Data, model: Model, training: bool = False):
+def load(data: Data, model: Model, output_dir: str | None = None):
     """Model and processor, with the parts of the model that `--tune` names set to train."""
-    network, processor = load_qwen_vl(model, data, training, adapter=model.tune in LORA)
-    if training:
+    network, processor = load_qwen_vl(model, data, output_dir, lora_on(model, LORA.get(model.tune)), QWEN_VL)
+    if output_dir and model.tune not in LORA:
         network.requires_grad_(model.tune == "all")
         network.model.visual.requires_grad_(model.tune in ("vision", "all"))
     return network, processor
@@ -122,13 +122,13 @@ def evaluation(data: Data, network, processor, baseline: Box | None = None) -> E
 
 def main(data: Data, training: Training, model: Model) -> None:
     raw = load_splits(data, ("image_id", "image", "objects"))
-    network, processor = load(data, model, training.do_train)
+    network, processor = load(data, model, training.trained_into)
     collator = ChatCollator(processor, max_length=training.max_length)
     adapt = within_length(partial(to_chat, codec=codec_of(network, processor)), collator)
     (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     baseline = constant_box(train["boxes"], train["image_size"])
     train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
-    parts = train, validation, test = data.limited(train, validation, test)
+    parts = train, validation, test = data.limited(train, validation, test, training)
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, baseline), refused)
     if training.do_train:
         trainer = SFTTrainer(
@@ -138,7 +138,7 @@ def main(data: Data, training: Training, model: Model) -> None:
             train_dataset=train,
             eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
-            peft_config=lora_on(model, LORA.get(model.tune)),
+            peft_config=lora_on(model, LORA.get(model.tune), network),
         )
         iou = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         trains = {"vision": "visual", "all": ""}.get(model.tune, "lora_")

@@ -5,19 +5,18 @@ decoder. The paper (arXiv 2308.00692) reports a gIoU of .473 to .613 for models 
 datasets (`published.yaml`); this recipe starts from LLaVA and SAM alone.
 
 Settings are the reference's, for a large card (not measured), and with ddp.yaml or zero2.yaml for several:
-    accelerate launch --config_file accelerate_configs/h100_80gb.yaml recipes/reasonseg.py
+    accelerate launch --config_file accelerate_configs/h100_80gb.yaml recipes/reasonseg.py --output_dir outputs/lisa
 Those of the small-card copy, which reports 5.79 GB and 1.9 s per sample on 8 GB, or 5.00 and 0.7 without LoRA (here
 --tune decoder). It trains neither embeddings nor output head; here that takes 7.5 GiB (an H200's; docs/measured.md):
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/reasonseg.py \
         --load_in_4bit true --sam_name_or_path facebook/sam-vit-base --learning_rate 1e-4 --weight_decay 0.01 \
         --per_device_train_batch_size 1 --gradient_accumulation_steps 20 --gradient_checkpointing true \
-        --questions_per_row 1 --optim paged_adamw_8bit
+        --questions_per_row 1 --optim paged_adamw_8bit --output_dir outputs/lisa_small
 Only evaluate what a run left, for example on a Hub copy of the test part:
-    accelerate launch … recipes/reasonseg.py --do_train false --model_name_or_path outputs/reasonseg \
-        --dataset_name Ricky06662/ReasonSeg_test --output_dir outputs/reasonseg_test
-Your own masks: --dataset_name FOLDER with `train/`, `val/` and `test/` as ReasonSeg's authors give them (an image and
-a labelme-like JSON of the same name; a `kind` in it, beside `text`, groups the numbers), or a dataset with `image`,
-`text` (a sentence) and `mask` that `datasets.load_dataset` reads.
+    accelerate launch … recipes/reasonseg.py --do_train false --model_name_or_path outputs/lisa \
+        --dataset_name Ricky06662/ReasonSeg_test --output_dir outputs/lisa_test
+Your own masks: --dataset_name FOLDER as ReasonSeg's authors give it (`train/`, `val/`, `test/`; a `kind` beside `text`
+groups the numbers), or with `image`, `text` (a sentence) and `mask` for `datasets.load_dataset`.
 """
 
 import math
@@ -42,6 +41,7 @@ from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, 
 from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
 from vlm_recipes.rows import (
     DataError,
+    apart,
     content_id,
     group_by_image,
     load_split,
@@ -119,7 +119,7 @@ def prompt(query: str, is_sentence: bool = True, source: random.Random | None = 
 def read(data: Data, do_train: bool) -> dict[str, Dataset]:
     """Each split with an image a row; to evaluate, only the test split has to be there."""
     splits = {}
-    for split in (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split):
+    for split in apart(data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split):
         try:
             if any(Path(data.dataset_name).glob("*/*.json")):
                 splits[split] = load_annotated_folder(Path(data.dataset_name, split))
@@ -152,11 +152,12 @@ def to_row(row: dict) -> dict:
 
 def to_question(data: Data, folder: Path, question: str) -> dict:
     """What `vlm-ask` asks about a picture that nobody has masked."""
-    return {"messages": prompt(question)}
+    return {"messages": prompt(question, is_sentence=question.endswith((".", "?", "!")))}
 
 
-def load(data: Data, model: Model, training: bool = False):
+def load(data: Data, model: Model, output_dir: str | None = None):
     """Model and processor, with what `--tune` names set to train."""
+    training = output_dir is not None
     network, processor = load_lisa(model, model.sam_name_or_path, to_train=training)
     for name in ("ce_weight", "bce_weight", "dice_weight"):
         setattr(network.config, name, getattr(model, name))
@@ -179,11 +180,11 @@ def evaluation(data: Data, network, processor, constant=None, kinds: tuple[str, 
 def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
     raw = read(data, training.do_train)
-    network, processor = load(data, model, training.do_train)
+    network, processor = load(data, model, training.trained_into)
     usable, refused = usable_rows(raw, to_row, training.output_dir, data.max_rejected, training.dataset_num_proc)
     rows = {split: one_per_query(images) for split, images in zip(raw, usable, strict=True)}
     splits = (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split)
-    parts = train, validation, test = data.limited(*map(rows.get, splits))
+    parts = train, validation, test = data.limited(*map(rows.get, splits), training)
     known = test if train is None else train  # then the baseline has even seen the answers
     constant = best_constant_mask(known["masks"], known["ignore"])
     kinds = tuple(sorted({kind for part in rows.values() for kind in part["kind"]}))

@@ -6,9 +6,9 @@ is encoded (`vlm_recipes.models.surgvivqa.model`). Other people's numbers stand 
 
 Meant for one card and a 12-hour slot (not measured): 30,000 steps of 8 questions. On a cluster that stops jobs, the
 last of these goes on by itself from the last checkpoint:
-    accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/ssg_vqa.py --max_steps 0   # only look
-    accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/ssg_vqa.py
-    sbatch slurm/train.sbatch --frames_folder data/CholecT45/data
+    accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/ssg_vqa.py --output_dir outputs/ssg_vqa
+    accelerate launch … recipes/ssg_vqa.py --max_steps 0 --output_dir outputs/ssg_vqa_preflight   # only look
+    OUTPUT_DIR=outputs/ssg_vqa_slots sbatch slurm/train.sbatch --frames_folder data/CholecT45/data
 The frame's neighbours instead of the frame repeated; all of GPT-2 and of BLIP's text encoder; evaluate; colonoscopies:
     accelerate launch … recipes/ssg_vqa.py --clip_stride 1 --num_frames 16 --output_dir outputs/ssg_vqa_clips
     accelerate launch … recipes/ssg_vqa.py --train_gpt2 true --train_blip true --learning_rate 1e-6 \
@@ -154,12 +154,12 @@ def trained_whole(model: Model) -> list[str]:
     return [part for part, trains in flags.items() if trains]
 
 
-def load(data: Data, model: Model, training: bool = False):
+def load(data: Data, model: Model, output_dir: str | None = None):
     """Model and processor; to train, LoRA on GPT-2, and whole what the flags name."""
     network, processor = load_surgvivqa(
-        model, model.video_name_or_path, model.text_name_or_path, model.num_frames, to_train=training
+        model, model.video_name_or_path, model.text_name_or_path, model.num_frames, to_train=output_dir is not None
     )
-    if training:
+    if output_dir is not None:
         lora = get_peft_config(replace(model, use_peft=not model.train_gpt2))
         network = train_parts(network, trained_whole(model), lora)
     return network, processor
@@ -180,11 +180,11 @@ def evaluation(data: Data, network, processor, majority=None, groups: tuple[str,
 def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
     raw = read(data)
-    network, processor = load(data, model, training.do_train)
+    network, processor = load(data, model, training.trained_into)
     collator = VideoCollator(processor, network.config.video.num_frames)
     adapt = partial(to_row, data=data, collator=collator)
     usable, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
-    parts = train, validation, test = data.limited(*map(one_per_query, usable))
+    parts = train, validation, test = data.limited(*map(one_per_query, usable), training)
     kinds = sorted({kind for part in (train, validation, test) for kind in part["kind"]})
     hops = sorted({hops for part in (train, validation, test) for hops in part["hops"]} - {*kinds, ""})
     majority = majority_answers(train["answer"], types_of(train.select_columns(["kind", "hops"])))

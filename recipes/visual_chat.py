@@ -3,12 +3,12 @@
 A row is what TRL trains on: `messages`, each a text or a list of parts, and `images`, one for each part of the type
 "image". All answers of a conversation are trained; its last one is asked for and scored.
 
-Meant for one 40 GB card (not measured), then four bits on 8 GB; another model; only evaluate what a run left:
-    accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/visual_chat.py --max_test_rows 1000
-    accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/visual_chat.py --max_test_rows 1000 \
-        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_pixels 401408 --output_dir outputs/two_b
+Meant for one 40 GB card (not measured), with --max_test_rows 1000; four bits on 8 GB; another model; evaluate one:
+    accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/visual_chat.py --output_dir outputs/chat
+    accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/visual_chat.py --max_pixels 401408 \
+        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_test_rows 1000 --output_dir outputs/chat_2b
     accelerate launch … recipes/visual_chat.py --model_name_or_path llava-hf/llava-1.5-7b-hf --output_dir outputs/llava
-    accelerate launch … recipes/visual_chat.py --do_train false --model_name_or_path outputs/visual_chat --output_dir …
+    accelerate launch … recipes/visual_chat.py --do_train false --model_name_or_path outputs/chat --output_dir …
 Your own: --dataset_name FOLDER, whatever `datasets.load_dataset` reads with these two columns, or an imagefolder whose
 metadata.jsonl has `messages`, `file_names` (a list: ["front.jpg", "back.jpg"]) and, for numbers by kind, `kind`.
 """
@@ -78,9 +78,9 @@ def to_question(data: Data, folder: Path, question: str) -> dict:
     return {"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]}
 
 
-def load(data: Data, model: Model, training: bool = False):
+def load(data: Data, model: Model, output_dir: str | None = None):
     """Model and processor; without LoRA every part of the model trains."""
-    return load_qwen_vl(model, data, training, adapter=model.use_peft)
+    return load_qwen_vl(model, data, output_dir, lora_on(model, LANGUAGE if model.use_peft else None))
 
 
 def evaluation(data: Data, network, processor, majority=None, kinds: tuple[str, ...] = ()) -> Evaluation:
@@ -90,12 +90,12 @@ def evaluation(data: Data, network, processor, majority=None, kinds: tuple[str, 
 
 def main(data: Data, training: Training, model: Model) -> None:
     raw = load_splits(data, ("messages", "images"))
-    network, processor = load(data, model, training.do_train)
+    network, processor = load(data, model, training.trained_into)
     collator = chat_collator(processor, data.questions_per_row, max_length=training.max_length)
     adapt = within_length(partial(to_chat, control=processor.tokenizer.all_special_tokens), collator)
     (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     train, validation = hold_out(train, data.validation_fraction, by="image_ids", seed=training.seed)
-    parts = train, validation, test = data.limited(train, validation, test)
+    parts = train, validation, test = data.limited(train, validation, test, training)
     majority = text_majority(train["answer"], train["question_type"])
     evaluated = evaluation(data, network, processor, majority, sorted(set(train["question_type"]) - {""}))
     run = Run(__file__, data, training, model, parts, evaluated, refused)
@@ -108,7 +108,7 @@ def main(data: Data, training: Training, model: Model) -> None:
             train_dataset=grouped,
             eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
-            peft_config=lora_on(model, LANGUAGE if model.use_peft else None),
+            peft_config=lora_on(model, LANGUAGE if model.use_peft else None, network),
         )
         f1 = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         lora = {"trains": "lora_", "share": TRAINABLE_SHARE} if model.use_peft else {}

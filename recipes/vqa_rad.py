@@ -5,7 +5,7 @@ is what the constant answer "yes" gets (118 of 451): the majority baseline stand
 official split also shares 202 of its 203 test images with training: --image_disjoint asks about images never seen.
 
 Meant for one 16 GB card or larger (not measured), four lines for the four settings, and one to evaluate again:
-    accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/vqa_rad.py
+    accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/vqa_rad.py --output_dir outputs/vqa_rad
     accelerate launch … recipes/vqa_rad.py --exemplar true --output_dir outputs/vqa_rad_exemplar
     accelerate launch … recipes/vqa_rad.py --image_disjoint true --output_dir outputs/vqa_rad_disjoint
     accelerate launch … recipes/vqa_rad.py --do_train false --output_dir outputs/vqa_rad_zero_shot
@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
-from peft import get_peft_model, prepare_model_for_kbit_training
 from PIL import Image, ImageOps
 from transformers import Seq2SeqTrainingArguments, set_seed
 from trl import ModelConfig, get_peft_config
@@ -29,11 +28,11 @@ from vlm_recipes.collators import Seq2SeqCollator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import Majority
 from vlm_recipes.eval.text import text_evaluation, text_majority
-from vlm_recipes.models.blip2 import Blip2ForConditionalGeneration
-from vlm_recipes.models.checkpoints import load_checkpoint
+from vlm_recipes.models.blip2 import load_blip2
+from vlm_recipes.models.lora import with_lora
 from vlm_recipes.models.precision import launched_dtype
 from vlm_recipes.rows import BadRow, content_id, group_by_image, hold_out, load_splits, usable_rows
-from vlm_recipes.rows.formats.vqa_rad import load_question_file, official_split
+from vlm_recipes.rows.formats.vqa_rad import domain_of, load_question_file, official_split
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
@@ -85,11 +84,10 @@ class Model(ModelConfig):
     lora_task_type: str = "SEQ_2_SEQ_LM"
 
 
-def prompt(question: str, exemplar: bool = False, domain: str | None = None) -> str:
-    """What the encoder reads: the same in training, evaluation and `vlm-ask`."""
-    if exemplar and domain:  # the paper's questions say it, as its exemplar does
-        question = f"{question} ({domain} domain)"
-    return f"{INSTRUCTIONS}{EXEMPLAR if exemplar else ''}Given <img>. Q: {question}\nA:"
+def prompt(question: str, exemplar: bool = False, domain: str = "open") -> str:
+    """What the encoder reads, in training, evaluation and `vlm-ask`; beside the paper's example also its "domain"."""
+    asked = f"{EXEMPLAR}Given <img>. Q: {question} ({domain} domain)" if exemplar else f"Given <img>. Q: {question}"
+    return f"{INSTRUCTIONS}{asked}\nA:"
 
 
 def read(data: Data) -> dict[str, Dataset]:
@@ -103,7 +101,7 @@ def read(data: Data) -> dict[str, Dataset]:
 
 def to_question(data: Data, folder: Path, question: str) -> dict:
     """What `vlm-ask` asks about a picture that nobody has asked about."""
-    return {"prompt": prompt(question, data.exemplar)}
+    return {"prompt": prompt(question, data.exemplar, domain_of(question))}
 
 
 def to_row(row: dict, exemplar: bool) -> dict:
@@ -116,6 +114,7 @@ def to_row(row: dict, exemplar: bool) -> dict:
     image_id = row.get("image_name") or content_id(row["image"])
     known = row.get("answer_type")
     closed = known == "CLOSED" if known else answer.lower() in ("yes", "no")
+    domain = ("closed" if closed else "open") if known else domain_of(question)
     return {
         "id": str(row.get("qid") or f"{image_id[:12]}: {question}"),
         "image_id": image_id,
@@ -123,17 +122,16 @@ def to_row(row: dict, exemplar: bool) -> dict:
         "answer": answer,
         "closed": closed,
         "question_type": row.get("question_type") or ("closed" if closed else "open"),
-        "prompt": prompt(question, exemplar, domain="closed" if closed else "open" if known else None),
+        "prompt": prompt(question, exemplar, domain),
     }
 
 
-def load(data: Data, model: Model, training: bool = False):
+def load(data: Data, model: Model, output_dir: str | None = None):
     """Model and processor; without LoRA every part of the model trains."""
-    network, processor = load_checkpoint(model, to_train=training, model_class=Blip2ForConditionalGeneration)
-    if training and model.use_peft:
-        if model.load_in_8bit or model.load_in_4bit:
-            network = prepare_model_for_kbit_training(network, gradient_checkpointing_kwargs={"use_reentrant": False})
-        network = get_peft_model(network, get_peft_config(model))
+    lora, training = get_peft_config(model), output_dir is not None
+    network, processor = load_blip2(model, lora, output_dir)
+    if training and lora:
+        network = with_lora(network, model, lora)
     return network, processor
 
 
@@ -146,13 +144,13 @@ def evaluation(data: Data, network, processor, majority: Majority | None = None)
 def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
     raw = read(data)
-    network, processor = load(data, model, training.do_train)
+    network, processor = load(data, model, training.trained_into)
     adapt = partial(to_row, exemplar=data.exemplar)
     (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected)
     if data.image_disjoint:
         train, test = hold_out(concatenate_datasets([train, test]), data.test_fraction, "image_id", training.seed)
     train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
-    parts = train, validation, test = data.limited(train, validation, test)
+    parts = train, validation, test = data.limited(train, validation, test, training)
     majority = text_majority(train["answer"], train["question_type"])
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
     if training.do_train:

@@ -7,16 +7,17 @@ if TYPE_CHECKING:
     from .boxes import relative_boxes
     from .errors import BadRow, DataError
     from .grouping import group_by_image, one_per_query, with_questions_shuffled
-    from .loading import load_split, load_splits
+    from .loading import apart, load_split, load_splits
     from .pictures import content_id
     from .splits import by_video, hold_out, hold_out_two, read_videos
     from .usable import usable_rows
 
-__all__ = ["BadRow", "DataError", "by_video", "content_id", "group_by_image", "hold_out", "hold_out_two"]
+__all__ = ["BadRow", "DataError", "apart", "by_video", "content_id", "group_by_image", "hold_out", "hold_out_two"]
 __all__ += ["load_split", "load_splits", "one_per_query", "read_videos", "relative_boxes", "usable_rows"]
 __all__ += ["with_questions_shuffled"]
 MODULES = {"relative_boxes": "boxes", "content_id": "pictures", "usable_rows": "usable"}
-MODULES |= {"BadRow": "errors", "DataError": "errors", "load_split": "loading", "load_splits": "loading"}
+MODULES |= {"BadRow": "errors", "DataError": "errors"}
+MODULES |= dict.fromkeys(("apart", "load_split", "load_splits"), "loading")
 MODULES |= dict.fromkeys(("by_video", "hold_out", "hold_out_two", "read_videos"), "splits")
 MODULES |= dict.fromkeys(("group_by_image", "one_per_query", "with_questions_shuffled"), "grouping")
 

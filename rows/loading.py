@@ -41,11 +41,18 @@ def load_split(name: str, config: str | None, split: str, columns: Iterable[str]
 
 
 def load_splits(settings: ScriptArguments, columns: Iterable[str]) -> dict[str, datasets.Dataset]:
-    """The training and the test split that `settings` name, see `load_split`."""
+    """The training and the test split that `settings` name, see `load_split`; `DataError` if they are the same."""
     return {
         split: load_split(settings.dataset_name, settings.dataset_config, split, columns)
-        for split in (settings.dataset_train_split, settings.dataset_test_split)
+        for split in apart(settings.dataset_train_split, settings.dataset_test_split)
     }
+
+
+def apart(train: str, *others: str) -> tuple[str, ...]:
+    """The names of these splits; raises `DataError` where one of the `others` is that of training."""
+    if train in others:
+        raise DataError(f"the split {train!r} is to be trained on and to be judged by: name another one for either")
+    return (train, *others)
 
 
 def require_columns(dataset: datasets.Dataset, columns: Iterable[str], name: str) -> None:

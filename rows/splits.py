@@ -48,13 +48,19 @@ def hold_out_two(
 ) -> dict[str, datasets.Dataset]:
     """`train`, `validation` and `test`, of which the last two have these shares of all groups, see `hold_out`.
 
-    Raises `DataError` where they leave nothing to train on.
+    Raises `DataError` where one of the three would have none.
     """
     if validation + test >= 1:
         raise DataError("validation_fraction and test_fraction leave no image to train on: their sum must be below 1")
     rest, held_out = hold_out(dataset, test, by, seed)
-    train, validation = hold_out(rest, validation / (1 - test), by, seed)
-    return {"train": train, "validation": validation, "test": held_out}
+    train, validated = hold_out(rest, validation / (1 - test), by, seed)
+    parts = {"train": train, "validation": validated, "test": held_out}
+    for part, rows in parts.items():
+        if not len(rows):
+            images = len(set(dataset[by][:]))
+            asked = f"validation_fraction {validation:g} and test_fraction {test:g} of {images:,} images"
+            raise DataError(f"no row would be left for the {part} part: {asked}")
+    return parts
 
 
 TEST_VIDEOS = ("VID02", "VID22", "VID43", "VID60", "VID74")

@@ -70,7 +70,7 @@ def _check(
     if not len(dataset):
         return dataset, []
     checked = dataset.map(
-        partial(_adapt, adapt=adapt),
+        partial(check_row, adapt=adapt),
         with_indices=True,
         remove_columns=dataset.column_names,
         num_proc=num_proc,
@@ -95,7 +95,11 @@ def _check(
     return cast_pictures(rows, column, decode=True), refused
 
 
-def _adapt(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
+def check_row(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
+    """Adapt one row and check its picture or pictures, undecoded as `{"bytes", "path"}`, see `usable_rows`.
+
+    Returns its `id`, why it is `refused` ("" where it is not), and as `row` what it became, in JSON, without pictures.
+    """
     row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
     try:
         sizes, hashes = _inspected(row)

@@ -3,6 +3,7 @@
 import gc
 import io
 import os
+import subprocess
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -117,3 +118,22 @@ def drawn_vqa_rad(tmp_path_factory) -> Path:
         blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         Image.fromarray(blocks).resize((64, 48), Image.Resampling.NEAREST).save(folder / "images" / name)
     return folder
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Make a disk of so many kilobytes, which may be one that can only be read."""
+    mounted = []
+
+    def make(kilobytes: int, options: str = "rw") -> Path:
+        (tmp_path / "disk").mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k,{options}", "tmpfs", str(tmp_path / "disk")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(tmp_path / "disk")
+        return tmp_path / "disk"
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -1,19 +1,72 @@
 """Ask a model that a run left: `vlm-ask OUTPUT_DIR PICTURE_OR_FOLDER ["question"] [--recipe FILE]`.
 
 The answer goes to the terminal; where it holds boxes or masks, a copy of the picture with them drawn goes to
-`OUTPUT_DIR/answers/`. The prompt is the recipe's own function, the one that training and evaluation used.
+`OUTPUT_DIR/answers/`. The prompt is the recipe's own function, the one that training and evaluation used, and pictures
+are refused as there. A run that was interrupted answers with its newest whole checkpoint. Where nothing is answered,
+the exit status is 1.
 """
 
 import argparse
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
-from PIL import UnidentifiedImageError
 from transformers.image_utils import load_image
 
 from ..eval.evaluation import text_of
+from ..rows.conventions import Row
+from ..rows.errors import one_line
+from ..rows.usable import check_row
+from .checkpoints import newest_whole
+from .launch import REFUSALS
 from .runs import RunError, read_run, recipe_of, restore
 
 NOTHING_KNOWN = {"boxes": [], "masks": [], "ignore": None}
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")  # that load anywhere
+
+
+def weights_in(folder: Path | None) -> list[Path]:
+    """The files of a model in a folder, without those that only the run's own sharding could read."""
+    return [folder / name for name in WEIGHTS if (folder / name).is_file()] if folder else []
+
+
+def model_of(folder: Path, run: dict[str, Any]) -> Path:
+    """Where a run left a model: its folder, or, where it was interrupted, its newest whole checkpoint.
+
+    Raises `RunError` where there is none.
+    """
+    own, (checkpoint, broken) = weights_in(folder), newest_whole(folder)
+    saved = weights_in(checkpoint)
+    # An earlier run may have left its weights in the folder of one that was interrupted.
+    if own and (run.get("finished", True) or not saved or own[0].stat().st_mtime >= saved[0].stat().st_mtime):
+        return folder
+    if saved:
+        print(f"the run in {folder} was interrupted: answering with {checkpoint.name}")
+        return checkpoint
+    training, model = (run["arguments"].get(part) or {} for part in ("training", "model"))
+    if not training.get("do_train", True):
+        name = model.get("model_name_or_path")
+        raise RunError(f"{folder} holds no model, for its run only evaluated {name!r}: name a run that trained")
+    why = [f"{path.name} is broken ({fault})" for path, fault in broken.items()]
+    why += [f"{checkpoint.name} is sharded"] if checkpoint else [] if broken else ["no checkpoint was saved"]
+    raise RunError(
+        f"{folder} holds no model, for the run was interrupted ({', '.join(why)}): let it go on to its end with "
+        "--resume_from_checkpoint true"
+    )
+
+
+def usable(pictures: list[Path], asked: Row) -> dict[Path, Row]:
+    """The rows that ask about these pictures, each looked at as in training; the others are named with the reason."""
+    rows = {}
+    for picture in pictures:
+        found = {"id": picture.name, "image": {"bytes": None, "path": str(picture)}}
+        checked = check_row(found, 0, adapt=lambda row: asked)
+        if checked["refused"]:
+            print(f"{picture}: not asked ({checked['refused']})")
+        else:
+            rows[picture] = json.loads(checked["row"])
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,34 +76,49 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("question", nargs="?", help="default: the question of the recipe, where it has one")
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="default: the clone's own that made the run")
     args = parser.parse_args(arguments)
-    pictures = sorted(args.picture.iterdir()) if args.picture.is_dir() else [args.picture]
+    pictures = [args.picture]
+    if args.picture.is_dir():
+        pictures = sorted(file for file in args.picture.iterdir() if file.is_file())
     try:
-        run = read_run(args.output_dir)
+        run = read_run(args.output_dir, ("data", "model"))
         recipe = recipe_of(run, args.recipe)
+        data, model = (restore(getattr(recipe, part), run["arguments"][part.lower()]) for part in ("Data", "Model"))
+        question = (args.question or getattr(recipe, "QUESTION", "")).strip()
+        if not question:
+            raise RunError(f"{run['recipe']} has no question of its own; give one")
+        asked = {**NOTHING_KNOWN, "question": question, **recipe.to_question(data, args.output_dir, question)}
+        model.model_name_or_path = str(model_of(args.output_dir, run))
+        rows = usable(pictures, asked)
+        if not rows:
+            sys.exit(f"error: nothing was answered: {args.picture} has no picture that can be used")
+        network, processor = recipe.load(data, model)
+        evaluation = recipe.evaluation(data, network, processor)
     except RunError as error:
         parser.error(str(error))
-    data, model = restore(recipe.Data, run["arguments"]["data"]), restore(recipe.Model, run["arguments"]["model"])
-    question = args.question or getattr(recipe, "QUESTION", None)
-    if question is None:
-        parser.error(f"{run['recipe']} has no question of its own; give one")
-    model.model_name_or_path = str(args.output_dir)
-    network, processor = recipe.load(data, model)
-    evaluation = recipe.evaluation(data, network, processor)
-    for picture in pictures:
+    except REFUSALS as error:
+        sys.exit(f"error: {error}")
+    names = {picture: picture.stem for picture in pictures}
+    if len(set(names.values())) < len(names):  # 1.jpg and 1.png would be drawn on one file
+        names = {picture: picture.name for picture in pictures}
+    answered = 0
+    for picture, row in rows.items():
+        image = load_image(str(picture.resolve()))
+        row |= {"image": image}
         try:
-            image = load_image(str(picture.resolve(strict=True)))
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            print(f"{picture}: no image ({str(error).splitlines()[0]})")
+            evaluation.collator([row])
+        except ValueError as error:  # names what cannot be read: nothing is ever cut
+            print(f"{picture}: not asked ({one_line(str(error))})")
             continue
-        row = {"id": "", "image": image, "image_size": list(image.size), "question": question, **NOTHING_KNOWN}
-        row |= recipe.to_question(data, args.output_dir, question)
         [answer] = evaluation.answer(network, [row])
+        answered += 1
         print(f"{picture}: {text_of(answer)}")
         if evaluation.draw:
-            drawn = args.output_dir / "answers" / f"{picture.stem}.png"
+            drawn = args.output_dir / "answers" / f"{names[picture]}.png"
             drawn.parent.mkdir(exist_ok=True)
             evaluation.draw(image, row, answer).save(drawn)
             print(f"drawn on {drawn}")
+    if not answered:
+        sys.exit("error: nothing was answered")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from .runs import RECIPES, RunError, read_run, recipe_of, restore
 from .score import Split, metric_rows, score_file
 
 SETTINGS = ("arguments", "git_commit", "dataset_fingerprint", "versions", "device", "processes")
-OF_THE_FOLDER = ("output_dir", "logging_dir", "run_name")  # another one in each run
+OF_THE_FOLDER = ("output_dir", "overwrite_output_dir", "logging_dir", "run_name")  # another one in each run
 
 
 @dataclass

@@ -2,28 +2,34 @@
 
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import fields
 
 import torch
 from accelerate import PartialState
-from transformers import TrainingArguments
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import Trainer, TrainingArguments
 from trl import ModelConfig, TrlParser
 
 from ..callbacks.interrupt import Interrupted
 from ..callbacks.label_audit import LabelError
 from ..callbacks.preflight.callback import PreflightDone, PreflightError
+from ..callbacks.resume import WeightNamesError
 from ..callbacks.shared_image import AttentionError
 from ..eval.generation.constraints import AnswerSetError
 from ..models.checkpoints import CheckpointError
 from ..models.precision import DTYPES, launched_dtype, precision_of
 from ..rows.errors import DataError
 from .checkpoints import FullDiskError, ResumeError
+from .folder import FolderError, claim_folder
+from .saved import SavedError
+from .settings import RowSettings
 from .trainers import RateError
 
 # Errors whose message tells the reader what to do: they end the run without a traceback.
 REFUSALS = (DataError, AnswerSetError, CheckpointError, RateError, LabelError, AttentionError, PreflightError)
-REFUSALS += (ResumeError, FullDiskError)
+REFUSALS += (ResumeError, FullDiskError, FolderError, SavedError, WeightNamesError)
 
 
 class RecipeParser(TrlParser):
@@ -39,6 +45,10 @@ class RecipeParser(TrlParser):
 
     def parse_args_and_config(self, *args, **settings) -> tuple:
         parsed = super().parse_args_and_config(*args, **settings)
+        for data in (part for part in parsed if isinstance(part, RowSettings)):
+            [training] = (part for part in parsed if isinstance(part, TrainingArguments))
+            held_out = getattr(data, "validation_fraction", 0.5)  # who holds nothing out has a part of its own
+            data.refuse_empty_parts(training, 1 - held_out, held_out, test=1)
         for model in (part for part in parsed if isinstance(part, ModelConfig) and part.dtype is None):
             [training] = (part for part in parsed if isinstance(part, TrainingArguments))
             model.dtype, launched = DTYPES[precision_of(training.bf16, training.fp16)], launched_dtype()
@@ -53,6 +63,7 @@ class RecipeParser(TrlParser):
                 del model["dtype"]  # it followed those two, and does so again where one of them is given anew
             config = {key: value for part in config["arguments"].values() for key, value in part.items()}
             del config["resume_from_checkpoint"]  # from the beginning
+            config.pop("overwrite_output_dir", None)  # was said of that run's folder
             config = {key: value for key, value in config.items() if value is not None and not key.endswith("_token")}
         return super().set_defaults_with_config(**config)
 
@@ -63,18 +74,33 @@ def launch(main: Callable[..., None], *arguments: type) -> None:
     """
     try:
         parsed = RecipeParser(arguments).parse_args_and_config()
-    except (ValueError, OSError) as error:  # a misspelt key, no such file
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError, ImportError) as error:  # a misspelt key, no such file, no such library
+        sys.exit(f"error: {' '.join(str(error).split())}")
     try:
+        claim_folder(main.__globals__["__file__"], *parsed)
         main(*parsed)
     except PreflightDone:
         pass
     except REFUSALS as error:
         sys.exit(f"error: {error}")
+    except (ValueError, ImportError) as error:
+        if not refused_by_a_trainer(error):
+            raise
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except HfHubHTTPError as error:
+        sys.exit(f"error: the Hub refused: {' '.join(str(error).split())}")
     except Interrupted:
         leave_processes()
         raise
     leave_processes()
+
+
+def refused_by_a_trainer(error: BaseException) -> bool:
+    """Whether a Trainer's constructor raised this of its own accord, over what it was asked: no code of ours did."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = frames[-1].f_globals.get("__name__", "").partition(".")[0] in ("vlm_recipes", "__main__")
+    making = (frame.f_locals.get("self") for frame in frames if frame.f_code.co_name == "__init__")
+    return not ours and any(isinstance(one, Trainer) for one in making)
 
 
 def leave_processes() -> None:

@@ -86,6 +86,7 @@ class RunRecord:
     rejected: list[Row] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     watched: Scores = field(default_factory=Scores, init=False)  # the last of the validation rows
+    results: dict[str, Scores] = field(default_factory=dict, init=False)  # by split, of a run that has concluded
 
     def write(
         self,
@@ -141,7 +142,7 @@ class RunRecord:
         baseline.
         """
         answered = {split: self.evaluation(model, part, compare=True) for split, part in rows.items()}
-        results = {split: metrics for split, (metrics, _) in answered.items()}
+        self.results = results = {split: metrics for split, (metrics, _) in answered.items()}
         predictions = {split: predicted for split, (_, predicted) in answered.items()}
         evaluation, checks = self.evaluation, []
         if rows:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from trl import SFTTrainer
@@ -21,11 +22,17 @@ from ..callbacks.preflight.model import Expected
 from ..callbacks.resume import ResumeCallback
 from ..callbacks.shared_image import SharedImageCallback
 from ..eval.evaluation import Evaluation
-from ..eval.report.tables import Published
+from ..eval.report.tables import Published, latest
 from ..models.precision import trainable_in_float32
+from ..models.upstream import quantised_bits
 from ..rows.conventions import Row
 from .checkpoints import checkpoint_to_resume, full_disk_in_one_line
+from .loaded_anew import compare_anew
+from .model_card import upload_report, write_model_card
 from .record import RunRecord, changed_settings, describe_run
+from .resuming import TrainedAs, what_decides
+from .saved import prepare_to_save, save
+from .snippet import example_of
 from .trainers import with_rate_of_vision
 
 
@@ -65,11 +72,12 @@ class Run:
         refused: list[Row],
         name: str | None = None,
     ):
-        self.training, self.model = training, model
+        self.recipe, self.data, self.training, self.model = Path(recipe), data, training, model
         named = zip(("train", "validation", "test"), parts, strict=True)
         self.parts = {part: rows for part, rows in named if rows is not None}
         self.evaluation = evaluation.as_trained(training)
         self.log_history: list[dict] = []
+        self.repository: str | None = None  # on the Hub, where the Trainer sends what it saves
         name = name or Path(recipe).stem
         title, published = published_numbers(Path(recipe), name)
         run = {"experiment": name, **describe_run(recipe, data, training, model, self.parts)}
@@ -86,8 +94,9 @@ class Run:
     ) -> PreTrainedModel:
         """Look at all that can be known before, then train and save, with what trains kept in float32.
 
-        Goes on from `resume_from_checkpoint`, a folder or true for the newest whole one. With `max_steps` 0 nothing is
-        trained: raises `PreflightDone` after the preflight of a run of the recipe's own length.
+        Goes on from `resume_from_checkpoint`, a folder or true for the newest whole one, which has to have been begun
+        with the same rows, steps and rates (see `resuming`). With `max_steps` 0 nothing is trained: raises
+        `PreflightDone` after the preflight of a run of the recipe's own length.
 
         Args:
             watch: answers rows at each evaluation; the report shows them.
@@ -95,12 +104,16 @@ class Run:
             trains, share, first_loss: what the recipe states, see `Expected`; the share is that of its own model.
 
         Returns the trained model (the best one, if the arguments say so). Raises `LabelError`, `AttentionError`,
-        `PreflightError`, `ResumeError` and `FullDiskError`; `Interrupted` after SIGTERM or Ctrl-C, with a checkpoint
-        saved.
+        `PreflightError`, `ResumeError`, `FullDiskError`, `SavedError`; `Interrupted` after SIGTERM or Ctrl-C, with a
+        checkpoint saved.
         """
         args = trainer.args
         checkpoint = checkpoint_to_resume(args.output_dir, args.resume_from_checkpoint)
         self.record.run["trained_with"] = changed_settings(self.training, args)
+        trained_as = TrainedAs(**what_decides(self.record.run, self.parts, args))
+        if checkpoint is not None:
+            trained_as.refuse_another(checkpoint)
+        self.record.run["quantised_bits"] = quantised_bits(trainer.model)
         only_checks = args.max_steps == 0
         if only_checks:
             trainer.args = args = copy.copy(args)
@@ -116,29 +129,42 @@ class Run:
         )
         self.record.checks = preflight.checks
         shared_image = SharedImageCallback(trainer)
-        before = (FrozenPartsCallback(trainer), LabelAuditCallback(check=False), shared_image, preflight)
+        before = (trained_as, FrozenPartsCallback(trainer), LabelAuditCallback(check=False), shared_image, preflight)
         interrupt, resume = InterruptCallback(trainer), ResumeCallback(trainer)
         after = (ReportCallback(self.record, watch), *callbacks, interrupt, resume)
         for callback in chain(before, [watch], after):
             trainer.add_callback(callback)
         try:
             with full_disk_in_one_line(trainer):
+                prepare_to_save(trainer)
                 trainer.train(resume_from_checkpoint=checkpoint)
-                trainer.save_model()
+                save(trainer)
                 trainer.save_state()
         finally:  # a training that ends by an error calls nobody back
             for callback in (shared_image, interrupt, resume, *callbacks):
                 if isinstance(callback, SharedImageCallback | InterruptCallback | ResumeCallback | GradNormCallback):
                     callback.close()
+        if self.training.load_saved_anew:
+            compare_anew(trainer, self.recipe, self.record.run["arguments"]["data"], self.model)
         if interrupt.received:
-            interrupt.leave(f"interrupted when trained to the end, saved {args.output_dir}: --do_train false")
-        self.log_history = trainer.state.log_history
+            evaluate = f"--do_train false --model_name_or_path {args.output_dir}"
+            interrupt.leave(f"interrupted when trained to the end, saved {args.output_dir}: {evaluate}")
+        self.log_history, self.repository = trainer.state.log_history, trainer.hub_model_id
         return trainer.model
 
     def conclude(self, model: PreTrainedModel, answered: Mapping[str, Dataset | None]) -> None:
-        """Answer these parts (unless `do_predict` is off), write everything for good and say where it is."""
+        """Answer these parts (unless `do_predict` is off), write everything for good and say where it is.
+
+        With `push_to_hub` the card and the report follow the model.
+        """
         parts = {part: rows for part, rows in answered.items() if rows is not None}
         self.record.conclude(model, parts if self.training.do_predict else {}, self.log_history)
+        if self.training.do_train and PartialState().is_main_process:
+            example = example_of(self.recipe, self.data, Path(self.training.output_dir))
+            steps = int(latest(self.log_history, "step") or 0)
+            write_model_card(self.record, model, example, steps, self.repository)
+            if self.repository is not None:
+                upload_report(self.training, self.repository)
 
     def _trains_its_own_model(self) -> bool:
         names = [name for name in vars(self.model) if name.endswith("name_or_path")]

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -15,18 +16,32 @@ class RunError(Exception):
     """What cannot be read, in one line that says what to do."""
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """`run.json` of a recipe's output folder."""
+def read_run(folder: Path, parts: Sequence[str] = ("data",)) -> dict[str, Any]:
+    """`run.json` of a recipe's output folder, which has these `parts` of what the recipe was asked."""
     record = folder / "run.json"
     if not record.is_file():
-        raise RunError(f"{record} does not exist; name a folder that a recipe was given as --output_dir")
+        hint = "name a folder that a recipe was given as --output_dir"
+        if any(folder.glob("checkpoint-*")):
+            hint = "the run was interrupted before its first evaluation, let it go on: --resume_from_checkpoint true"
+        raise RunError(f"{record} does not exist; {hint}")
     try:
         run = json.loads(record.read_bytes())
     except ValueError as error:
         raise RunError(f"{record}: no JSON ({error})") from error
-    if not isinstance(run, dict) or not {"recipe", "arguments"} <= run.keys():
-        raise RunError(f"{record} is no record of a run")
+    arguments = run.get("arguments") if isinstance(run, dict) and "recipe" in run else None
+    if not isinstance(arguments, dict) or not all(isinstance(arguments.get(part), dict) for part in parts):
+        raise RunError(f"{record} is no record of a run, or was cut: make it anew with --do_train false")
     return run
+
+
+def first_base(name: str) -> str:
+    """The model that the run in a folder began with; of one that went on from another run's, the first one's."""
+    seen = set()
+    while name not in seen:
+        seen.add(name)
+        folder = next((folder for folder in (Path(name), Path(name).parent) if (folder / "run.json").is_file()), None)
+        name = read_run(folder)["arguments"]["model"]["model_name_or_path"] if folder else name
+    return name
 
 
 def recipe_of(run: dict[str, Any], file: Path | None) -> ModuleType:

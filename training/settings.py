@@ -1,16 +1,19 @@
 """What every recipe sets alike, so that its own settings are those of the experiment."""
 
 import copy
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from accelerate.utils import parse_flag_from_env, patch_environment
 from datasets import Dataset
+from transformers import TrainingArguments
 from trl import ScriptArguments
 
 from ..models.precision import MIXED_PRECISION, launched_precision, precision_of
 from ..rows.errors import DataError
 from .cards import refuse_what_the_device_cannot_do
+from .reachable import refuse_what_is_not_to_be_had
 
 
 def setting(default: Any, about: str, *choices: str) -> Any:
@@ -29,14 +32,47 @@ class RowSettings(ScriptArguments):
     eval_rows: int = setting(200, "validation questions to answer at each evaluation")
     max_new_tokens: int = setting(32, "longest answer in tokens")
 
-    def limited(self, train: Dataset | None, validation: Dataset | None, test: Dataset) -> list[Dataset | None]:
-        """The first rows of each part, as many as the settings allow; `DataError` for a limit that leaves none."""
+    def __post_init__(self) -> None:
+        """Raises `ValueError` in one line for a share outside 0-1, or a number of rows below 1."""
+        for name, share in self._shares().items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"--{name} {share:g}: a share is between 0 and 1")
         limits = (self.max_train_rows, self.max_validation_rows, self.max_test_rows)
         if any(limit is not None and limit < 1 for limit in limits):
-            raise DataError("--max_train_rows, --max_validation_rows and --max_test_rows have to be 1 or more")
+            raise ValueError("--max_train_rows, --max_validation_rows and --max_test_rows have to be 1 or more")
+        for name, count in vars(self).items():
+            if name in ("eval_rows", "questions_per_row") and count < 1:
+                raise ValueError(f"--{name} {count}: it has to be 1 or more")
+
+    def _shares(self) -> dict[str, float]:
+        names = [field.name for field in fields(self)]
+        return {name: getattr(self, name) for name in names if name == "max_rejected" or name.endswith("_fraction")}
+
+    def refuse_empty_parts(self, training: TrainingArguments, train: float, validation: float, test: float) -> None:
+        """Raise `DataError` where a part that `training` needs has nothing; given are numbers of rows, or shares."""
+        watched = training.do_train and training.eval_strategy != "no"
+        without = "train without: --eval_strategy no --load_best_model_at_end false"
+        shares = " ".join(f"--{name} {share:g}" for name, share in self._shares().items() if name != "max_rejected")
+        for verb, has, is_needed, advice in (
+            ("train", train, True, "hold out fewer images"),  # to evaluate, baselines come from these rows
+            ("validate", validation, watched, f"hold out more images, or {without}"),
+            ("test", test, training.do_predict, "hold out more images, or ask for no answers: --do_predict false"),
+        ):
+            if is_needed and not has:
+                raise DataError(f"no row would be left to {verb} on{shares and f' ({shares})'}: {advice}")
+
+    def limited(
+        self, train: Dataset | None, validation: Dataset | None, test: Dataset, training: TrainingArguments
+    ) -> list[Dataset | None]:
+        """The first rows of each part, as many as the settings allow; None for one that `training` does without.
+
+        Raises `DataError` where there are no rows of one that it needs.
+        """
+        parts, limits = (train, validation, test), (self.max_train_rows, self.max_validation_rows, self.max_test_rows)
+        self.refuse_empty_parts(training, *(1 if rows is None else len(rows) for rows in parts))
         return [
             rows if rows is None or limit is None else rows.select(range(min(limit, len(rows))))
-            for rows, limit in zip((train, validation, test), limits, strict=True)
+            for rows, limit in zip(parts, limits, strict=True)
         ]
 
     def watched(self, validation: Dataset, seed: int) -> Dataset:
@@ -66,13 +102,19 @@ class RunSettings:
     vision_learning_rate: float | None = setting(
         None, "of the vision tower's weights, where they train; not with DeepSpeed or FSDP"
     )
+    overwrite_output_dir: bool = setting(False, "clear what another run left in output_dir, and nothing else")
     dataset_num_proc: int | None = setting(None, "processes that check rows")
     dataloader_num_workers: int = 4
     remove_unused_columns: bool = False
     report_to: str = "none"
+    load_saved_anew: bool = setting(
+        False, "load what was saved, too, and compare a row's logits; needs the memory of a second model"
+    )
 
     def __post_init__(self) -> None:
-        """Raises `ValueError` in one line where the run's device cannot do what is asked of it."""
+        """Raises `ValueError` in one line where device, trackers or Hub cannot do what is asked of them."""
+        if self.hub_token is not None:  # the Trainer would write it into training_args.bin, and send that to the Hub
+            os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         if self.save_strategy is None:
             self.save_strategy = "steps" if self.eval_strategy == "no" else self.eval_strategy
         if self.save_steps is None:
@@ -87,17 +129,27 @@ class RunSettings:
         precision = precision_of(self.bf16, self.fp16)
         with patch_environment(**({} if precision == launched else {MIXED_PRECISION: precision})):
             super().__post_init__()  # which reads the environment where neither of the two is set
+        if self.load_saved_anew and self.world_size > 1:
+            raise ValueError("--load_saved_anew true is for one process: leave it out, or launch one")
         refuse_what_the_device_cannot_do(self)
+        refuse_what_is_not_to_be_had(self)
+
+    @property
+    def trained_into(self) -> str | None:
+        """The folder that a training saves in; None where nothing is trained."""
+        return self.output_dir if self.do_train else None
 
     def in_rows(self, questions: int, rows: int) -> "RunSettings":
         """The same settings with batch sizes, given in questions, in `rows` that hold all `questions` of an epoch.
 
-        A step of the optimizer sees about as many questions as before, and at least one row of each process.
+        A step of the optimizer sees about as many questions as before, at least one row of each process, and the same
+        number of rows however its batch is split: a run that goes on with another split has to meet the same rows.
         """
         each, changed = questions / rows, copy.copy(self)
-        per_step = self.per_device_train_batch_size * self.gradient_accumulation_steps / each
-        changed.per_device_train_batch_size = max(1, round(self.per_device_train_batch_size / each))
-        changed.gradient_accumulation_steps = max(1, round(per_step / changed.per_device_train_batch_size))
+        per_step = max(1, round(self.per_device_train_batch_size * self.gradient_accumulation_steps / each))
+        at_once = max(1, round(self.per_device_train_batch_size / each))
+        changed.per_device_train_batch_size = max(n for n in range(1, at_once + 1) if per_step % n == 0)
+        changed.gradient_accumulation_steps = per_step // changed.per_device_train_batch_size
         return changed
 
 

@@ -2,8 +2,10 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ from .probe import Probe, probe
 
 NEAR_FULL = 0.95  # of the GPU's memory
 ADAM_BYTES = 8  # two float32 a parameter; in 8 bits a quarter of that
+NAMED = 3  # tensors without gradient
+TOWERS = {kind: pattern for kind, pattern in GROUPS.items() if not kind.startswith("lora_")}
 WORSE = 1.25  # times the loss of a uniform guess: random weights are sure of what they say
 
 
@@ -112,23 +116,51 @@ def _fits(trainer: Trainer, model: nn.Module, seen: Probe, what: str, steps: int
 
 
 def check_gradients(model: nn.Module, gradients: Mapping[str, float | None]) -> Check:
-    """Every group of `grad_norm.GROUPS` that trains gets a gradient; LoRA's A may wait for B to leave zero."""
-    norms, missing = {}, 0
-    for group, parameters in parameters_by_group(model, GROUPS).items():
-        found = [gradients[name] for name in parameters]
-        norms[group] = math.sqrt(sum((norm or 0) ** 2 for norm in found))
-        missing += found.count(None)
-    numbers = norms | {"tensors_without_gradient": missing}
-    wrong = next((group for group, norm in norms.items() if not math.isfinite(norm)), None)
+    """Every tower that trains gets a gradient, each by itself; LoRA's A may wait for its tower's B to leave zero."""
+    towers = parameters_by_tower(model)
+    norms = {key: math.sqrt(sum((gradients[name] or 0) ** 2 for name in names)) for key, names in towers.items()}
+    silent = [name for names in towers.values() for name in names if gradients[name] is None]
+    several = Counter((group, kind) for group, kind, _ in towers)
+    titles = {}
+    for group, kind, path in towers:
+        tower = path if several[group, kind] > 1 else kind
+        titles[group, kind, path] = tower if group == kind else f"{group} of {tower}"
+    numbers: dict[str, float] = {"tensors_without_gradient": len(silent)}
+    for key, norm in norms.items():
+        numbers |= {key[0]: math.hypot(numbers.get(key[0], 0.0), norm)}  # of a group with all its towers
+    numbers |= {titles[key]: norm for key, norm in norms.items()}
+    wrong = next((key for key, norm in norms.items() if not math.isfinite(norm)), None)
     if wrong or not any(norms.values()):
-        return Check("gradients", "stop", f"that of {wrong or 'every group'} is {norms.get(wrong, 0.0)}", numbers)
-    quiet = [group for group, norm in norms.items() if norm == 0 and not (group == "lora_a" and norms.get("lora_b"))]
-    found = ", ".join(f"{group} {norm:.3g}" for group, norm in norms.items())
-    if missing:
-        found += f"; {missing:,} tensors get none in this batch"
+        whose = titles[wrong] if wrong else "every tower"
+        return Check("gradients", "stop", f"that of {whose} is {norms.get(wrong, 0.0)}", numbers)
+    quiet = [
+        titles[(group, *tower)]
+        for (group, *tower), norm in norms.items()
+        if norm == 0 and not (group == "lora_a" and norms.get(("lora_b", *tower)))
+    ]
+    found = ", ".join(f"{titles[key]} {norm:.3g}" for key, norm in norms.items())
+    if silent:
+        more = f" and {len(silent) - NAMED:,} more" if len(silent) > NAMED else ""
+        found += f"; without gradient in this batch: {', '.join(silent[:NAMED])}{more}"
     if quiet:
         return Check("gradients", "warn", f"{' and '.join(quiet)} would not learn: {found}", numbers)
     return Check("gradients", "pass", found, numbers)
+
+
+def parameters_by_tower(model: nn.Module) -> dict[tuple[str, str, str], list[str]]:
+    """`(group, kind, path)` -> the names of a tower's parameters that train.
+
+    The group is that of `grad_norm.GROUPS`; the kind the one that it would be without LoRA; the path says which tower
+    of that kind: the name as far as the kind shows in it, "" for a language model.
+    """
+    towers: dict[tuple[str, str, str], list[str]] = {}
+    for group, parameters in parameters_by_group(model, GROUPS).items():
+        for name in parameters:
+            kind = next(kind for kind, pattern in TOWERS.items() if re.search(pattern, name))
+            heads = accumulate(name.removeprefix("base_model.model.").split("."), "{}.{}".format)
+            path = next(head for head in heads if re.search(TOWERS[kind], f"{head}.")) if TOWERS[kind] else ""
+            towers.setdefault((group, kind, path), []).append(name)
+    return towers
 
 
 def duration(seconds: float) -> str:

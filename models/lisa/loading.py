@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from tokenizers import AddedToken
 from transformers import (
@@ -18,9 +18,12 @@ from transformers import (
 from trl import ModelConfig, get_peft_config
 
 from ...rows.conventions import SEG_TOKEN
-from ..checkpoints import CheckpointError, load_named, load_weights, refuse_fsdp, weight_settings
+from ..checkpoints import refuse_fsdp, refuse_other_kind
+from ..kinds import refuse_other_kinds
+from ..lora import add_adapter
 from ..sharding import gathered
 from ..upstream import mark_quantised
+from ..weights import CheckpointError, load_named, load_weights, weight_settings
 from .config import LisaConfig
 from .model import LisaForConditionalGeneration
 
@@ -75,21 +78,22 @@ def load_lisa(
 
 
 def _base(
-    model: ModelConfig, sam_name: str, name: str, config: LisaConfig | None
+    model: ModelConfig, sam_name: str, name: str, revision: str, config: LisaConfig | None
 ) -> tuple[LisaForConditionalGeneration, LisaProcessor]:
     """A whole LISA by its name, or a new one of a LLaVA and a SAM, of which an adapter's `config` knows more."""
-    of_name = {"revision": model.model_revision, "attn_implementation": model.attn_implementation}
-    kind = PreTrainedConfig.get_config_dict(name, revision=model.model_revision)[0].get("model_type")
+    of_name = {"revision": revision, "attn_implementation": model.attn_implementation}
+    kind = PreTrainedConfig.get_config_dict(name, revision=revision)[0].get("model_type")
     if kind == "lisa":
         settings = weight_settings(model, NOT_QUANTISED)
         network = load_weights(LisaForConditionalGeneration, name, **settings, **of_name)
-        processor = LisaProcessor.from_pretrained(name, revision=model.model_revision)
+        processor = LisaProcessor.from_pretrained(name, revision=revision)
     elif kind == "llava":
         settings = weight_settings(model, [part.removeprefix("sam.") for part in NOT_QUANTISED])
         sam_name = config.sam_name_or_path if config else sam_name
+        refuse_other_kinds(sam_name, ("sam",), "LISA's masks are a SAM's")
         llava = load_weights(LlavaForConditionalGeneration, name, **settings, **of_name)
         sam = load_weights(SamModel, sam_name, **settings)
-        llava_processor = LlavaProcessor.from_pretrained(name, revision=model.model_revision)
+        llava_processor = LlavaProcessor.from_pretrained(name, revision=revision)
         processor = LisaProcessor.compose(llava_processor, SamImageProcessor.from_pretrained(sam_name))
         network = compose(llava, sam, processor)
         if "quantization_config" in settings:
@@ -107,19 +111,19 @@ def with_adapter(
 ) -> PeftModel:
     """With the adapter that `model` describes; without `lora`, mask decoder, projection and `[SEG]` train alone.
 
-    An adapter that is there trains on. Raises `CheckpointError` if it is of the other kind.
+    An adapter that is there trains on. Raises `CheckpointError` if it is of another kind.
     """
-    if isinstance(network, PeftModel):
-        if lora == (network.active_peft_config.target_modules == DUMMY_TARGET_MODULES):
-            raise CheckpointError(
-                f"this adapter was made {'without' if lora else 'with'} LoRA: train it on as it began"
-            )
-        return network
     adapter = get_peft_config(replace(model, use_peft=True))
     if not lora:
         adapter.target_modules, adapter.modules_to_save = DUMMY_TARGET_MODULES, WHOLE[2:]
         adapter.trainable_token_indices = dict.fromkeys(WHOLE[:2], [network.config.seg_token_id])
-    return get_peft_model(network, adapter)
+    if not isinstance(network, PeftModel):
+        return add_adapter(network, adapter)
+    made = network.active_peft_config
+    if lora == (made.target_modules == DUMMY_TARGET_MODULES):
+        raise CheckpointError(f"this adapter was made {'without' if lora else 'with'} LoRA: train it on as it began")
+    refuse_other_kind(made, adapter)
+    return network
 
 
 def compose(
@@ -138,6 +142,7 @@ def compose(
     names = {"name_or_path": llava.name_or_path, "sam_name_or_path": sam.name_or_path}
     config = LisaConfig(llava.config, sam.config, seg_token_id, **names)
     network = LisaForConditionalGeneration(config, llava, sam)
+    network.loaded_from = llava.loaded_from | sam.loaded_from
     network.mask_projection.to(sam.mask_decoder.iou_token.weight)  # its device and dtype
     return network
 

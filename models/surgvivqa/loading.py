@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from transformers import (
     AutoTokenizer,
     BlipForQuestionAnswering,
@@ -19,8 +19,11 @@ from transformers import (
 )
 from trl import ModelConfig, get_quantization_config
 
-from ..checkpoints import CheckpointError, load_named, load_weights, refuse_fsdp
+from ..checkpoints import refuse_fsdp, refuse_other_kind
+from ..kinds import refuse_other_kinds
+from ..lora import add_adapter
 from ..precision import trainable_in_float32
+from ..weights import CheckpointError, load_named, load_weights
 from .config import SurgViVqaConfig
 from .model import SurgViVqaForConditionalGeneration
 
@@ -68,13 +71,13 @@ def load_surgvivqa(
 
 
 def _base(
-    model: ModelConfig, asked: tuple[str, str, int], name: str, config: SurgViVqaConfig | None
+    model: ModelConfig, asked: tuple[str, str, int], name: str, revision: str, config: SurgViVqaConfig | None
 ) -> tuple[SurgViVqaForConditionalGeneration, SurgViVqaProcessor]:
     """A whole SurgViVQA by its name, or a new one of a GPT-2 and two towers, which an adapter's `config` knows."""
     known = config and (config.video_name_or_path, config.text_name_or_path, config.video.num_frames)
     video_name, text_name, num_frames = known or asked
     settings = {"dtype": model.dtype}
-    attention, revision = model.attn_implementation, model.model_revision
+    attention = model.attn_implementation
     kind = PreTrainedConfig.get_config_dict(name, revision=revision)[0].get("model_type")
     if kind == "surgvivqa":
         settings["attn_implementation"] = {"": attention, "decoder": attention} if attention else None  # BLIP is eager
@@ -83,15 +86,19 @@ def _base(
         return network, SurgViVqaProcessor.from_pretrained(name, revision=revision)
     if kind != "gpt2":
         raise ValueError(f"SurgViVQA is made of a GPT-2, and this is {kind or 'no model'}")
+    refuse_other_kinds(video_name, ("videomae",), "SurgViVQA's video tower is a VideoMAE")
+    refuse_other_kinds(text_name, ("blip",), "SurgViVQA's text encoder is a BLIP's")
     frames = VideoMAEConfig.from_pretrained(video_name, num_frames=num_frames)
     if num_frames % frames.tubelet_size:
         raise ValueError(f"VideoMAE reads {frames.tubelet_size} frames at a time, so there cannot be {num_frames}")
     video = load_weights(VideoMAEModel, video_name, config=frames, **settings)
-    text = load_weights(BlipForQuestionAnswering, text_name, **settings).text_encoder
+    blip = load_weights(BlipForQuestionAnswering, text_name, **settings)
+    text = blip.text_encoder
     decoder = load_weights(GPT2LMHeadModel, name, revision=revision, attn_implementation=attention, **settings)
     names = {"name_or_path": name, "video_name_or_path": video_name, "text_name_or_path": text_name}
     config = SurgViVqaConfig(video.config, text.config, decoder.config, **names)
     network = SurgViVqaForConditionalGeneration(config, video, text, decoder)
+    network.loaded_from = decoder.loaded_from | video.loaded_from | blip.loaded_from
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     return network, SurgViVqaProcessor.compose(config, tokenizer, AutoTokenizer.from_pretrained(text_name))
 
@@ -105,14 +112,19 @@ def train_parts(
     Raises `CheckpointError` where something else would train, or nothing of a part.
     """
     if adapter is None and isinstance(network, PeftModel):
+        network.get_base_model().decoder.float()  # as it will train, so that merging rounds nothing
         network = network.merge_and_unload()
-    if not isinstance(network, PeftModel):
+        network.loaded_from = {}  # no folder has these weights
+    if adapter is not None:
+        adapter = copy.deepcopy(adapter)
+        adapter.modules_to_save = list(parts)
+        adapter.fan_in_fan_out = True  # GPT-2 keeps its weights transposed
+    if isinstance(network, PeftModel):
+        refuse_other_kind(network.active_peft_config, adapter)
+    else:
         network.requires_grad_(False)
         if adapter is not None:
-            adapter = copy.deepcopy(adapter)
-            adapter.modules_to_save = list(parts)
-            adapter.fan_in_fan_out = True  # GPT-2 keeps its weights transposed
-            network = get_peft_model(network, adapter)
+            network = add_adapter(network, adapter)
         else:
             for part in parts:
                 network.get_submodule(part).requires_grad_(True)

@@ -90,7 +90,7 @@ def test_lisa_is_quantised_where_the_recipe_says_so(monkeypatch):
     llava, sam = map(str, tiny.lisa())
     monkeypatch.setattr(loading, "load_weights", full_size.load_random)
     model = reasonseg.Model(model_name_or_path=llava, sam_name_or_path=sam, dtype="float32", load_in_4bit=True)
-    network, _ = reasonseg.load(reasonseg.Data(), model, training=True)
+    network, _ = reasonseg.load(reasonseg.Data(), model, output_dir="out")
     quantised = {name for name, module in network.named_modules() if isinstance(module, Linear4bit)}
     assert any("vision_tower" in name for name in quantised)
     assert any("sam.vision_encoder" in name for name in quantised)

@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from functools import cache
@@ -221,25 +220,6 @@ class Large(Toy):
     def __init__(self):
         super().__init__()
         self.language_model = torch.nn.Sequential(torch.nn.Linear(6, 16000), torch.nn.Linear(16000, 1))
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """Make a disk of so many kilobytes."""
-    mounted = []
-
-    def make(kilobytes: int) -> Path:
-        (tmp_path / "disk").mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(tmp_path / "disk")]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-        mounted.append(tmp_path / "disk")
-        return tmp_path / "disk"
-
-    yield make
-    for folder in mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("kilobytes", [1900, 2400, 3100], ids=["in the weights", "in the optimizer", "at the third"])

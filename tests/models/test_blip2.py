@@ -101,7 +101,7 @@ def test_answers_are_those_of_looking_again_for_each_question(both, settings):
 
 def test_eight_bits_and_lora_train_with_shared_images():
     model = vqa_rad.Model(model_name_or_path=str(tiny.blip2()), dtype="float32")
-    network, processor = vqa_rad.load(vqa_rad.Data(), model, training=True)
+    network, processor = vqa_rad.load(vqa_rad.Data(), model, output_dir="out")
     loss = network(**Seq2SeqCollator(processor, share_images=True)(rows())).loss
     loss.backward()
     assert loss.isfinite() and all(

@@ -95,6 +95,81 @@ def test_a_merged_adapter_gives_the_same_logits_and_can_be_trained_on(adapter):
     assert losses[-1] < losses[0]
 
 
+def other_lora(kind):
+    return LoraConfig(task_type=LORA[kind].task_type, target_modules=LORA[kind].target_modules, r=2)
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+def test_an_adapter_on_top_of_another_one_belongs_to_a_base_that_holds_the_other(adapter, bits, tmp_path):
+    kind, folder, batch, first = adapter
+    out, settings = tmp_path / "out", {f"load_in_{bits}bit": True} if bits else {}
+    asked = ModelConfig(str(folder), dtype="float32", **settings)
+    network, processor = load_checkpoint(asked, True, adapter=other_lora(kind), output_dir=str(out))
+    assert not isinstance(network, PeftModel)
+    merged = AutoModelForImageTextToText.from_pretrained(out / "merged_base", dtype="float32")
+    assert (logits(merged, batch) - first).abs().max() < 1e-4  # in full precision, also where it is then quantised
+    if bits:
+        network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=False)
+    network = get_peft_model(network, other_lora(kind))
+    some_steps(network, batch, learning_rate=3e-2)
+    network.save_pretrained(out)
+    processor.save_pretrained(out)
+    expected, rounding = logits(network, batch), 1e-3 if bits else 1e-6
+    assert (expected - first).abs().max() > 0.05
+    assert (logits(load(out, **settings)[0], batch) - expected).abs().max() < rounding
+    if not bits:
+        named = json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"]
+        plain = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(named), out)
+        assert (logits(plain, batch) - expected).abs().max() < rounding
+    moved = shutil.move(out, tmp_path / "moved")  # with what lies beside the adapter
+    assert (logits(load(moved, **settings)[0], batch) - expected).abs().max() < rounding
+    # A checkpoint of the run finds the same base.
+    (moved / "checkpoint-1").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", *(f.name for f in moved.glob("*token*"))):
+        shutil.copy(moved / name, moved / "checkpoint-1")
+    for file in moved.glob("*process*"):
+        shutil.copy(file, moved / "checkpoint-1")
+    assert (logits(load(moved / "checkpoint-1", **settings)[0], batch) - expected).abs().max() < rounding
+
+
+def test_an_adapter_of_the_same_kind_trains_on_with_the_dropout_that_is_asked(adapter, tmp_path):
+    kind, folder, batch, expected = adapter
+    asked = ModelConfig(str(folder), dtype="float32", lora_dropout=0.3)
+    network, _ = load_checkpoint(asked, True, adapter=LORA[kind], output_dir=str(tmp_path / "out"))
+    assert isinstance(network, PeftModel) and not (tmp_path / "out").exists()
+    assert network.active_peft_config.lora_dropout == 0.3
+    assert {name.split(".")[-3] for name, w in network.named_parameters() if w.requires_grad} == {"lora_A", "lora_B"}
+    assert (logits(network, batch) - expected).abs().max() < 1e-6
+
+
+def test_merging_into_few_bits_and_into_what_is_merged_is_refused(adapter, tmp_path):
+    kind, folder, _, _ = adapter
+    with pytest.raises(CheckpointError, match=r"into 4 or 8 bits would round .*: vlm-export .* --to FOLDER") as error:
+        load(folder, to_train=True, load_in_4bit=True)
+    assert "\n" not in str(error.value)
+    asked = ModelConfig(str(folder), dtype="float32")
+    with pytest.raises(CheckpointError, match=r"\(r 4 and not 2\) needs another --output_dir than that"):
+        load_checkpoint(asked, True, adapter=other_lora(kind), output_dir=str(folder))
+
+
+def test_a_base_is_merged_again_only_where_the_adapter_has_changed(adapter, tmp_path):
+    kind, folder, batch, _ = adapter
+    first, out = shutil.copytree(folder, tmp_path / "first"), tmp_path / "out"
+
+    def merge():
+        asked = ModelConfig(str(first), dtype="float32")
+        network, _ = load_checkpoint(asked, True, adapter=other_lora(kind), output_dir=str(out))
+        return logits(network, batch), (out / "merged_base" / "model.safetensors").stat().st_ino
+
+    one, written = merge()
+    same, kept = merge()
+    assert torch.equal(one, same) and written == kept
+    weights = {name: 2 * weight for name, weight in load_file(first / "adapter_model.safetensors").items()}
+    save_file(weights, first / "adapter_model.safetensors")
+    other, _ = merge()
+    assert (one - other).abs().max() > 0.05
+
+
 def test_a_merged_adapter_can_be_saved_and_loaded_as_a_whole_model(adapter, tmp_path):
     kind, folder, batch, expected = adapter
     network, processor = load(folder, to_train=True)
@@ -237,8 +312,9 @@ def test_an_adapter_that_cannot_be_used_is_refused_with_the_name_of_its_base(ada
     shutil.copytree(folder, tmp_path / "other")
     other = {name: weight[..., :3].contiguous() for name, weight in weights.items()}
     save_file(other, tmp_path / "other" / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match="an adapter to"):
+    with pytest.raises(CheckpointError, match="an adapter to .*: Error.* size mismatch for .*lora_A") as error:
         load(tmp_path / "other")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -392,3 +468,19 @@ def test_two_processes_log_the_metric_of_all_rows():
     for result in launch.ddp("token_mean"):
         (logged,) = [log for log in result["log"] if "eval_exact" in log]
         assert (logged["eval_n"], logged["eval_exact"]) == (7, 1.0)
+
+
+def _merge(folder, out):
+    asked = ModelConfig(str(folder), dtype="float32")
+    network, processor = load_checkpoint(asked, True, adapter=other_lora("qwen"), output_dir=str(out))
+    return logits(network, batch_of("qwen", processor))
+
+
+def test_two_processes_train_on_the_same_merged_base_or_are_both_refused(adapter, tmp_path):
+    kind, folder, batch, expected = adapter
+    if kind == "qwen":
+        for merged in launch.in_two_processes(_merge, folder, tmp_path / "out"):
+            assert (merged - expected).abs().max() < 1e-4
+        (tmp_path / "file").write_text("")
+        with pytest.raises(Exception, match="cannot merge .* into .*/file/merged_base: "):
+            launch.in_two_processes(_merge, folder, tmp_path / "file")

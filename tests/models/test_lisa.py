@@ -380,7 +380,7 @@ def lisa_to_train(**model):
         model_name_or_path=str(llava), sam_name_or_path=str(sam), dtype="float32", lora_dropout=0.0, **model
     )
     torch.manual_seed(0)
-    return reasonseg.load(reasonseg.Data(), model, training=True)
+    return reasonseg.load(reasonseg.Data(), model, output_dir="out")
 
 
 def part_of(name: str) -> str:
@@ -607,7 +607,7 @@ def test_training_resumes_from_a_checkpoint_and_the_best_one_comes_back(tune, tm
 def test_an_adapter_to_a_whole_lisa_comes_back_on_it_and_not_on_the_first_llava(learnt, tmp_path):
     llava = {"model_name_or_path": str(learnt), "sam_name_or_path": "not read"}
     model = reasonseg.Model(**llava, dtype="float32", lora_dropout=0.0)
-    network, processor = reasonseg.load(reasonseg.Data(), model, training=True)
+    network, processor = reasonseg.load(reasonseg.Data(), model, output_dir="out")
     trainer = train(network, processor, tmp_path, tiny.mask_rows(), per_device_train_batch_size=4)
     trainer.save_model()
     batch = SegmentationCollator(processor)(tiny.mask_rows())

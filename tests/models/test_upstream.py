@@ -9,6 +9,7 @@ from datasets import Dataset, Features, Image, List
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.bnb import Linear4bit
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, Trainer, TrainingArguments
 from trl import ModelConfig
 
@@ -23,8 +24,10 @@ from vlm_recipes.models.upstream import (
     cast_pictures,
     clear_nested_dtypes,
     fingerprint,
+    hub_weight_names,
     keep_weight_names,
     mark_quantised,
+    quantised_bits,
 )
 
 
@@ -46,6 +49,13 @@ def test_the_trainer_still_loads_nothing_under_the_hub_s_weight_names(tmp_path):
     network = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl())
     keep_weight_names(network)
     assert comes_back(network, tmp_path / "own")
+    hub_weight_names(network)
+    network.save_pretrained(tmp_path / "again")
+    assert weight_names(tmp_path / "again") == weight_names(tiny.qwen2_vl()) != weight_names(tmp_path / "own")
+
+
+def weight_names(folder) -> set[str]:
+    return set(load_file(folder / "model.safetensors"))
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +91,14 @@ def test_peft_still_asks_the_model_and_not_the_layer_whether_it_holds_four_bits(
 
     assert lora_layers(marked=False) == {False}, "PEFT looks at the layers: delete mark_quantised"
     assert lora_layers(marked=True) == {True}
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+def test_the_bits_that_a_model_was_loaded_in_are_known_also_under_an_adapter(bits):
+    settings = {"quantization_config": BitsAndBytesConfig(**{f"load_in_{bits}bit": True})} if bits else {}
+    network = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl(), **settings)
+    assert quantised_bits(network) == bits
+    assert quantised_bits(get_peft_model(network, LoraConfig(target_modules=r".*language_model.*q_proj"))) == bits
 
 
 def test_datasets_still_has_no_public_name_for_a_fingerprint():

@@ -93,6 +93,6 @@ def test_readme_s_imports_work_beside_modules_of_the_same_names_which_stay_their
     ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
-    assert found["commands"] == ["vlm-ask", "vlm-compare", "vlm-score"]
+    assert found["commands"] == ["vlm-ask", "vlm-compare", "vlm-export", "vlm-score"]
     assert found["theirs"] == dict.fromkeys(PACKAGES, "theirs")
     assert len(found["ours"]) > 10 and all(Path(file).is_relative_to(site) for file in found["ours"])

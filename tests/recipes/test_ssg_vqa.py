@@ -289,6 +289,9 @@ def test_ask_answers_with_a_label(frames, learnt, capsys):
     picture = str(frames / "data" / "VID02" / "000000.png")
     ask([str(learnt["output"]), picture, "What color is the thing?"])
     assert capsys.readouterr().out.splitlines()[-1].endswith("000000.png: red")
+    with pytest.raises(SystemExit, match="^error: nothing was answered$"):
+        ask([str(learnt["output"]), picture, "What color is the thing? " * 200])
+    assert "tokens, where the text encoder reads " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("source", written_and_real("real_colon_vqa/in_template.jsonl", slow=True))

@@ -315,7 +315,7 @@ def test_a_picture_of_training_among_two_of_the_test_is_named(tmp_path, album):
 
 def test_another_family_goes_on_with_conversations_too_and_says_that_it_has_no_pixel_budget(llava, album, capsys):
     ended = visual_chat.Model(model_name_or_path=str(llava.folder), dtype="float32")
-    network, processor = visual_chat.load(visual_chat.Data(**PIXELS), ended, training=True)
+    network, processor = visual_chat.load(visual_chat.Data(**PIXELS), ended, output_dir="out")
     assert type(network).__name__ == "LlavaForConditionalGeneration"
     assert "LlavaProcessor resizes pictures in its own way: --min_pixels and --max" in capsys.readouterr().out
     batch = ChatCollator(processor)([{"images": [Image.new("RGB", (40, 40))], "messages": GOOD}])

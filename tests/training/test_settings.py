@@ -27,11 +27,12 @@ SHORT += "--use_cpu true --bf16 false --dataloader_num_workers 0 --disable_tqdm 
 pytestmark = pytest.mark.usefixtures("figures_are_blank")
 
 
-def test_each_part_is_limited_to_its_first_rows():
+def test_each_part_is_limited_to_its_first_rows(tmp_path):
     parts = [Dataset.from_dict({"id": list(range(n))}) for n in (5, 4, 3)]
-    limited = RowSettings(max_train_rows=2, max_test_rows=9).limited(*parts)
+    training = vqa_rad.Training(str(tmp_path), use_cpu=True)
+    limited = RowSettings(max_train_rows=2, max_test_rows=9).limited(*parts, training)
     assert [part["id"][:] for part in limited] == [[0, 1], [0, 1, 2, 3], [0, 1, 2]]
-    assert RowSettings(max_train_rows=2).limited(None, None, parts[2])[:2] == [None, None]
+    assert RowSettings(max_train_rows=2).limited(None, None, parts[2], training)[:2] == [None, None]
 
 
 @pytest.mark.parametrize("none", [0, -1])
@@ -39,6 +40,19 @@ def test_a_limit_that_leaves_no_row_is_one_line(none, tmp_path, monkeypatch):
     arguments = [*build("vqa_rad", tmp_path / "world"), "--output_dir", str(tmp_path / "out"), *SHORT.split()]
     line = fails("vqa_rad", *arguments, "--max_test_rows", str(none), monkeypatch=monkeypatch)
     assert line == "error: --max_train_rows, --max_validation_rows and --max_test_rows have to be 1 or more"
+
+
+@pytest.mark.parametrize("questions, rows", [(12, 7), (60, 5), (60, 13), (100, 100), (97, 31), (8, 40)])
+def test_a_step_takes_as_many_rows_however_its_batch_is_split(questions, rows):
+    for batch in (1, 6, 8, 24, 64):
+        totals = set()
+        for each in (n for n in range(1, batch + 1) if batch % n == 0):
+            settings = vqa_rad.Training(use_cpu=True)
+            settings.per_device_train_batch_size, settings.gradient_accumulation_steps = each, batch // each
+            given = settings.in_rows(questions, rows)
+            totals.add(given.per_device_train_batch_size * given.gradient_accumulation_steps)
+            assert given.per_device_train_batch_size <= max(1, round(each * rows / questions))  # as memory allows
+        assert totals == {max(1, round(batch * rows / questions))}
 
 
 def test_the_watched_rows_are_the_same_ones_for_a_seed_and_never_more_than_there_are():

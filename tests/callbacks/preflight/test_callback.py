@@ -265,6 +265,40 @@ def test_lora_s_first_half_may_wait_for_the_second():
     assert check_gradients(model, fresh | {names[0]: math.inf}).status == "stop"
 
 
+def test_a_dead_tower_is_a_warning_though_lora_learns_in_the_other(tmp_path, processor):
+    def joint(model):
+        def cut(module, arguments, output):
+            parts = {key: value.detach() for key, value in output.items() if isinstance(value, torch.Tensor)}
+            return type(output)(**parts)
+
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=rf"{LANGUAGE}|.*visual\.blocks.*\.qkv"))
+        model.model.model.visual.register_forward_hook(cut)
+        return model
+
+    line = started(tmp_path, processor, joint)["gradients"]
+    assert line.status == "warn"
+    assert line.found.startswith("lora_a of vision and lora_b of vision would not learn: ")
+    assert line.numbers["lora_b of vision"] == 0 < line.numbers["lora_b of language"]
+    silent = line.found.split("; without gradient in this batch: ")[1].split(", ")
+    assert [name.split("qkv.")[1] for name in silent] == ["lora_A.default.weight", "lora_B.default.weight"]
+
+
+def test_two_towers_of_one_kind_are_told_apart_by_their_place_and_tensors_without_gradient_are_named():
+    linear, parts = torch.nn.Linear, torch.nn.ModuleDict
+    llava = parts({"vision_tower": linear(2, 2), "lm": linear(2, 2)})
+    model = parts({"llava": llava, "sam": parts({"vision_encoder": torch.nn.Sequential(linear(2, 2))})})
+    norms = {name: 0.0 if name.startswith("sam") else 1.0 for name, _ in model.named_parameters()}
+    line = check_gradients(model, norms)
+    assert line.status == "warn" and line.found.startswith("sam.vision_encoder would not learn: ")
+    assert line.numbers["llava.vision_tower"] == line.numbers["language"] == pytest.approx(2**0.5)
+    line = check_gradients(model, dict.fromkeys(norms, 1.0) | {"llava.lm.bias": None})
+    assert line.status == "pass" and line.found.endswith("; without gradient in this batch: llava.lm.bias")
+    line = check_gradients(model, dict.fromkeys(norms) | {"llava.lm.bias": 1.0})
+    named = "llava.vision_tower.weight, llava.vision_tower.bias, sam.vision_encoder.0.weight and 2 more"
+    assert line.status == "warn" and line.found.endswith(f"; without gradient in this batch: {named}")
+    assert line.numbers["tensors_without_gradient"] == 5
+
+
 # --- labels and lengths
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForImageTextToText, AutoProcessor, Seq2SeqTrainingArguments, Trainer
@@ -25,8 +27,10 @@ from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import ChatCollator, SegmentationCollator, Seq2SeqCollator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.generation.generate import generate
+from vlm_recipes.models.checkpoints import load_checkpoint
 from vlm_recipes.models.lisa.loading import load_lisa
 from vlm_recipes.training.launch import leave_processes
+from vlm_recipes.training.saved import SavedError, save
 from vlm_recipes.training.trainers import LisaTrainer, TokenMeanTrainer
 
 ROW_COUNTS = (0, 1, 2, 5, 7)
@@ -188,10 +192,45 @@ def shared_images(folder: Path) -> dict:
     return result | {"kind": trainer.accelerator.distributed_type.value}
 
 
+def saved_models(folder: Path) -> dict:
+    """What each process says of a folder that holds what was trained, and of one in which a value was changed."""
+
+    class Changing(Trainer):
+        changes = False
+
+        def save_model(self, *arguments, **settings):
+            super().save_model(*arguments, **settings)
+            for file in Path(self.args.output_dir).glob("*model.safetensors") if self.changes else ():
+                if self.args.should_save:
+                    weights = load_file(file)
+                    next(weights[name] for name in weights if "q_proj" in name).view(-1)[0] += 1
+                    save_file(weights, file, metadata={"format": "pt"})
+
+    settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 1, "max_steps": 1}
+    settings |= {"remove_unused_columns": False, "ddp_find_unused_parameters": False}
+    said = {}
+    for kind in ("whole", "adapter"):
+        args = arguments(folder / kind, **settings)  # ZeRO-3 wants to know before the model is loaded
+        model, processor = load_checkpoint(ModelConfig(str(tiny.trained_qwen2_vl()), dtype="float32"), to_train=True)
+        if kind == "adapter":
+            model = get_peft_model(model, LoraConfig(target_modules=r".*language_model.*\.q_proj", r=2))
+        rows = tiny.chat_rows()[:2]
+        trainer = Changing(
+            model, args, data_collator=ChatCollator(processor), train_dataset=rows, processing_class=processor
+        )
+        trainer.train()
+        for trainer.changes in (False, True):
+            try:
+                said[f"{kind}, changed {trainer.changes}"] = save(trainer)
+            except SavedError as error:
+                said[f"{kind}, changed {trainer.changes}"] = str(error)
+    return said
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     here = Path(sys.argv[1])
-    checks = (grad_norms, answers, mask_losses, image_losses, shared_images)
+    checks = (grad_norms, answers, mask_losses, image_losses, shared_images, saved_models)
     results = {check.__name__: check(here) for check in checks}
     (here / f"results.{os.environ['RANK']}.json").write_text(json.dumps(results))
     leave_processes()

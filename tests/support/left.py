@@ -1,0 +1,34 @@
+"""What a few steps of each recipe leave on its small world, once a session; nobody may change what is in there."""
+
+import hashlib
+import runpy
+import sys
+from pathlib import Path
+from unittest import mock
+
+from demo.worlds.small import build
+from tests.support.paths import ROOT
+from tests.support.session import once
+
+WHOLE = {  # flags with which a recipe trains no adapter
+    "nutrition_tables": "--tune all",
+    "kvasir_vqa": "--use_peft false",
+    "vqa_rad": "--use_peft false",
+    "reasonseg": "--tune all",
+    "ssg_vqa": "--train_gpt2 true",
+    "visual_chat": "--use_peft false",
+}
+STEPS = """--max_steps 3 --learning_rate 1e-2 --warmup_steps 0 --use_cpu true --bf16 false --dataloader_num_workers 0
+--eval_strategy no --save_strategy no --load_best_model_at_end false --report_to none --disable_tqdm true"""
+
+
+def left_by(recipe: str, *more: str) -> Path:
+    """The output folder of a run with the flags `more`; its world, with the model it began with, is beside it."""
+
+    def train(folder: Path) -> None:
+        arguments = [*build(recipe, folder), *STEPS.split(), "--output_dir", str(folder / "out"), *more]
+        with mock.patch.object(sys, "argv", [recipe, *arguments]):
+            runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
+
+    flags = hashlib.sha256(" ".join(more).encode()).hexdigest()[:8] if more else "plain"
+    return once(f"left_{recipe}_{flags}", train) / "out"

@@ -1,0 +1,228 @@
+"""A folder belongs to one run: another one is refused before a model is loaded, and so is a folder without room."""
+
+import json
+import runpy
+import shutil
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from demo.worlds.small import SIZES, build
+from tests.support.paths import ROOT
+from tests.support.processes.launch import in_two_processes
+from tests.support.running import fails
+from vlm_recipes.training.folder import FolderError, claim_folder, clear
+from vlm_recipes.training.launch import RecipeParser, launch
+
+pytestmark = pytest.mark.usefixtures("figures_are_blank")
+SHORT = "--max_steps 1 --logging_steps 1 --eval_strategy no --load_best_model_at_end false --save_strategy steps "
+SHORT += "--save_steps 1 --use_cpu true --dataloader_num_workers 0 --disable_tqdm true --max_train_rows 4 "
+SHORT += "--max_validation_rows 1 --max_test_rows 1 --max_new_tokens 2"
+OTHER_PARTS = {
+    "nutrition_tables": "--tune vision",
+    "kvasir_vqa": "--use_peft false",
+    "vqa_rad": "--use_peft false",
+    "reasonseg": "--tune decoder",
+    "ssg_vqa": "--train_gpt2 true",
+    "visual_chat": "--use_peft false",
+}
+
+
+def start(recipe: str, *arguments: str, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", [recipe, *arguments])
+    runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+    """recipe -> the folder that a run of it left, and how it was started."""
+
+    @cache
+    def run(recipe: str) -> tuple[Path, list[str]]:
+        folder = tmp_path_factory.mktemp(recipe)
+        arguments = [*build(recipe, folder), *SHORT.split()]
+        with pytest.MonkeyPatch.context() as patch:
+            start(recipe, *arguments, "--output_dir", str(folder / "out"), monkeypatch=patch)
+        return folder / "out", arguments
+
+    return run
+
+
+def claim(recipe: str, *arguments: str) -> None:
+    """Only what comes before the recipe's `main`."""
+    module = import_module(f"recipes.{recipe}")
+    parser = RecipeParser((module.Data, module.Training, module.Model))
+    claim_folder(module.__file__, *parser.parse_args_and_config(list(arguments)))
+
+
+def refused(recipe: str, *arguments: str) -> str:
+    with pytest.raises(FolderError) as refusal:
+        claim(recipe, *arguments)
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("recipe", SIZES)
+class TestEveryRecipe:
+    def test_the_same_run_again_and_another_rate_or_length_go_on(self, recipe, left, monkeypatch):
+        out, arguments = left(recipe)
+        again = [*arguments, "--output_dir", str(out)]
+        claim(recipe, *again)
+        claim(recipe, *again, "--learning_rate", "3e-3", "--max_steps", "7", "--max_train_rows", "5", "--seed", "4")
+        claim(recipe, *again, "--resume_from_checkpoint", "true")
+        monkeypatch.chdir(out.parent)
+        claim(recipe, *again, "--dataset_name", "data", "--model_name_or_path", "model", "--output_dir", "out")
+
+    def test_other_data_another_base_and_other_parts_are_refused_with_both_values(self, recipe, left, tmp_path):
+        out, arguments = left(recipe)
+        again = [*arguments, "--output_dir", str(out)]
+        advice = ": name another --output_dir, or clear it by --overwrite_output_dir true"
+        line = refused(recipe, *again, "--dataset_name", "nowhere")
+        data = f"dataset_name {out.parent}/data and not nowhere"
+        assert line == f"--output_dir {out} is another run's ({data}){advice}"
+        shutil.copytree(out.parent / "model", tmp_path / "model")
+        line = refused(recipe, *again, "--model_name_or_path", str(tmp_path / "model"))
+        assert f"(model_name_or_path {out.parent}/model and not {tmp_path}/model){advice}" in line
+        flag, value = OTHER_PARTS[recipe].split()
+        line = refused(recipe, *again, flag, value)
+        assert f" and not {value.capitalize() if value in ('true', 'false') else value})" in line
+        assert f"({flag.removeprefix('--')} " in line
+        line = refused(recipe, *again, "--do_train", "false")  # of a model that the folder's run did not leave
+        assert "(do_train True and not False)" in line
+
+    def test_another_recipe_is_refused(self, recipe, left):
+        out, _ = left(recipe)
+        other = "vqa_rad" if recipe != "vqa_rad" else "kvasir_vqa"
+        line = refused(other, "--use_cpu", "true", "--output_dir", str(out))
+        assert f"(recipe {recipe} and not {other})" in line
+
+    def test_what_a_run_left_is_evaluated_in_its_own_folder_but_on_its_own_data(self, recipe, left):
+        out, arguments = left(recipe)
+        evaluate = [*arguments, "--do_train", "false", "--output_dir", str(out), "--model_name_or_path"]
+        claim(recipe, *evaluate, str(out))
+        claim(recipe, *evaluate, str(out / "checkpoint-1"))
+        assert "dataset_name" in refused(recipe, *evaluate, str(out), "--dataset_name", "nowhere")
+
+    def test_overwriting_clears_what_a_run_leaves_and_nothing_else(self, recipe, left, tmp_path):
+        out = Path(shutil.copytree(left(recipe)[0], tmp_path / "out"))
+        ours = ["notes.txt", "answers/a.png", "dataset/run.json", "figures/mine.svg", "untrained/model.safetensors"]
+        ours += ["checkpoint-best/model.safetensors", "model.safetensors.bak", "runs/events.out.tfevents.1"]
+        for name in ours:
+            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).touch()
+        (out / "broken-checkpoint-7").mkdir()
+        (out / "checkpoint-8").symlink_to(out / "dataset")
+        clear(out)
+        assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == sorted(ours)
+
+
+def test_a_recipe_s_file_refuses_before_it_reads_rows_or_a_model(left, tmp_path, monkeypatch):
+    out, arguments = left("vqa_rad")
+    nowhere = ["--dataset_name", "nowhere", "--model_name_or_path", "nowhere", "--output_dir", str(out)]
+    line = fails("vqa_rad", *arguments, *nowhere, monkeypatch=monkeypatch)
+    assert line.startswith(f"error: --output_dir {out} is another run's (")
+
+
+def test_started_twice_evaluated_in_its_folder_and_overwritten_a_recipe_runs_to_its_end(left, tmp_path, monkeypatch):
+    source, arguments = left("vqa_rad")
+    out = Path(shutil.copytree(source, tmp_path / "out"))
+    again = [*arguments, "--output_dir", str(out)]
+    start("vqa_rad", *again, monkeypatch=monkeypatch)
+    evaluate = ["--do_train", "false", "--model_name_or_path", str(out)]
+    start("vqa_rad", *again, *evaluate, monkeypatch=monkeypatch)
+    start("vqa_rad", *again, *evaluate, monkeypatch=monkeypatch)
+    line = fails("vqa_rad", *again, "--image_disjoint", "true", monkeypatch=monkeypatch)
+    assert "image_disjoint False and not True" in line
+    disjoint = ["--image_disjoint", "true", "--overwrite_output_dir", "true", "--save_strategy", "no"]
+    start("vqa_rad", *again, *disjoint, monkeypatch=monkeypatch)
+    run = json.loads((out / "run.json").read_text())
+    assert run["arguments"]["data"]["image_disjoint"] and not (out / "checkpoint-1").exists()
+    # What was said of this folder is not said of the next one.
+    (tmp_path / "next").mkdir()
+    for name in ("run.json", "README.md"):
+        shutil.copy(out / name, tmp_path / "next" / name)
+    claim("vqa_rad", "--config", str(out / "run.json"), "--output_dir", str(tmp_path / "next"))
+    assert (tmp_path / "next" / "README.md").exists()
+
+
+def test_overwriting_does_not_clear_what_the_run_itself_needs(left):
+    out, arguments = left("vqa_rad")
+    clear_it = [*arguments, "--output_dir", str(out), "--overwrite_output_dir", "true"]
+    there = sorted(out.rglob("*"))
+    line = refused("vqa_rad", *clear_it, "--resume_from_checkpoint", "true")
+    assert line.endswith("clears what --resume_from_checkpoint goes on from: leave one of them out")
+    for name in (out, out / "checkpoint-1"):
+        line = refused("vqa_rad", *clear_it, "--model_name_or_path", str(name))
+        assert line == f"--overwrite_output_dir clears --model_name_or_path {name}: name another --output_dir"
+    assert sorted(out.rglob("*")) == there
+
+
+def test_nothing_is_cleared_where_no_run_was(tmp_path):
+    for name in ("model.safetensors", "config.json", "README.md"):
+        (tmp_path / name).touch()
+    clear(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"recipe": "vqa_rad", "arguments": {}}'])
+def test_a_record_that_cannot_be_read_is_one_line(record, tmp_path):
+    (tmp_path / "run.json").write_text(record)
+    line = refused("vqa_rad", "--use_cpu", "true", "--output_dir", str(tmp_path))
+    assert line.startswith(f"--output_dir {tmp_path} is a run's whose record cannot be read (")
+
+
+# --- where nothing can be written
+
+
+@pytest.mark.parametrize("recipe", SIZES)
+def test_a_file_in_the_folder_s_place_is_one_line(recipe, tmp_path, monkeypatch):
+    (tmp_path / "out").touch()
+    nowhere = ["--dataset_name", "nowhere", "--model_name_or_path", "nowhere", "--use_cpu", "true"]
+    line = fails(recipe, *nowhere, "--output_dir", str(tmp_path / "out"), monkeypatch=monkeypatch)
+    assert line == f"error: --output_dir {tmp_path}/out is a file: name a folder"
+    line = fails(recipe, *nowhere, "--output_dir", str(tmp_path / "out" / "in"), monkeypatch=monkeypatch)
+    assert line == f"error: cannot write to {tmp_path}/out/in (Not a directory): name another --output_dir"
+
+
+@pytest.mark.parametrize("recipe", SIZES)
+def test_a_disk_that_is_full_is_one_line(recipe, disk, monkeypatch):
+    folder = disk(200)
+    nowhere = ["--dataset_name", "nowhere", "--model_name_or_path", "nowhere", "--use_cpu", "true"]
+    line = fails(recipe, *nowhere, "--output_dir", str(folder / "out"), monkeypatch=monkeypatch)
+    assert line.startswith(f"error: the disk is full, cannot write to {folder}/out: make room")
+    assert list((folder / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("recipe", SIZES)
+def test_a_disk_that_can_only_be_read_is_one_line(recipe, disk, monkeypatch):
+    folder = disk(200, "ro")
+    nowhere = ["--dataset_name", "nowhere", "--model_name_or_path", "nowhere", "--use_cpu", "true"]
+    for out in (folder, folder / "out"):
+        line = fails(recipe, *nowhere, "--output_dir", str(out), monkeypatch=monkeypatch)
+        assert line == f"error: cannot write to {out} (Read-only file system): name another --output_dir"
+
+
+# --- several processes
+
+
+def claimed(out: Path, *arguments: str) -> str | None:
+    try:
+        claim("vqa_rad", "--use_cpu", "true", "--output_dir", str(out), *arguments)
+    except FolderError as error:
+        return str(error)
+
+
+def test_of_several_processes_the_first_looks_and_all_refuse(tmp_path):
+    assert in_two_processes(claimed, tmp_path / "out") == [None, None]
+    (tmp_path / "out" / "run.json").write_text("{")
+    first, second = in_two_processes(claimed, tmp_path / "out")
+    assert first == second and "cannot be read" in first
+    assert in_two_processes(claimed, tmp_path / "out", "--overwrite_output_dir", "true") == [None, None]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_main_without_a_training_has_no_folder(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["mine.py"])
+    launch(lambda: None)

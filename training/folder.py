@@ -1,0 +1,166 @@
+"""An output folder belongs to one run: another's is refused before a model is loaded, and one that cannot be written.
+
+Two starts are the same run where these agree: the recipe; whether it trains; of `Data`, where rows come from and how
+they are split (`DATA`); of `Model`, what it starts from (`BASE`) and, where it trains, what is tuned (`TUNED`). Rates,
+steps, batches, seeds, prompts and limits of rows may differ: whoever tries another rate in a folder replaces what the
+last one left. Evaluating what a run left in the folder that it was left in is the same run, too, on the same data.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from trl import ModelConfig
+
+from .checkpoints import NO_SPACE
+from .runs import RunError, read_run
+
+DATA = re.compile(r"dataset_\w+|frames_folder|videos|image_disjoint|\w+_fraction|split_seed")
+BASE = re.compile(r"\w*name_or_path|model_revision")
+TUNED = re.compile(r"tune|train_\w+|use_peft|lora_target_modules|lora_modules_to_save")
+
+# What a run leaves, by name, beside its figures. A tracker's files and the answers of `vlm-ask` are not the run's.
+CHECKPOINT = re.compile(r"(broken-)?checkpoint-\d+")
+LEFT = re.compile(
+    r"(run|results|baseline|preflight|question_types|trainer_state)\.json|(predictions|rejected)\.jsonl"
+    r"|(report|data)\.html|training_args\.bin|README\.md"  # README.md: the model card
+    r"|(adapter_)?model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(adapter_|generation_)?config\.json"
+    r"|((video_)?(pre)?processor|tokenizer)(_config)?\.json|(special_tokens_map|added_tokens)\.json"
+    r"|merged_base(\.partial)?|chat_template\.jinja|vocab\.(json|txt)|merges\.txt|(spiece|tokenizer)\.model|question_tokenizer"
+)
+
+
+class FolderError(ValueError):
+    """The output folder is another run's or cannot be written to; the message says which, and what to do."""
+
+
+def claim_folder(recipe: str, *arguments: Any) -> None:
+    """Make `--output_dir` and see that this run may write there; with `--overwrite_output_dir`, clear it before.
+
+    The first process looks; all of them raise `FolderError` where the folder may not be used.
+
+    Args:
+        recipe: the recipe's `__file__`.
+        arguments: its dataclasses; without a `TrainingArguments` among them there is no folder.
+    """
+    training = next((part for part in arguments if isinstance(part, TrainingArguments)), None)
+    if training is None:
+        return
+    asked: dict[str, dict[str, Any]] = {"training": training.to_dict(), "model": {}, "data": {}}
+    for part in arguments:
+        if part is not training:
+            asked["model" if isinstance(part, ModelConfig) else "data"] |= asdict(part)
+    fault = [None]
+    if PartialState().is_main_process:
+        fault = [_fault(Path(training.output_dir), run_of(Path(recipe).stem, asked), asked["training"])]
+    broadcast_object_list(fault)
+    if fault[0]:
+        raise FolderError(fault[0])
+
+
+def run_of(recipe: str, arguments: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The recipe's name and those `arguments`, as in run.json, that make a run another one."""
+    trains = arguments["training"].get("do_train", True)
+    known = {"recipe": recipe, "do_train": trains}
+    known |= {key: value for key, value in arguments["data"].items() if DATA.fullmatch(key)}
+    wanted = (BASE, TUNED) if trains else (BASE,)
+    return known | {key: v for key, v in arguments["model"].items() if any(kind.fullmatch(key) for kind in wanted)}
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The settings that differ, with both values; "" if none do. What only one of the two has is not compared."""
+    changed = [key for key in before if key in now and not _same(before[key], now[key])]
+    return ", ".join(f"{key} {before[key]} and not {now[key]}" for key in changed)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, or two ways to write the path of one file."""
+    paths = isinstance(one, str) and isinstance(other, str) and os.path.exists(one) and os.path.exists(other)
+    return one == other or (paths and os.path.samefile(one, other))
+
+
+def _fault(folder: Path, now: dict[str, Any], training: dict[str, Any]) -> str | None:
+    """Why the run `now` may not use the folder; None where it may, and then it is there."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        return f"--output_dir {folder} is a file: name a folder"
+    try:
+        if training.get("overwrite_output_dir"):  # only recipes' own settings have it
+            if fault := _read_by(folder, now, training["resume_from_checkpoint"]):
+                return fault
+            clear(folder)
+        elif fault := _owner(folder, now):
+            return fault
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(os.urandom(2**20))  # which no file system makes smaller
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            return f"the disk is full, cannot write to {folder}: make room, or name another --output_dir"
+        return f"cannot write to {folder} ({error.strerror}): name another --output_dir"
+    return None
+
+
+def _owner(folder: Path, now: dict[str, Any]) -> str | None:
+    """What to say where the folder is another run's than `now`."""
+    advice = "name another --output_dir, or clear it by --overwrite_output_dir true"
+    states = [folder / TRAINER_STATE_NAME, *folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
+    kept = next(filter(None, map(kept_in, states)), None)  # for run.json may be an evaluation's, or not there yet
+    if kept is None and not (folder / "run.json").is_file():
+        return None
+    try:
+        if kept is None:
+            run = read_run(folder)
+            kept = {"run": run_of(run["recipe"], run["arguments"])}
+    except (RunError, LookupError, AttributeError, TypeError) as error:
+        return f"--output_dir {folder} is a run's whose record cannot be read ({error}): {advice}"
+    before = kept["run"]
+    if before["recipe"] != now["recipe"]:
+        now = {"recipe": now["recipe"]}  # of which the other settings are others, too
+    elif before["do_train"] and not now["do_train"] and _was_left_in(folder, now.get("model_name_or_path")):
+        now = {key: value for key, value in now.items() if DATA.fullmatch(key)}
+    changed = differences(before, now)
+    return changed and f"--output_dir {folder} is another run's ({changed}): {advice}"
+
+
+def kept_in(state: Path) -> dict[str, Any] | None:
+    """What a `trainer_state.json` says that its training was begun with, see `resuming`; None where it does not."""
+    try:
+        return json.loads(state.read_bytes())["stateful_callbacks"]["TrainedAs"]["args"]
+    except (OSError, ValueError, LookupError, TypeError):  # not there, half-written, or older than this
+        return None
+
+
+def _was_left_in(folder: Path, model: str | None) -> bool:
+    """Whether a model is what a run left in the folder, or one of its checkpoints."""
+    path = Path(model or "").resolve()
+    return bool(model) and folder.resolve() == (path.parent if CHECKPOINT.fullmatch(path.name) else path)
+
+
+def _read_by(folder: Path, now: dict[str, Any], resumed: str | None) -> str | None:
+    """What to say where the run `now` needs what it would clear; `resumed` is what it goes on from."""
+    if str(resumed).lower() not in ("none", "false", ""):
+        return "--overwrite_output_dir clears what --resume_from_checkpoint goes on from: leave one of them out"
+    read = [key for key, name in now.items() if BASE.fullmatch(key) and _was_left_in(folder, name)]
+    return f"--overwrite_output_dir clears --{read[0]} {now[read[0]]}: name another --output_dir" if read else None
+
+
+def clear(folder: Path) -> None:
+    """Delete what a run left in the folder, and nothing else; nothing at all where there is no sign of a run."""
+    if not (folder / "run.json").is_file() and not any(folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")):
+        return
+    for path in [*folder.iterdir(), *folder.glob("figures/*.png")]:
+        if path.parent != folder or LEFT.fullmatch(path.name) or CHECKPOINT.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if (folder / "figures").is_dir() and not any((folder / "figures").iterdir()):
+        (folder / "figures").rmdir()
