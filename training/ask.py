@@ -18,17 +18,11 @@ from ..eval.evaluation import text_of
 from ..rows.conventions import Row
 from ..rows.errors import one_line
 from ..rows.usable import check_row
-from .checkpoints import newest_whole
+from .checkpoints import newest_whole, weight_files
 from .launch import REFUSALS
 from .runs import RunError, read_run, recipe_of, restore
 
 NOTHING_KNOWN = {"boxes": [], "masks": [], "ignore": None}
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")  # that load anywhere
-
-
-def weights_in(folder: Path | None) -> list[Path]:
-    """The files of a model in a folder, without those that only the run's own sharding could read."""
-    return [folder / name for name in WEIGHTS if (folder / name).is_file()] if folder else []
 
 
 def model_of(folder: Path, run: dict[str, Any]) -> Path:
@@ -36,8 +30,8 @@ def model_of(folder: Path, run: dict[str, Any]) -> Path:
 
     Raises `RunError` where there is none.
     """
-    own, (checkpoint, broken) = weights_in(folder), newest_whole(folder)
-    saved = weights_in(checkpoint)
+    own, (checkpoint, broken) = weight_files(folder), newest_whole(folder)
+    saved = weight_files(checkpoint) if checkpoint else []
     # An earlier run may have left its weights in the folder of one that was interrupted.
     if own and (run.get("finished", True) or not saved or own[0].stat().st_mtime >= saved[0].stat().st_mtime):
         return folder

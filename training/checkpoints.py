@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors", "latest")
-WEIGHTS += ("pytorch_model_fsdp*",)  # FSDP's; `latest` is DeepSpeed's and names the folder with all its states
+LOADABLE = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")  # anywhere
+# FSDP's; `latest` is DeepSpeed's and names the folder with all its states.
+WEIGHTS = (*LOADABLE, "latest", "pytorch_model_fsdp*")
 NEEDED = {
     "no weights": WEIGHTS,
     "no optimizer": ("optimizer.pt", "optimizer.bin", "optimizer_*", "latest"),
@@ -57,6 +58,11 @@ def fault_of(checkpoint: Path) -> str | None:
         if states < len(saved):
             return f"{states} of {len(saved)} processes' states in {folder!r}"
     return None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model in a folder, without those that only the run's own sharding could read."""
+    return [folder / name for name in LOADABLE if (folder / name).is_file()]
 
 
 def newest_whole(output_dir: str | Path) -> tuple[Path | None, dict[Path, str]]:

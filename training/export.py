@@ -30,11 +30,12 @@ from ..callbacks.grad_norm import GROUPS
 from ..models.checkpoints import CheckpointError
 from ..models.upstream import hub_weight_names
 from .ask import NOTHING_KNOWN
+from .checkpoints import weight_files
 from .model_card import card_of_export
 from .runs import RunError, first_base, read_run, recipe_of, restore
 from .snippet import QUESTION
 
-WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
+ADAPTER = "adapter_model.safetensors"
 FORMATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 ALIKE = 0.05  # of the range of the logits: what rounding to 16 bits does not reach, and another model does
 
@@ -59,7 +60,7 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
     recipe = recipe_of(run, recipe_file)
     _refuse(folder, to, run)
     data, model = (restore(getattr(recipe, part.title()), run["arguments"][part]) for part in ("data", "model"))
-    has_adapter = (folder / WEIGHTS[0]).is_file()
+    has_adapter = (folder / ADAPTER).is_file()
     as_run = replace(model, model_name_or_path=str(folder), attn_implementation=None)
     plain = replace(as_run, load_in_4bit=False, load_in_8bit=False, dtype="auto" if has_adapter else "float32")
     network, processor = recipe.load(data, plain)
@@ -101,7 +102,7 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
             quantised = replace(as_run, load_in_4bit=bits == 4, load_in_8bit=bits == 8)
             in_bits = next_token_logits(recipe, data, folder, *recipe.load(data, quantised))
             print(_distance(what, in_bits, again))
-    adapter = weights_in([folder / WEIGHTS[0]]) if has_adapter else ()
+    adapter = weights_in([folder / ADAPTER]) if has_adapter else ()
     if vision := [name for name in adapter if re.search(GROUPS["vision"], name)]:
         print(
             f"! {len(vision):,} weights of the adapter in {folder} are the vision tower's, which some servers drop "
@@ -115,7 +116,7 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
 def _refuse(folder: Path, to: Path, run: dict[str, Any]) -> None:
     if to.is_file() or (to.is_dir() and any(to.iterdir())):
         raise RunError(f"{to} is not empty: name another folder, --to FOLDER")
-    if not any((folder / file).is_file() for file in WEIGHTS):
+    if not weight_files(folder):
         trained = run["arguments"].get("training", {}).get("do_train", True)
         raise RunError(
             f"{folder} holds no model: the run was interrupted or is still training, go on with "

@@ -559,6 +559,7 @@ def test_an_adapter_reloads_with_its_llava_and_sam_to_identical_masks(bits, tmp_
     expected = answers(network, processor, rows)
     again, processor = load(tmp_path, sam="not read", **quantised)
     assert isinstance(again, PeftModel) and not any(parameter.requires_grad for parameter in again.parameters())
+    assert not again.training  # or its dropout would answer, too
     same_answers(expected, answers(again, processor, rows))
     assert sum(len(masks) for masks in expected[1].masks) > 0
     more, processor = load(tmp_path, to_train=True, **quantised)
