@@ -72,7 +72,9 @@ def printed_by(card: Path, folder: Path, monkeypatch, capsys) -> tuple[str, dict
     return capsys.readouterr().out, names
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["adapter", "whole"])
+@pytest.mark.parametrize(
+    "whole", [pytest.param(False, id="adapter"), pytest.param(True, id="whole", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("recipe", SIZES)
 def test_the_snippet_says_what_the_run_s_own_evaluation_says(recipe, whole, tmp_path, monkeypatch, capsys):
     output = left_by(recipe, *(WHOLE[recipe].split() if whole else ()))

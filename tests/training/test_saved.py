@@ -32,6 +32,8 @@ FEW = """--use_cpu true --max_steps 2 --eval_strategy no --save_strategy no --lo
     --dataloader_num_workers 0 --dtype float32 --bf16 false --logging_steps 1 --disable_tqdm true
     --learning_rate 1e-2 --load_saved_anew true""".split()
 COMPOSED = ("reasonseg", "ssg_vqa")  # which no other library loads
+AT_ONCE = ("nutrition_tables", "reasonseg")  # an SFTTrainer's and a composed one; all in `make test-slow`
+RECIPES = [pytest.param(name, marks=[] if name in AT_ONCE else pytest.mark.slow) for name in SIZES]
 LORA = {"nutrition_tables": ["--tune", "language"]}
 WHOLE = {
     "nutrition_tables": ["--tune", "vision"],
@@ -73,7 +75,7 @@ def base_named_in(folder: Path) -> str:
     return json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
 
 
-@pytest.mark.parametrize("recipe", SIZES)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_an_adapter_on_an_adapter_comes_back_with_both(recipe, start, tmp_path):
     loaders = ["the recipe's loader"] + ["transformers and PEFT"] * (recipe not in COMPOSED)
     kind = LORA.get(recipe, [])
@@ -107,7 +109,7 @@ def test_quantised_models_come_back_too_and_an_adapter_is_never_merged_into_few_
         assert printed.startswith("error: merging the adapter") and "would round what it has learnt" in printed
 
 
-@pytest.mark.parametrize("recipe", SIZES)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_whole_model_comes_back_also_where_an_adapter_lay_and_an_adapter_where_a_whole_model_lay(
     recipe, start, tmp_path
 ):
@@ -272,7 +274,11 @@ def test_an_adapter_on_what_was_merged_in_memory_alone_is_refused_before_trainin
 
 
 @pytest.mark.parametrize(
-    "said", [partial(ddp, "saved_models"), partial(deepspeed, 3, "saved_models")], ids=["ddp", "zero3"]
+    "said",
+    [
+        pytest.param(partial(ddp, "saved_models"), id="ddp"),
+        pytest.param(partial(deepspeed, 3, "saved_models"), id="zero3", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_both_learn_that_a_folder_does_not_hold_what_was_trained(said):
     for of_process in said():
