@@ -142,14 +142,12 @@ class RunSettings:
     def in_rows(self, questions: int, rows: int) -> "RunSettings":
         """The same settings with batch sizes, given in questions, in `rows` that hold all `questions` of an epoch.
 
-        A step of the optimizer sees about as many questions as before, at least one row of each process, and the same
-        number of rows however its batch is split: a run that goes on with another split has to meet the same rows.
+        A step of the optimizer sees about as many questions as before, and at least one row of each process.
         """
         each, changed = questions / rows, copy.copy(self)
-        per_step = max(1, round(self.per_device_train_batch_size * self.gradient_accumulation_steps / each))
-        at_once = max(1, round(self.per_device_train_batch_size / each))
-        changed.per_device_train_batch_size = max(n for n in range(1, at_once + 1) if per_step % n == 0)
-        changed.gradient_accumulation_steps = per_step // changed.per_device_train_batch_size
+        per_step = self.per_device_train_batch_size * self.gradient_accumulation_steps / each
+        changed.per_device_train_batch_size = max(1, round(self.per_device_train_batch_size / each))
+        changed.gradient_accumulation_steps = max(1, round(per_step / changed.per_device_train_batch_size))
         return changed
 
 

@@ -42,19 +42,6 @@ def test_a_limit_that_leaves_no_row_is_one_line(none, tmp_path, monkeypatch):
     assert line == "error: --max_train_rows, --max_validation_rows and --max_test_rows have to be 1 or more"
 
 
-@pytest.mark.parametrize("questions, rows", [(12, 7), (60, 5), (60, 13), (100, 100), (97, 31), (8, 40)])
-def test_a_step_takes_as_many_rows_however_its_batch_is_split(questions, rows):
-    for batch in (1, 6, 8, 24, 64):
-        totals = set()
-        for each in (n for n in range(1, batch + 1) if batch % n == 0):
-            settings = vqa_rad.Training(use_cpu=True)
-            settings.per_device_train_batch_size, settings.gradient_accumulation_steps = each, batch // each
-            given = settings.in_rows(questions, rows)
-            totals.add(given.per_device_train_batch_size * given.gradient_accumulation_steps)
-            assert given.per_device_train_batch_size <= max(1, round(each * rows / questions))  # as memory allows
-        assert totals == {max(1, round(batch * rows / questions))}
-
-
 def test_the_watched_rows_are_the_same_ones_for_a_seed_and_never_more_than_there_are():
     rows = Dataset.from_dict({"id": list(range(20))})
     few, again, others = (RowSettings(eval_rows=5).watched(rows, seed)["id"][:] for seed in (0, 0, 1))
