@@ -7,6 +7,7 @@ import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
@@ -83,6 +84,16 @@ def cast_pictures(dataset: "Dataset", column: str, decode: bool) -> "Dataset":
     cast._data = cast._data.replace_schema_metadata(cast.features.arrow_schema.metadata)
     cast._fingerprint = Hasher.hash([dataset._fingerprint, column, decode])
     return cast
+
+
+def selected_from(dataset: "Dataset") -> tuple["Dataset", "np.ndarray | None"]:
+    """All rows that a dataset's own were selected from, and the numbers of its own in them; None where it has all."""
+    from datasets import Dataset
+
+    if dataset._indices is None:
+        return dataset, None
+    whole = Dataset(dataset.data, info=dataset.info, split=dataset.split, fingerprint=f"{dataset._fingerprint}-whole")
+    return whole, dataset._indices.column("indices").to_numpy()
 
 
 def attention_of(config: "PreTrainedConfig") -> str | None:

@@ -1,19 +1,18 @@
 """One split of a Hub dataset or a local folder, as `datasets` reads it, with what it would not say."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import datasets
-import pyarrow.compute as pc
 from huggingface_hub.constants import HF_HUB_CACHE
 from trl import ScriptArguments
 
 from ..models.upstream import cast_pictures
 from .errors import DataError, one_line
-from .paths import inside
+from .paths import files_of, inside, picture_columns
+from .prepared import state_of
 
 
 def load_split(name: str, config: str | None, split: str, columns: Iterable[str]) -> datasets.Dataset:
@@ -24,9 +23,10 @@ def load_split(name: str, config: str | None, split: str, columns: Iterable[str]
     """
     folder = Path(name)
     try:
-        if folder.is_dir():
+        cache = cache_of(folder) if folder.is_dir() else None
+        if cache is not None and not os.path.isdir(cache):  # else the same lines have been read before
             check_lines(folder)
-        dataset = datasets.load_dataset(name, config, cache_dir=cache_of(folder) if folder.is_dir() else None)
+        dataset = datasets.load_dataset(name, config, cache_dir=cache)
     except Exception as error:  # builders raise anything: IndexError for an empty metadata.jsonl
         if isinstance(error, datasets.exceptions.DatasetGenerationError):  # says nothing itself
             error = error.__cause__ or error
@@ -70,10 +70,7 @@ def cache_of(folder: Path) -> str:
     `datasets` knows a folder with a dataset card by its last name and the card alone: it would give the rows from
     before an edit, or those of another folder of that name.
     """
-    files = sorted(file for file in folder.resolve().rglob("*") if file.is_file())
-    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
-    return str(Path(datasets.config.HF_DATASETS_CACHE, "folders", key))
+    return str(Path(datasets.config.HF_DATASETS_CACHE, "folders", state_of([folder.resolve()])[:16]))
 
 
 def check_lines(folder: Path) -> None:
@@ -104,13 +101,8 @@ def check_lines(folder: Path) -> None:
 def without_outside(dataset: datasets.Dataset, folder: Path) -> datasets.Dataset:
     """Take away, to be refused by name, pictures whose file lies neither in `folder` nor in a cache of downloads."""
     roots = (folder, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
-    for column, feature in dataset.features.items():
-        several = isinstance(getattr(feature, "feature", None), datasets.Image)
-        if not several and not isinstance(feature, datasets.Image):
-            continue
-        images = pc.list_flatten(dataset.data.column(column)) if several else dataset.data.column(column)
-        paths = pc.if_else(pc.is_valid(pc.struct_field(images, "bytes")), None, pc.struct_field(images, "path"))
-        known = set(paths.to_pylist()) - {None}
+    for column in picture_columns(dataset):
+        known = files_of(dataset, column)
         outside = {path for path in known if not any(inside(root, os.path.abspath(path)) for root in roots)}
         if outside:
             stored = cast_pictures(dataset, column, decode=False)

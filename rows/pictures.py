@@ -84,7 +84,9 @@ def _inspect(source: io.BytesIO | str, limit: int | None) -> tuple[tuple[int, in
 
 def _hash(picture: Image.Image) -> str:
     """A picture's hash, whatever its format, size and quality, and whether it or its EXIF tag was turned."""
-    upright = ImageOps.exif_transpose(picture).convert("RGB")
+    whole = picture if picture.mode == "RGB" else picture.convert("RGB")
+    smaller = whole.reduce(max(1, min(whole.size) // HASHED))  # a photograph takes as long to hash as to decode
+    upright = ImageOps.exif_transpose(smaller)
     bits = imagehash.phash(upright, hash_size=HASH_SIDE).hash
     colours = upright.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX).tobytes()
     return base64.b64encode(np.packbits(bits).tobytes() + colours).decode()

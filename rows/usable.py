@@ -6,15 +6,23 @@ from functools import partial
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import torch
 from accelerate import PartialState
+from PIL import Image
 
-from ..models.upstream import cast_pictures
+from ..models.upstream import cast_pictures, fingerprint
+from .beside import beside
 from .conventions import Row
 from .errors import BadRow, DataError, one_line
+from .paths import files_of, picture_columns
 from .pictures import content_id, inspect_picture
+from .prepared import prepared, processes_for, state_of
 
 # What an adapter or json may raise over a row: `None.strip()` and `int(inf)` are as much the row's fault as a BadRow.
 UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, SyntaxError, RecursionError)
+OF_REFUSED = ID, REASON = "id of the row", "refused because"  # columns that no adapter's row has
+BATCH = 500  # rows checked at once
 
 
 def usable_rows(
@@ -31,18 +39,31 @@ def usable_rows(
     it returns the new row and raises `BadRow` (or another of `UNUSABLE`) for one it cannot use. Pictures are carried
     over untouched and decoded when a row is read; `image_hash` or `image_hashes` is what
     `vlm_recipes.rows.pictures.inspect_picture` found.
-    Processes of one machine take turns, so that all but the first find what it has made.
+    What has been checked is found by the next start, and by all other processes, see `vlm_recipes.rows.prepared`.
     Refused rows are `{split, id, reason}`, also written to `rejected.jsonl` in `output_dir`, one a line.
 
     Raises `DataError` if no row is usable, or if more than `max_rejected` of them (a share, 0–1) are not, and if
     `images` are no pictures.
     """
-    usable, refused = [], []
-    with PartialState().local_main_process_first():
-        for split, dataset in splits.items():
-            rows, bad = _check(dataset, adapt, split, num_proc)
-            usable.append(rows)
-            refused += bad
+    for split, dataset in splits.items():
+        if not len(dataset):
+            raise DataError(f"{split!r} has no rows")
+    stored = {split: _undecoded(dataset, split) for split, dataset in splits.items()}
+    what = [*(_known_by(dataset) for _, dataset in stored.values()), adapt, Image.MAX_IMAGE_PIXELS]
+    checked = prepared(what, partial(_check, stored, adapt, num_proc))
+    usable, refused, end = [], [], 0
+    for split, (column, dataset) in stored.items():
+        begin, end = end, end + len(dataset)
+        rows = checked.select(range(begin, end))
+        reasons = rows.select_columns(list(OF_REFUSED))[:]
+        bad = [
+            {"split": split, "id": row_id, "reason": why} for row_id, why in zip(*reasons.values(), strict=True) if why
+        ]
+        rows = beside(rows.remove_columns(list(OF_REFUSED)), dataset.select_columns(column))
+        if bad:
+            rows = rows.select([i for i, reason in enumerate(reasons[REASON]) if not reason])
+        usable.append(cast_pictures(rows, column, decode=True))
+        refused += bad
     if PartialState().is_main_process:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in refused)
@@ -60,58 +81,106 @@ def usable_rows(
     return usable, refused
 
 
-def _check(
-    dataset: datasets.Dataset, adapt: Callable[[Row], Row], split: str, num_proc: int | None
-) -> tuple[datasets.Dataset, list[Row]]:
+def _undecoded(dataset: datasets.Dataset, split: str) -> tuple[str, datasets.Dataset]:
+    """The column of a dataset's pictures, and its rows with the files in it, or their bytes, as they are."""
     column = "images" if "images" in dataset.column_names and "image" not in dataset.column_names else "image"
     if column == "images" and not isinstance(getattr(dataset.features[column], "feature", None), datasets.Image):
         raise DataError(f"'images' of {split!r} has {dataset.features[column]}, and no lists of pictures")
-    dataset = cast_pictures(dataset, column, decode=False)
-    if not len(dataset):
-        return dataset, []
-    checked = dataset.map(
-        partial(check_row, adapt=adapt),
-        with_indices=True,
-        remove_columns=dataset.column_names,
-        num_proc=num_proc,
-        desc=f"checking {split}",
-    )
-    usable = [i for i, reason in enumerate(checked["refused"]) if not reason]
-    refused = [
-        {"split": split, "id": row["id"], "reason": row["refused"]}
-        for row in checked.select_columns(["id", "refused"])
-        if row["refused"]
-    ]
-    if not usable:
-        return dataset.select([]), refused
-    columns = {key: None for row in map(json.loads, checked["row"]) if row for key in row}
-    adapted = checked.map(
-        lambda row: {**columns, **(json.loads(row["row"]) or {})},
-        remove_columns=checked.column_names,
-        writer_batch_size=len(checked),  # the types come from the first batch: 1,000 refused rows would have none
-    )
-    # Side by side before the selection, so that the images are not written a second time.
-    rows = datasets.concatenate_datasets([adapted, dataset.select_columns(column)], axis=1).select(usable)
-    return cast_pictures(rows, column, decode=True), refused
+    return column, cast_pictures(dataset.with_format(None), column, decode=False)
 
 
-def check_row(row: Row, index: int, adapt: Callable[[Row], Row]) -> Row:
+def _known_by(dataset: datasets.Dataset) -> list[str]:
+    """What names the rows of a dataset: what they were made from, and the files that they name as these are now."""
+    files = [file["filename"] for file in dataset.cache_files]
+    named = [path for column in picture_columns(dataset) for path in files_of(dataset, column)]
+    return [fingerprint(dataset), *files, state_of(named)]
+
+
+def _check(
+    stored: dict[str, tuple[str, datasets.Dataset]], adapt: Callable[[Row], Row], num_proc: int | None, folder: Path
+) -> datasets.Dataset:
+    """All rows of all splits as `check_row` finds them, and `OF_REFUSED`, of types that hold for every one."""
+    tables = []
+    for number, (split, (column, dataset)) in enumerate(stored.items()):
+        processes = processes_for(len(dataset), num_proc)
+        checked = dataset.with_format("arrow").map(
+            partial(_check_some, adapt=adapt, column=column, features=dataset.features),
+            with_indices=True,
+            with_rank=True,
+            batched=True,
+            batch_size=BATCH,
+            remove_columns=dataset.column_names,
+            num_proc=processes if processes > 1 else None,
+            cache_file_name=str(folder / f"{number}.arrow"),
+            features=datasets.Features({"table": datasets.Value("large_binary")}),
+            new_fingerprint=f"checked{number}",
+            desc=f"checking {split}",
+        )
+        chunks = checked.data.column("table").chunks
+        tables += [pa.ipc.open_stream(table.as_buffer()).read_all() for chunk in chunks for table in chunk]
+    try:
+        return datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"))
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        raise DataError(f"the rows differ in what a column holds: {one_line(str(error))}") from error
+
+
+def _check_some(
+    table: pa.Table,
+    numbers: list[int],
+    rank: int | None,
+    adapt: Callable[[Row], Row],
+    column: str,
+    features: datasets.Features,
+) -> dict[str, list[bytes]]:
+    """Some rows as `check_row` finds them: a table in Arrow's own format, with the types that these rows have."""
+    if rank is not None:
+        torch.set_num_threads(1)  # threads that were begun before the fork are not there to be waited for
+    pictures = table.column(column)
+    rows = []
+    for i, (number, row) in enumerate(zip(numbers, table.drop_columns([column]).to_pylist(), strict=True)):
+        row[column] = pictures[i].as_py()  # one by one: they are the most of it
+        rows.append(check_row(row, number, adapt, features))
+    try:
+        made = _as_table(rows)
+    except UNUSABLE:  # a lone surrogate, or a number of 100 digits
+        made = _as_table([_if_it_can_be_kept(*row) for row in rows])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, made.schema) as stream:
+        stream.write_table(made)
+    return {"table": [sink.getvalue().to_pybytes()]}
+
+
+def _as_table(rows: list[tuple[str, str, Row]]) -> pa.Table:
+    columns = {key: [row.get(key) for _, _, row in rows] for key in {key: None for _, _, row in rows for key in row}}
+    refused = {ID: [row_id for row_id, _, _ in rows], REASON: [reason for _, reason, _ in rows]}
+    return pa.table({key: pa.array(values) for key, values in (refused | columns).items()})
+
+
+def _if_it_can_be_kept(row_id: str, reason: str, row: Row) -> tuple[str, str, Row]:
+    try:
+        _as_table([(row_id, reason, row)])
+        return row_id, reason, row
+    except UNUSABLE as error:
+        return one_line(row_id), one_line(f"{type(error).__name__}: {error}"), {}
+
+
+def check_row(
+    row: Row, index: int, adapt: Callable[[Row], Row], features: datasets.Features | None = None
+) -> tuple[str, str, Row]:
     """Adapt one row and check its picture or pictures, undecoded as `{"bytes", "path"}`, see `usable_rows`.
 
-    Returns its `id`, why it is `refused` ("" where it is not), and as `row` what it became, in JSON, without pictures.
+    Other pictures are decoded for the adapter where `features` name them. Returns the row's id, why it is refused (""
+    where it is not), and what it became, without pictures.
     """
     row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
     try:
         sizes, hashes = _inspected(row)
-        adapted = {"id": str(row_id), **sizes, **adapt({**_decoded(row), "id": row_id, **sizes}), **hashes}
-        adapted = {key: value for key, value in adapted.items() if key not in ("image", "images")}
-        text, reason = json.dumps(adapted, ensure_ascii=False), ""
-        text.encode()  # a ValueError for half a surrogate pair, which JSON can spell and no dataset can hold
+        adapted = {"id": str(row_id), **sizes, **adapt({**_decoded(row, features), "id": row_id, **sizes}), **hashes}
+        return str(row_id), "", {key: value for key, value in adapted.items() if key not in ("image", "images")}
     except BadRow as error:
-        text, reason = "null", str(error) or "refused without a reason"
+        return str(row_id), one_line(str(error) or "refused without a reason"), {}
     except UNUSABLE as error:
-        text, reason = "null", f"{type(error).__name__}: {error}"
-    return {"id": str(row_id), "refused": one_line(reason), "row": text}
+        return str(row_id), one_line(f"{type(error).__name__}: {error}"), {}
 
 
 def _inspected(row: Row) -> tuple[Row, Row]:
@@ -129,9 +198,9 @@ def _inspected(row: Row) -> tuple[Row, Row]:
     return {**named, "image_sizes": [size for size, _ in found]}, {"image_hashes": [one for _, one in found]}
 
 
-def _decoded(row: Row) -> Row:
+def _decoded(row: Row, features: datasets.Features | None) -> Row:
     """A row with its other pictures, such as a mask."""
     try:
-        return {**row}
+        return features.decode_example(row) if features else row
     except Exception as error:  # decoders raise anything, as in `inspect_picture`
         raise BadRow(f"a picture beside the image cannot be read: {error}") from error

@@ -7,7 +7,6 @@ the exit status is 1.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,11 +54,11 @@ def usable(pictures: list[Path], asked: Row) -> dict[Path, Row]:
     rows = {}
     for picture in pictures:
         found = {"id": picture.name, "image": {"bytes": None, "path": str(picture)}}
-        checked = check_row(found, 0, adapt=lambda row: asked)
-        if checked["refused"]:
-            print(f"{picture}: not asked ({checked['refused']})")
+        _, refused, row = check_row(found, 0, adapt=lambda row: asked)
+        if refused:
+            print(f"{picture}: not asked ({refused})")
         else:
-            rows[picture] = json.loads(checked["row"])
+            rows[picture] = row
     return rows
 
 

@@ -1,6 +1,7 @@
 """REAL-Colon-VQA's questions about clips of colonoscopies, with sentences for answers -> rows."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import datasets
 
 from ..errors import BadRow, DataError, start_of
 from ..paths import inside
+from ..prepared import prepared, state_of
 
 TEXTS = ("id", "video_id", "question", "answer", "short_answer", "question_type")
 BLANK = {"bytes": b"P6 1 1 255\n\0\0\0", "path": None}  # an image of one pixel
@@ -22,6 +24,10 @@ def load_real_colon(file: Path, frames: Path) -> datasets.Dataset:
     """
     if not file.is_file():
         raise DataError(f"there is no file {str(file)!r}")
+    return prepared(["REAL-Colon-VQA", str(file), str(frames), state_of((file, frames))], partial(_read, file, frames))
+
+
+def _read(file: Path, frames: Path, scratch: Path) -> datasets.Dataset:
     text = datasets.Value("string")
     columns = dict.fromkeys(("id", "video", "question", "answer", "short_answer", "kind", "problem"), text)
     columns |= {"image": datasets.Image(decode=False), "frames": datasets.List(text)}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,20 @@ import datasets
 from ..errors import BadRow, DataError, start_of
 from ..paths import inside
 from ..pictures import inspect_picture
+from ..prepared import prepared, processes_for, state_of
 
 # From SSG-VQA's question files and train.py (github.com/CAMMA-public/SSG-VQA).
 HOPS = ("zero_hop.json", "one_hop.json", "single_and.json")
 KINDS = ("count", "exist", "query_color", "query_type", "query_location", "query_component")
 RELATIONS = ("NA", "relate_spatial")
+NUMBER = re.compile("[0-9]{1,9}")  # of a frame: the name of its file
 POINT = re.compile(r"\[\s*(-?[0-9]{1,6}(?:\.[0-9]+)?)\s*,\s*(-?[0-9]{1,6}(?:\.[0-9]+)?)\s*\]")
 HEADERS = 2  # lines of each file that list what is in the frame
+TEXT = datasets.Value("string")
+COLUMNS = datasets.Features(
+    {"id": TEXT, "video": TEXT, "frame": datasets.Value("int64"), "image": datasets.Image(decode=False), "line": TEXT}
+)
+FILES = 100  # read at once
 
 
 def read_line(line: str) -> dict[str, Any]:
@@ -46,7 +54,9 @@ def read_line(line: str) -> dict[str, Any]:
     return row
 
 
-def load_question_folder(folder: Path, frames: Path, videos: Sequence[str]) -> datasets.Dataset:
+def load_question_folder(
+    folder: Path, frames: Path, videos: Sequence[str], num_proc: int | None = None
+) -> datasets.Dataset:
     """Rows `{id, video, frame, image, line}` of the questions in `folder/<video>/<frame>.txt` on each of `videos`.
 
     `line` is for `read_line`, `id` ("VID01/262#3") ends with its number in the file, and `image`, the frame asked
@@ -56,20 +66,47 @@ def load_question_folder(folder: Path, frames: Path, videos: Sequence[str]) -> d
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {str(folder)!r}")
-    rows = []
-    for video in sorted(videos):
-        files = [path for path in (folder / video).glob("*.txt") if re.fullmatch("[0-9]{1,9}", path.stem)]
-        for file in sorted(files, key=lambda path: (int(path.stem), path.stem)):
-            frame = frames / video / f"{int(file.stem):06d}.png"
-            known = inside(folder, f"{video}/{file.name}") and inside(frames, f"{video}/{frame.name}")
-            lines = enumerate(file.read_bytes().decode(errors="replace").split("\n"), start=1)
-            for number, line in [(number, line) for number, line in lines if line.strip()][HEADERS:]:
-                row_id = f"{video}/{file.stem}#{number}"
-                rows.append((row_id, video, int(file.stem), str(frame) if known else None, line))
-    if not rows:
+    videos = sorted(videos)
+    state = state_of(place / video for place in (folder, frames) for video in videos)
+    return prepared(["SSG-VQA", str(folder), str(frames), state], partial(_read, folder, frames, videos, num_proc))
+
+
+def _read(folder: Path, frames: Path, videos: list[str], num_proc: int | None, scratch: Path) -> datasets.Dataset:
+    files = [path for video in videos for path in (folder / video).glob("*.txt") if NUMBER.fullmatch(path.stem)]
+    in_order = sorted(files, key=lambda path: (path.parent.name, int(path.stem), path.stem))
+    named = datasets.Dataset.from_dict({"file": [f"{path.parent.name}/{path.stem}" for path in in_order]})
+    processes = processes_for(len(named), num_proc)
+    rows = named.map(
+        _read_some,
+        input_columns=["file"],
+        fn_kwargs={"folder": folder, "frames": frames},
+        batched=True,
+        batch_size=FILES,
+        remove_columns=named.column_names,
+        num_proc=processes if processes > 1 else None,
+        cache_file_name=str(scratch / "lines.arrow"),
+        features=COLUMNS,
+        new_fingerprint="lines",
+        desc="reading questions",
+    )
+    if not len(rows):
         raise DataError(f"{str(folder)!r} has no questions on {', '.join(videos)}, like {videos[0]}/262.txt")
-    columns = dict(zip(("id", "video", "frame", "image", "line"), map(list, zip(*rows, strict=True)), strict=True))
-    return datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image(decode=False))
+    return rows
+
+
+def _read_some(files: list[str], folder: Path, frames: Path) -> dict[str, list]:
+    rows = []
+    for file in files:
+        video, number = file.split("/")
+        frame = f"{video}/{int(number):06d}.png"
+        known = inside(folder, f"{file}.txt") and inside(frames, frame)
+        image = {"bytes": None, "path": str(frames / frame)} if known else None
+        lines = enumerate((folder / f"{file}.txt").read_bytes().decode(errors="replace").split("\n"), start=1)
+        for line_number, line in [(i, line) for i, line in lines if line.strip()][HEADERS:]:
+            rows.append((f"{file}#{line_number}", video, int(number), image, line))
+    return (
+        dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)) if rows else {name: [] for name in COLUMNS}
+    )
 
 
 def clip_of(image: str, frame: int, length: int, stride: int) -> list[str]:

@@ -153,9 +153,17 @@ def test_a_bad_row_without_a_message_is_refused_too(tmp_path):
     assert check([encoded()] * 2, tmp_path, partial(raising, error=BadRow()))[0]["id"] == ["r0"]
 
 
-def test_a_value_that_is_no_json_is_the_rows_fault(tmp_path):
-    with pytest.raises(DataError, match="'r0': TypeError: Object of type float32"):
-        check([encoded()], tmp_path, lambda row: {"id": row["id"], "score": np.float32(1)})
+def test_a_value_that_no_column_can_hold_is_the_rows_fault(tmp_path):
+    kept = {"r0": 1, "r1": object(), "r2": "half a pair \ud800", "r3": 10**30, "r4": 2}
+    rows, refused = check([encoded()] * 5, tmp_path, lambda row: {"id": row["id"], "value": kept[row["id"]]})
+    assert rows["id"][:] == ["r0", "r4"] and rows["value"][:] == [1, 2]
+    reasons = {row["id"]: row["reason"].partition(":")[0] for row in refused}
+    assert reasons == {"r1": "ArrowInvalid", "r2": "UnicodeEncodeError", "r3": "OverflowError"}
+
+
+def test_rows_that_differ_in_what_a_column_holds_are_refused_together(tmp_path):
+    with pytest.raises(DataError, match="differ in what a column holds: .*value.* int64 vs string"):
+        check([encoded()] * 501, tmp_path, lambda row: {"id": row["id"], "value": "x" if row["id"] == "r500" else 1})
 
 
 def test_rows_are_named_by_id_then_image_id_then_qid_then_number(tmp_path):
@@ -194,7 +202,7 @@ def test_a_split_without_a_usable_row_stops_the_run_in_one_line(tmp_path):
 
 
 def test_an_empty_split_stops_the_run(tmp_path):
-    with pytest.raises(DataError, match="none of the 0 rows of 'train'"):
+    with pytest.raises(DataError, match="'train' has no rows"):
         check([], tmp_path)
 
 

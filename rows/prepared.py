@@ -1,0 +1,113 @@
+"""What is made of rows once: found on disk by the next start, and by every other process.
+
+It is named by all that decides it: the data, what was asked, and the code that makes it. `datasets` names what a
+function of a module makes by the function's name alone, and gives the old rows after its code has changed.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+from datasets.fingerprint import Hasher
+from filelock import FileLock
+from joblib import cpu_count
+
+from .errors import DataError, one_line
+
+MAKERS = ("collators", "eval/metrics", "models", "rows")  # of this project: what can decide what a row becomes
+LIBRARIES = ("datasets", "imagehash", "pillow", "tokenizers", "transformers")
+ROWS_A_PROCESS = 1000  # at least: to begin a process takes as long as a few hundred rows
+
+
+def prepared(what: Any, make: Callable[[Path], datasets.Dataset]) -> datasets.Dataset:
+    """The rows that `make` makes of `what`, from the disk where they have been made before; others wait meanwhile.
+
+    Args:
+        what: all that decides the rows beside the code: anything that `datasets` can hash, functions included.
+        make: gets a folder for what it writes on its way.
+
+    Raises `DataError` where nothing can be written. They lie in the folder `vlm_recipes` of `datasets`' own cache,
+    which may be deleted at any time between two runs.
+    """
+    key = Hasher.hash([what, code_of_makers(), *other_code(), *map(version, LIBRARIES)])
+    folder = Path(datasets.config.HF_DATASETS_CACHE, "vlm_recipes")
+    file = folder / f"{key}.arrow"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):
+            if not file.is_file():
+                _write(make, file)
+    except OSError as error:
+        place = f"in {str(folder)!r} (HF_DATASETS_CACHE names another one)"
+        raise DataError(f"cannot prepare rows {place}: {one_line(str(error))}") from error
+    return datasets.Dataset.from_file(str(file))
+
+
+def _write(make: Callable[[Path], datasets.Dataset], file: Path) -> None:
+    scratch = file.with_suffix(".unfinished")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    scratch.mkdir()
+    made = make(scratch)
+    schema = made.features.arrow_schema
+    with pa.OSFile(str(scratch / file.name), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_table(made.data.table.cast(schema), max_chunksize=ROWS_A_PROCESS)
+    os.replace(scratch / file.name, file)
+    shutil.rmtree(scratch)
+
+
+def state_of(paths: Iterable[str | Path]) -> str:
+    """A name for these files, and all in these folders, as they are now: where, how long, when changed."""
+    found = hashlib.sha256()
+    for path in paths:
+        if os.path.isdir(path):
+            for folder, subfolders, names in os.walk(path):
+                subfolders.sort()
+                for name in sorted(names):
+                    found.update(_state(os.path.join(folder, name)))
+        else:
+            found.update(_state(os.fspath(path)))
+    return found.hexdigest()
+
+
+def _state(path: str) -> bytes:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a null byte
+        return repr((path, None)).encode()
+    return repr((path, status.st_size, status.st_mtime_ns)).encode()
+
+
+@cache
+def code_of_makers() -> str:
+    """A name for this project's code as far as it can decide what a row becomes."""
+    home, found = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for file in sorted(file for part in MAKERS for file in (home / part).rglob("*.py")):
+        found.update(file.relative_to(home).as_posix().encode() + file.read_bytes())
+    return found.hexdigest()
+
+
+def other_code() -> list[str]:
+    """A name for the code of what else is loaded and no library: the recipe, and modules that its author wrote."""
+    libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
+    files = set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        ours = name.partition(".")[0] == "vlm_recipes"  # whose other code decides nothing of a row
+        installed = file.startswith(libraries) or {"site-packages", "dist-packages"} & set(Path(file).parts)
+        if file.endswith(".py") and os.path.isfile(file) and not ours and not installed:
+            files.add(os.path.realpath(file))
+    return sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files)
+
+
+def processes_for(rows: int, asked: int | None) -> int:
+    """How many processes make so many rows: those `asked` for, else as many as there are cores and rows for."""
+    return asked or max(1, min(cpu_count(), rows // ROWS_A_PROCESS))
