@@ -33,9 +33,11 @@ def closed_set_evaluation(
     """
 
     def metric(answers: list[str], rows: list[Row]) -> Scores:
-        references, images = ([row[key] for row in rows] for key in ("answer", "image_id"))
+        references, images, kinds, hops = (
+            [row[key] for row in rows] for key in ("answer", "image_id", "kind", "hops")
+        )
         return classification_metrics(
-            answers, references, labels=labels, types=types_of(rows), groups=images, majority=majority
+            answers, references, labels=labels, types=types_of(kinds, hops), groups=images, majority=majority
         )
 
     def score(answers: list[str], rows: list[Row]) -> list[float]:
@@ -59,6 +61,6 @@ def closed_set_evaluation(
     )
 
 
-def types_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+def types_of(kinds: Sequence[str], hops: Sequence[str]) -> list[tuple[str, ...]]:
     """Each row's kind and hops; once where both are the same."""
-    return [tuple(dict.fromkeys((row["kind"], row["hops"]))) for row in rows]
+    return [tuple(dict.fromkeys(both)) for both in zip(kinds, hops, strict=True)]

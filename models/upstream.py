@@ -93,7 +93,7 @@ def selected_from(dataset: "Dataset") -> tuple["Dataset", "np.ndarray | None"]:
     if dataset._indices is None:
         return dataset, None
     whole = Dataset(dataset.data, info=dataset.info, split=dataset.split, fingerprint=f"{dataset._fingerprint}-whole")
-    return whole, dataset._indices.column("indices").to_numpy()
+    return whole, dataset._indices.column("indices").to_numpy().astype("int64")
 
 
 def attention_of(config: "PreTrainedConfig") -> str | None:

@@ -92,14 +92,14 @@ def read(data: Data) -> dict[str, Dataset]:
     """Training, validation and test part; no image is in two of them, and no part depends on what is refused."""
     columns = ("image", "question", "answer", "img_id")
     rows = load_split(data.dataset_name, data.dataset_config, data.dataset_train_split, columns)
-    ids = [f"{image}#{i}" for i, image in enumerate(rows["img_id"])]  # it may be asked the same twice, once per polyp
+    ids = [f"{image}#{i}" for i, image in enumerate(rows["img_id"][:])]  # the same may be asked per polyp
     rows = rows.select_columns(list(columns)).add_column("id", ids)
     return hold_out_two(rows, data.validation_fraction, data.test_fraction, by="img_id", seed=data.split_seed)
 
 
 def types_of(rows: Dataset) -> QuestionTypes:
     """What each question wants, from those answers to it that `to_chat` does not refuse."""
-    return QuestionTypes.infer(rows["question"], [None if CONTROL in (a or "") else a for a in rows["answer"]])
+    return QuestionTypes.infer(rows["question"][:], [None if CONTROL in (a or "") else a for a in rows["answer"][:]])
 
 
 def to_chat(row: dict, types: QuestionTypes, typed_prompt: bool) -> dict:
@@ -150,7 +150,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     types.save(Path(training.output_dir, TYPES_FILE))
     parts = train, validation, test = data.limited(*parts, training)
-    majority = typed_majority(train["answer"], train["question_type"], train["question"])
+    majority = typed_majority(train["answer"][:], train["question_type"][:], train["question"][:])
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
     for kind in types.by_question.values() if data.constrain else ():
         run.evaluation.constrain(kind.columns())  # an answer set that cannot be kept to ends the run here

@@ -187,7 +187,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     parts = train, validation, test = data.limited(*map(rows.get, splits), training)
     known = test if train is None else train  # then the baseline has even seen the answers
     constant = best_constant_mask(known["masks"], known["ignore"])
-    kinds = tuple(sorted({kind for part in rows.values() for kind in part["kind"]}))
+    kinds = tuple(sorted({kind for part in rows.values() for kind in part.unique("kind")}))
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, constant, kinds), refused)
     if training.do_train:
         reworded = partial(asked, answers=ANSWERS[-1:] if model.tune == "decoder" else ANSWERS)

@@ -37,7 +37,7 @@ from vlm_recipes.eval.keywords import keyword_evaluation
 from vlm_recipes.eval.metrics.baselines import majority_answers
 from vlm_recipes.models.precision import launched_dtype
 from vlm_recipes.models.surgvivqa.loading import ATTENTION_AND_MLP, load_surgvivqa, train_parts
-from vlm_recipes.rows import BadRow, DataError, by_video, group_by_image, one_per_query, read_videos, usable_rows
+from vlm_recipes.rows import BadRow, DataError, by_video, group_by_image, read_videos, usable_rows
 from vlm_recipes.rows.formats.real_colon import load_real_colon, read_real_colon
 from vlm_recipes.rows.formats.ssg_vqa import check_clip, clip_of, load_question_folder, read_line
 from vlm_recipes.training.launch import launch
@@ -138,9 +138,9 @@ def to_row(row: dict, data: Data, collator: VideoCollator) -> dict:
             clip = clip_of(row["image"]["path"], row["frame"], collator.num_frames, data.clip_stride)
     if clip:
         check_clip(clip, collator.num_frames, frames_of(data))
-    query |= {"id": row["id"], "prompt": prompt(query["question"], data.candidates)}
+    query["prompt"] = prompt(query["question"], data.candidates)
     collator.question_ids(query["prompt"])
-    return {"id": row["id"], "image_id": image_id, "frames": clip, "queries": [query]}
+    return {**query, "id": row["id"], "image_id": image_id, "frames": clip}
 
 
 def to_question(data: Data, folder: Path, question: str) -> dict:
@@ -184,10 +184,10 @@ def main(data: Data, training: Training, model: Model) -> None:
     collator = VideoCollator(processor, network.config.video.num_frames)
     adapt = partial(to_row, data=data, collator=collator)
     usable, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
-    parts = train, validation, test = data.limited(*map(one_per_query, usable), training)
-    kinds = sorted({kind for part in (train, validation, test) for kind in part["kind"]})
-    hops = sorted({hops for part in (train, validation, test) for hops in part["hops"]} - {*kinds, ""})
-    majority = majority_answers(train["answer"], types_of(train.select_columns(["kind", "hops"])))
+    parts = train, validation, test = data.limited(*usable, training)
+    kinds = sorted({kind for part in parts for kind in part.unique("kind")})
+    hops = sorted({hops for part in parts for hops in part.unique("hops")} - {*kinds, ""})
+    majority = majority_answers(train["answer"][:], types_of(train["kind"][:], train["hops"][:]))
 
     evaluated = evaluation(data, network, processor, majority, (*kinds, *hops))
     run = Run(__file__, data, training, model, parts, evaluated, refused, name=data.dataset_format)

@@ -96,8 +96,8 @@ def main(data: Data, training: Training, model: Model) -> None:
     (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     train, validation = hold_out(train, data.validation_fraction, by="image_ids", seed=training.seed)
     parts = train, validation, test = data.limited(train, validation, test, training)
-    majority = text_majority(train["answer"], train["question_type"])
-    evaluated = evaluation(data, network, processor, majority, sorted(set(train["question_type"]) - {""}))
+    majority = text_majority(train["answer"][:], train["question_type"][:])
+    evaluated = evaluation(data, network, processor, majority, sorted({*train.unique("question_type")} - {""}))
     run = Run(__file__, data, training, model, parts, evaluated, refused)
     if training.do_train:
         grouped = group_by_image(train, data.questions_per_row, seed=training.seed)

@@ -151,7 +151,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         train, test = hold_out(concatenate_datasets([train, test]), data.test_fraction, "image_id", training.seed)
     train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
     parts = train, validation, test = data.limited(train, validation, test, training)
-    majority = text_majority(train["answer"], train["question_type"])
+    majority = text_majority(train["answer"][:], train["question_type"][:])
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
     if training.do_train:
         grouped = group_by_image(train, data.questions_per_row, seed=training.seed)

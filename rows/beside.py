@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..models.upstream import selected_from
+from ..models.upstream import fingerprint, selected_from
 
 
 def beside(columns: datasets.Dataset, rows: datasets.Dataset) -> datasets.Dataset:
@@ -14,11 +14,17 @@ def beside(columns: datasets.Dataset, rows: datasets.Dataset) -> datasets.Datase
     of a dataset's: here the columns are spread over all of its rows, and the selection is made once more. Rows that
     are selected twice are written anew.
     """
-    whole, numbers = selected_from(rows.with_format(None))
+    rows, (own, chosen) = rows.with_format(None), selected_from(columns.with_format("arrow"))
+    table = None if chosen is None else own.data.table.take(chosen)
+    whole, numbers = selected_from(rows)
     if numbers is None or len(np.unique(numbers)) < len(numbers):
-        return datasets.concatenate_datasets([columns, rows.with_format(None)], axis=1)
-    places = np.full(len(whole), -1)
-    places[numbers] = np.arange(len(numbers))
-    table = columns.with_format("arrow")[:].take(pa.array(places, mask=places < 0))
-    spread = datasets.Dataset(table, info=datasets.DatasetInfo(features=columns.features))
-    return datasets.concatenate_datasets([spread, whole], axis=1).select(numbers)
+        whole, numbers = rows, None
+    else:
+        places = np.full(len(whole), -1)
+        places[numbers] = np.arange(len(numbers))
+        table = (own.data.table if table is None else table).take(pa.array(places, mask=places < 0))
+    if table is not None:
+        info = datasets.DatasetInfo(features=columns.features)
+        columns = datasets.Dataset(table, info=info, fingerprint=f"{fingerprint(columns)}-{fingerprint(rows)}")
+    found = datasets.concatenate_datasets([columns.with_format(None), whole], axis=1)
+    return found if numbers is None else found.select(numbers)

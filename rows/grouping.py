@@ -2,15 +2,21 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
+from .beside import beside
 from .conventions import Row
 
 OF_THE_IMAGE = ("image_id", "image_ids", "image", "images", "image_size", "image_sizes", "frames")
+OF_THE_IMAGE += ("image_hash", "image_hashes")
 
 
 class DrawnAnew:
@@ -74,30 +80,45 @@ def group_by_image(
     """
     if max_conversations == 1 and reworded is None:
         return dataset
-    numbers: dict[object, int] = {}
-    keys = (("row", i) if key is None else key for i, key in enumerate(dataset["image_id"]))
-    images = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+    images = _numbered(dataset["image_id"][:])
     questions = dataset.remove_columns([name for name in OF_THE_IMAGE if name in dataset.column_names])
     drawn = DrawnAnew(questions, images, seed, reworded)
-    places, end = [], 0
-    for count in np.bincount(images).tolist():
-        parts = -(-count // (max_conversations or count))
-        size = -(-count // parts)  # about as many in each row
-        begin, end = end, end + count
-        places += [list(range(start, min(start + size, end))) for start in range(begin, end, size)]
-    random.Random(seed).shuffle(places)
-    shown = dataset.select(drawn.order()[[own[0] for own in places]])
+    begins, lengths = _shares(np.bincount(images), max_conversations)
+    order = list(range(len(begins)))
+    random.Random(seed).shuffle(order)
+    begins, lengths = begins[order], lengths[order]
+    ends = np.cumsum(lengths)
+    places = np.arange(lengths.sum()) + np.repeat(begins - ends + lengths, lengths)
+    queries = Dataset(pa.table({"queries": pa.ListArray.from_arrays(np.append(0, ends), places)}))
+    shown = dataset.select(drawn.order()[begins])
     shown = shown.select_columns([name for name in ("id", *OF_THE_IMAGE) if name in dataset.column_names])
-    return concatenate_datasets([shown, Dataset.from_dict({"queries": places})], axis=1).with_transform(drawn)
+    return beside(queries, shown).with_transform(drawn)
+
+
+def _numbered(names: Sequence[Any]) -> np.ndarray:
+    """The number of each name, `[N]`, by their first appearance; None is another one each time."""
+    numbers, known = pd.factorize(np.array(names, dtype=object))
+    unnamed = numbers < 0
+    numbers[unnamed] = len(known) + np.arange(unnamed.sum())
+    return numbers
+
+
+def _shares(counts: np.ndarray, most: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Where each row begins, and how many questions it has, of images with so many: at most `most`, about as many."""
+    rows = -(-counts // (most or counts))
+    sizes, image = np.repeat(-(-counts // rows), rows), np.repeat(np.arange(len(counts)), rows)
+    row_of_image = np.arange(len(image)) - np.repeat(np.cumsum(rows) - rows, rows)
+    ends = np.cumsum(counts)[image]
+    begins = ends - counts[image] + row_of_image * sizes
+    return begins, np.minimum(sizes, ends - begins)
 
 
 def one_per_query(images: Dataset) -> Dataset:
     """A row for each of an image's `queries` (dicts with `id`), with the image's other columns."""
-    queries = [query for queries in images["queries"] for query in queries]
-    places = [i for i, queries in enumerate(images["queries"]) for _ in queries]
-    columns = {key: [query[key] for query in queries] for key in queries[0]}
-    shared = images.select(places).remove_columns(["id", "queries"])
-    return concatenate_datasets([Dataset.from_dict(columns), shared], axis=1)
+    queries = pa.chunked_array(images.with_format("arrow")["queries"][:]).combine_chunks()
+    asked = Dataset(pa.Table.from_struct_array(queries.flatten()))
+    shared = images.select(pc.list_parent_indices(queries).to_numpy())
+    return beside(asked, shared.remove_columns(["id", "queries"]))
 
 
 def with_questions_shuffled(rows: Dataset, seed: int) -> Dataset:
@@ -112,4 +133,4 @@ def with_questions_shuffled(rows: Dataset, seed: int) -> Dataset:
     shift = max(Counter(images).values()) if len(rank) > 1 else 1
     other = {i: order[(place + shift) % len(order)] for place, i in enumerate(order)}
     asked = rows.select_columns(["question", "messages"]).select([other[i] for i in range(len(rows))])
-    return concatenate_datasets([rows.remove_columns(["question", "messages"]), asked], axis=1)
+    return beside(asked, rows.remove_columns(["question", "messages"]))
