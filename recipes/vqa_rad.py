@@ -146,7 +146,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     raw = read(data)
     network, processor = load(data, model, training.trained_into)
     adapt = partial(to_row, exemplar=data.exemplar)
-    (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected)
+    (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     if data.image_disjoint:
         train, test = hold_out(concatenate_datasets([train, test]), data.test_fraction, "image_id", training.seed)
     train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)

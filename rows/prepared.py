@@ -23,7 +23,8 @@ from joblib import cpu_count
 
 from .errors import DataError, one_line
 
-MAKERS = ("collators", "eval/metrics", "models", "rows")  # of this project: what can decide what a row becomes
+# What of this project can decide what a row becomes.
+MAKERS = tuple(Path(__file__).resolve().parents[1] / part for part in ("collators", "eval/metrics", "models", "rows"))
 LIBRARIES = ("datasets", "imagehash", "pillow", "tokenizers", "transformers")
 ROWS_A_PROCESS = 1000  # at least: to begin a process takes as long as a few hundred rows
 
@@ -38,7 +39,7 @@ def prepared(what: Any, make: Callable[[Path], datasets.Dataset]) -> datasets.Da
     Raises `DataError` where nothing can be written. They lie in the folder `vlm_recipes` of `datasets`' own cache,
     which may be deleted at any time between two runs.
     """
-    key = Hasher.hash([what, code_of_makers(), *other_code(), *map(version, LIBRARIES)])
+    key = Hasher.hash([what, code_in(MAKERS), *other_code(), *map(version, LIBRARIES)])
     folder = Path(datasets.config.HF_DATASETS_CACHE, "vlm_recipes")
     file = folder / f"{key}.arrow"
     try:
@@ -87,11 +88,11 @@ def _state(path: str) -> bytes:
 
 
 @cache
-def code_of_makers() -> str:
-    """A name for this project's code as far as it can decide what a row becomes."""
-    home, found = Path(__file__).resolve().parents[1], hashlib.sha256()
-    for file in sorted(file for part in MAKERS for file in (home / part).rglob("*.py")):
-        found.update(file.relative_to(home).as_posix().encode() + file.read_bytes())
+def code_in(folders: tuple[Path, ...]) -> str:
+    """A name for the Python code in these folders."""
+    found = hashlib.sha256()
+    for file in sorted(file for folder in folders for file in folder.rglob("*.py")):
+        found.update(file.name.encode() + file.read_bytes())
     return found.hexdigest()
 
 
@@ -108,6 +109,7 @@ def other_code() -> list[str]:
     return sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files)
 
 
-def processes_for(rows: int, asked: int | None) -> int:
-    """How many processes make so many rows: those `asked` for, else as many as there are cores and rows for."""
-    return asked or max(1, min(cpu_count(), rows // ROWS_A_PROCESS))
+def processes_for(rows: int, asked: int | None = None) -> int | None:
+    """How many processes make so many rows, as `datasets` is told: those `asked` for, or one a core; None for one."""
+    processes = asked or min(cpu_count(), rows // ROWS_A_PROCESS)
+    return processes if processes > 1 else None

@@ -99,7 +99,7 @@ def by_video(rows: datasets.Dataset, splits: dict[str, list[str]]) -> dict[str, 
     """
     of_video = {video: split for split, videos in splits.items() for video in videos}
     places: dict[str, list[int]] = {split: [] for split in splits}
-    for i, (video, problem) in enumerate(zip(rows["video"], rows["problem"], strict=True)):
+    for i, (video, problem) in enumerate(zip(rows["video"][:], rows["problem"][:], strict=True)):
         if not problem and video not in of_video:
             raise DataError(f"the video {video!r} is in no split: name it for {', '.join(splits)}, or drop its rows")
         places["train" if problem else of_video[video]].append(i)

@@ -102,7 +102,6 @@ def _check(
     """All rows of all splits as `check_row` finds them, and `OF_REFUSED`, of types that hold for every one."""
     tables = []
     for number, (split, (column, dataset)) in enumerate(stored.items()):
-        processes = processes_for(len(dataset), num_proc)
         checked = dataset.with_format("arrow").map(
             partial(_check_some, adapt=adapt, column=column, features=dataset.features),
             with_indices=True,
@@ -110,7 +109,7 @@ def _check(
             batched=True,
             batch_size=BATCH,
             remove_columns=dataset.column_names,
-            num_proc=processes if processes > 1 else None,
+            num_proc=processes_for(len(dataset), num_proc),
             cache_file_name=str(folder / f"{number}.arrow"),
             features=datasets.Features({"table": datasets.Value("large_binary")}),
             new_fingerprint=f"checked{number}",

@@ -54,9 +54,7 @@ def read_line(line: str) -> dict[str, Any]:
     return row
 
 
-def load_question_folder(
-    folder: Path, frames: Path, videos: Sequence[str], num_proc: int | None = None
-) -> datasets.Dataset:
+def load_question_folder(folder: Path, frames: Path, videos: Sequence[str]) -> datasets.Dataset:
     """Rows `{id, video, frame, image, line}` of the questions in `folder/<video>/<frame>.txt` on each of `videos`.
 
     `line` is for `read_line`, `id` ("VID01/262#3") ends with its number in the file, and `image`, the frame asked
@@ -68,14 +66,13 @@ def load_question_folder(
         raise DataError(f"there is no folder {str(folder)!r}")
     videos = sorted(videos)
     state = state_of(place / video for place in (folder, frames) for video in videos)
-    return prepared(["SSG-VQA", str(folder), str(frames), state], partial(_read, folder, frames, videos, num_proc))
+    return prepared(["SSG-VQA", str(folder), str(frames), state], partial(_read, folder, frames, videos))
 
 
-def _read(folder: Path, frames: Path, videos: list[str], num_proc: int | None, scratch: Path) -> datasets.Dataset:
+def _read(folder: Path, frames: Path, videos: list[str], scratch: Path) -> datasets.Dataset:
     files = [path for video in videos for path in (folder / video).glob("*.txt") if NUMBER.fullmatch(path.stem)]
     in_order = sorted(files, key=lambda path: (path.parent.name, int(path.stem), path.stem))
     named = datasets.Dataset.from_dict({"file": [f"{path.parent.name}/{path.stem}" for path in in_order]})
-    processes = processes_for(len(named), num_proc)
     rows = named.map(
         _read_some,
         input_columns=["file"],
@@ -83,7 +80,7 @@ def _read(folder: Path, frames: Path, videos: list[str], num_proc: int | None, s
         batched=True,
         batch_size=FILES,
         remove_columns=named.column_names,
-        num_proc=processes if processes > 1 else None,
+        num_proc=processes_for(len(named)),
         cache_file_name=str(scratch / "lines.arrow"),
         features=COLUMNS,
         new_fingerprint="lines",
@@ -104,9 +101,7 @@ def _read_some(files: list[str], folder: Path, frames: Path) -> dict[str, list]:
         lines = enumerate((folder / f"{file}.txt").read_bytes().decode(errors="replace").split("\n"), start=1)
         for line_number, line in [(i, line) for i, line in lines if line.strip()][HEADERS:]:
             rows.append((f"{file}#{line_number}", video, int(number), image, line))
-    return (
-        dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)) if rows else {name: [] for name in COLUMNS}
-    )
+    return {name: [row[i] for row in rows] for i, name in enumerate(COLUMNS)}
 
 
 def clip_of(image: str, frame: int, length: int, stride: int) -> list[str]:
