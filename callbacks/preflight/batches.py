@@ -1,6 +1,5 @@
 """What can be said of batches before training: labels, lengths, the longest of them, and what a model sees."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
@@ -15,6 +14,7 @@ from ...eval.report.check import Check
 from ...eval.report.data.page import EXAMPLES_SHOWN, Example
 from ...eval.report.data.seen_images import seen_images
 from ..label_audit import check_labels
+from .rows import evenly_spread
 
 INSPECTED, EXTREME = 64, 8  # rows, and those with the most questions or pixels
 
@@ -34,13 +34,15 @@ def inspect_batches(
     lengths: dict[int, int] = {}
     examples = []
     try:
-        for i in rows_to_inspect(rows):
+        inspected = rows_to_inspect(rows)
+        pictured = {inspected[place] for place in evenly_spread(len(inspected), EXAMPLES_SHOWN)}
+        for i in inspected:
             row = rows[i]
             batch = collator([row])
             lengths[i] = batch["input_ids"].shape[-1]
             if only_answers:
                 check_labels(batch["labels"][0], processor, f"row {row.get('id', i)!r}")
-            if len(examples) < EXAMPLES_SHOWN:
+            if i in pictured:
                 query = (row.get("queries") or [row])[0]
                 seen = seen_images(batch, processor.image_processor) if "pixel_values" in batch else []
                 pictures = seen[: max(1, len(row.get("images") or ()))]  # several sequences repeat a row's
@@ -60,7 +62,6 @@ def inspect_batches(
 
 def rows_to_inspect(rows: Any) -> list[int]:
     """Numbers of rows: some evenly spread, those with the most questions, those with the largest images."""
-    spread = range(0, len(rows), math.ceil(len(rows) / INSPECTED))
     sizes = []
     if isinstance(rows, Dataset):
         columns = rows.with_format("arrow")
@@ -73,7 +74,7 @@ def rows_to_inspect(rows: Any) -> list[int]:
             shown = columns.select_columns("image_sizes")[:]["image_sizes"].to_pylist()
             sizes.append(np.array([sum(width * height for width, height in own) for own in shown]))
     most = [np.asarray(size).argsort(kind="stable")[-EXTREME:].tolist() for size in sizes]
-    return list(dict.fromkeys(chain(spread, *most)))
+    return list(dict.fromkeys(chain(evenly_spread(len(rows), INSPECTED), *most)))
 
 
 def check_lengths(lengths: Sequence[int], budget: int | None) -> Check:

@@ -15,6 +15,7 @@ from ...eval.metrics.number import flat
 from ...eval.metrics.statistics import summarize
 from ...eval.report.check import Check
 from ...rows.conventions import Row, picture_sizes
+from .rows import evenly_spread
 
 PICTURES = ("image", "images", "frames")  # columns
 ASKED = 500  # rows that are asked again
@@ -61,7 +62,7 @@ def check_blank_images(
     above 0. Every process has to call this.
     """
     pictured = [i for i, row in enumerate(without_images(rows)) if any(map(all, _sizes(row)))]
-    some = pictured[:: max(1, -(-len(pictured) // ASKED))]
+    some = [pictured[i] for i in evenly_spread(len(pictured), ASKED)]
     asked = rows.select(some) if isinstance(rows, Dataset) else [rows[i] for i in some]
     plain = without_images(asked)
     blank = evaluation.score(evaluation.answer(model, with_blank_images(asked)), plain)

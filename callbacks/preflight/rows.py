@@ -80,8 +80,8 @@ def check_baselines(parts: Parts, evaluation: Evaluation) -> list[Check]:
     """What needs no picture: the metric's own baseline, and for texts the answer that training gives the question."""
     checks, name = [], evaluation.headline
     for split, rows in _evaluated(parts).items():
-        rows = rows.select(range(min(SCORED, len(rows))))
-        plain = without_images(rows)
+        scored = rows.select(evenly_spread(len(rows), SCORED))
+        plain = without_images(scored)
         right = [evaluation.reference(row) for row in plain]
         ceiling = evaluation.metric(right, plain)[name]
         blind = {} if ceiling.baseline is None else {"constant": ceiling.baseline}
@@ -90,10 +90,20 @@ def check_baselines(parts: Parts, evaluation: Evaluation) -> list[Check]:
             blind["question_only"] = evaluation.metric([guess(row["question"]) for row in plain], plain)[name].value
         said = ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in blind.items()) or "no baseline"
         status = "pass" if ceiling.value > 0.95 and max(blind.values(), default=0) < 0.9 else "warn"
-        found = f"{name} without looking: {said}; of the right answers {ceiling.value:.3f} (n = {len(plain):,})"
+        of = "" if len(plain) == len(rows) else f" of {len(rows):,}, evenly spread"
+        found = f"{name} without looking: {said}; of the right answers {ceiling.value:.3f} (n = {len(plain):,}{of})"
         numbers = {"n": len(plain), "right_answers": ceiling.value, **blind}
         checks.append(Check(f"baselines on {split}", status, found, numbers))
     return checks
+
+
+def evenly_spread(rows: int, most: int) -> list[int]:
+    """The numbers of at most `most` of so many `rows`: one, the same each time, from every stretch of equal length.
+
+    Where in its stretch is drawn, since rows have an order, too: every ninth may ask the same of its image.
+    """
+    ends = np.arange(min(rows, most) + 1) * rows // max(min(rows, most), 1)
+    return np.random.default_rng(0).integers(ends[:-1], ends[1:]).tolist()
 
 
 def question_only(rows: Dataset) -> Callable[[str], str]:

@@ -381,7 +381,7 @@ def test_one_row_is_too_few_and_many_are_sampled_evenly():
     rows, evaluation = coloured(1), Answering(True)
     assert check_blank_images(evaluation, None, rows, evaluation(None, rows)[1]).status == "skip"
     rows = coloured(1200)
-    assert check_blank_images(evaluation, None, rows, evaluation(None, rows)[1]).numbers["n"] == 400
+    assert check_blank_images(evaluation, None, rows, evaluation(None, rows)[1]).numbers["n"] == 500
 
 
 def test_blank_images_are_grey_and_of_the_image_s_size():

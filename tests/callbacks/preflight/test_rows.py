@@ -19,6 +19,7 @@ from vlm_recipes.callbacks.preflight.rows import (
     check_coordinates,
     check_rows,
     check_shared_images,
+    evenly_spread,
     question_only,
 )
 from vlm_recipes.eval.evaluation import Evaluation
@@ -194,6 +195,31 @@ def test_baselines_are_those_counted_by_hand_on_vqa_rad(drawn_vqa_rad, tmp_path)
         for row in test.select_columns(["question", "answer"])
     )
     assert found.numbers["question_only"] == pytest.approx(right / 451)
+
+
+def test_a_baseline_is_of_all_videos_though_rows_come_video_by_video():
+    """The first 2,000 rows of SSG-VQA's test part, too, are of one video."""
+    kinds = ["where", "how many", "what"] * 3000  # every frame is asked the same three
+    frames = [f"{i // 3}" for i in range(9000)]
+    test = rows(question=kinds, question_type=kinds, answer=["yes"] * 6000 + ["no"] * 3000, image_id=frames)
+    train = rows(question=["?"], answer=["yes"])
+    evaluation = replace(text_evaluation(None, 1, text_majority(["yes"], ["what"])), headline="exact_match")
+    (found,) = check_baselines({"train": train, "test": test}, evaluation)
+    assert found.found.endswith("(n = 2,000 of 9,000, evenly spread)") and found.numbers["n"] == 2000
+    assert found.numbers["constant"] == pytest.approx(2 / 3, abs=0.001)
+    (few,) = check_baselines({"train": train, "test": test.select(range(2000))}, evaluation)
+    assert few.numbers["constant"] == 1 and few.found.endswith("(n = 2,000)")
+    asked = Counter(test["question"][i] for i in evenly_spread(9000, 3000))  # one of each three: never always the same
+    assert all(count > 900 for count in asked.values()) and len(asked) == 3
+
+
+def test_rows_are_spread_evenly_each_once():
+    for number, most in ((0, 5), (1, 5), (5, 5), (7, 5), (64, 12), (105_640, 2000)):
+        chosen = evenly_spread(number, most)
+        assert chosen == evenly_spread(number, most) == sorted(set(chosen)) and len(chosen) == min(number, most)
+        gaps = np.diff([-1, *chosen, number])
+        assert gaps.max() < 2 * max(1, number / most) + 1 or not number
+    assert evenly_spread(5, 5) == [0, 1, 2, 3, 4]
 
 
 def test_an_unknown_question_gets_the_most_frequent_answer():
