@@ -86,8 +86,8 @@ class Work:
         """Count another batch, with a mask of tokens `[B, S]` or of pairs `[B, 1, S, S]`."""
         mask, size = batch["attention_mask"], batch["input_ids"].numel()
         if mask.ndim == 4:
-            tokens = int((mask.diagonal(dim1=-2, dim2=-1) == 0).sum())
-            self.pairs += int((mask == 0).sum()) - (size - tokens)  # padding sees one token
+            tokens = int(mask.diagonal(dim1=-2, dim2=-1).sum())
+            self.pairs += int(mask.sum()) - (size - tokens)  # padding sees one token
         else:
             lengths = mask.sum(1)
             tokens = int(lengths.sum())

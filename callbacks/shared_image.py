@@ -18,7 +18,7 @@ class SharedImageCallback(transformers.TrainerCallback):
 
     - Which questions about an image come together is drawn anew in each epoch, the same in a resumed run.
     - An attention that reads no mask of pairs, such as flash attention, ends the run with an `AttentionError`.
-    - The mask reaches "sdpa" as booleans, which it takes in every number format.
+    - "sdpa" reads the boolean mask as it is; "eager", which would add ones to the scores, gets 0 or a very low number.
     - Logged `num_tokens` are tokens, where `SFTTrainer` would count pairs that see each other, and from 0 again in a
       resumed run; logged `train_samples_per_second` are questions, where a Trainer counts rows. Both in the log's
       history, too, and for every tracker. (What `train()` returns is the Trainer's own: rows.)
@@ -47,9 +47,11 @@ class SharedImageCallback(transformers.TrainerCallback):
                     f"attn_implementation={attention!r} reads no mask of pairs, so that questions would see each "
                     'other: load the model with "sdpa", or train on rows of one question each'
                 )
-            seen = mask if mask.dtype == torch.bool else mask == 0  # another Trainer's callback on the model was here
-            tokens = seen.diagonal(dim1=-2, dim2=-1)
-            changed = (arguments, {**inputs, "attention_mask": seen}) if attention == "sdpa" else None
+            # Numbers where another Trainer's callback on the model was here.
+            tokens = (mask if mask.dtype == torch.bool else mask == 0).diagonal(dim1=-2, dim2=-1)
+            if attention == "eager" and mask.dtype == torch.bool:
+                added = torch.zeros_like(mask, dtype=torch.float32).masked_fill_(~mask, torch.finfo(torch.float32).min)
+                changed = (arguments, {**inputs, "attention_mask": added})
         if self.counting and model.training:
             self.has_counted = True
             self.tokens += (tokens != 0).sum()

@@ -122,11 +122,11 @@ def split(conversations: Sequence[Conversation], shared: int, max_length: int | 
     return parts
 
 
-def additive_mask(branches: torch.Tensor) -> torch.Tensor:
-    """The attention mask `[B, 1, S, S]` in float32: 0 where a token (third axis) sees one (last axis), else very low.
+def seen_pairs(branches: torch.Tensor) -> torch.Tensor:
+    """The attention mask `[B, 1, S, S]`, boolean: whether a token (third axis) sees one (last axis).
 
     A token sees what comes before it in the shared part and in its own branch. Padding sees the first token, since it
-    has to see something, and nobody sees it: the diagonal is 0 where there is no padding. `branches` `[B, S]` say
+    has to see something, and nobody sees it: the diagonal is true where there is no padding. `branches` `[B, S]` say
     which branch a token belongs to: 0 where it is shared, -1 for padding.
     """
     before = torch.ones(2 * branches.shape[1:], dtype=torch.bool).tril()
@@ -134,7 +134,7 @@ def additive_mask(branches: torch.Tensor) -> torch.Tensor:
     padding = branches == NONE
     seen = before & own & ~padding[:, :, None]
     seen[:, :, 0] |= padding
-    return torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)[:, None]
+    return seen[:, None]
 
 
 def padded_positions(positions: Sequence[torch.Tensor], side: str = "right") -> torch.Tensor:

@@ -14,10 +14,10 @@ from .prefix_tree import (
     NONE,
     Conversation,
     PrefixTree,
-    additive_mask,
     grow,
     padded_positions,
     rope_positions,
+    seen_pairs,
     shared_length,
     split,
 )
@@ -36,10 +36,10 @@ class SharedImageCollator(ChatCollator):
     differ, they are separate.
 
     Returns, for B sequences: `input_ids` and `labels` `[B, S]`, padded on the right; `position_ids` `[3, B, S]`
-    (Qwen-VL) or `[B, S]`, at which every branch follows the shared part; `attention_mask` `[B, 1, S, S]` in float32,
-    added to the scores, as the attentions called "sdpa" and "eager" read it; and what the image processor gives, in
-    the order of the images' tokens. `SharedImageCallback` refuses an attention without masks (flash) and has
-    the Trainer count questions and tokens, not images and pairs of tokens.
+    (Qwen-VL) or `[B, S]`, at which every branch follows the shared part; `attention_mask` `[B, 1, S, S]`, boolean,
+    as the attention called "sdpa" reads it; and what the image processor gives, in the order of the images' tokens.
+    `SharedImageCallback` makes of the mask what "eager" adds to the scores, refuses an attention without masks
+    (flash), and has the Trainer count questions and tokens, not images and pairs of tokens.
 
     With `prompt_only`, for `vlm_recipes.eval.generation.generate`: of the B questions `input_ids`, `attention_mask`
     and `position_ids`, the padding between the shared part and the rest; `image_index` `[B]`, and of the G shared
@@ -92,7 +92,7 @@ class SharedImageCollator(ChatCollator):
             "input_ids": padded([tree.input_ids for tree in trees], self.padding),
             "labels": padded([tree.labels for tree in trees], IGNORE_INDEX),
             "position_ids": padded_positions([tree.position_ids for tree in trees]),
-            "attention_mask": additive_mask(padded([tree.branches for tree in trees], NONE)),
+            "attention_mask": seen_pairs(padded([tree.branches for tree in trees], NONE)),
         }
         if not (batch["labels"] != IGNORE_INDEX).any():
             raise ValueError("no token of this batch would be trained: its rows have no answer")

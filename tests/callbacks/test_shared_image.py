@@ -104,7 +104,6 @@ def test_attention_called_eager_gives_the_same_step(folder, tmp_path):
 
 @qwen2_vl
 def test_a_model_in_sixteen_bits_is_given_booleans_and_learns_about_the_same(folder, tmp_path):
-    """On a CPU it would take the floats of the collator, too; on a GPU that is not known here."""
     processor, losses, given = AutoProcessor.from_pretrained(folder), [], []
     for dtype in (torch.bfloat16, torch.float32):
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
@@ -117,6 +116,27 @@ def test_a_model_in_sixteen_bits_is_given_booleans_and_learns_about_the_same(fol
         losses.append(trainer.state.log_history[0]["loss"])
     assert set(given) == {torch.bool}
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@qwen2_vl
+def test_the_mask_that_the_collator_made_is_what_sdpa_reads_and_eager_s_is_the_same_in_numbers(folder, tmp_path):
+    processor, seen = AutoProcessor.from_pretrained(folder), []
+    for attention in ("sdpa", "eager"):
+        model = load(folder)
+        model.set_attn_implementation(attention)
+        masks = []
+        for module in (model, model.model.language_model.layers[0].self_attn):
+            module.register_forward_pre_hook(
+                lambda module, args, kwargs, masks=masks: masks.append(kwargs["attention_mask"]), with_kwargs=True
+            )
+        trainer = new_trainer(model, processor, tmp_path, twelve_questions(), True, images=4, use_cpu=True)
+        trainer.train()
+        came, read = masks
+        assert came.dtype == torch.bool and came.nbytes == len(came) * came.shape[-1] ** 2
+        seen.append((came, read))
+    (came, read), (_, added) = seen
+    assert read.data_ptr() == came.data_ptr()  # no copy, no other number format
+    assert torch.equal(added, torch.zeros(came.shape).masked_fill(~came, torch.finfo(torch.float32).min))
 
 
 # --- several processes

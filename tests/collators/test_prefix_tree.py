@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.processes.shared_image import as_group, picture, rows_about, talk
 from vlm_recipes.collators import ChatCollator, SharedImageCollator
-from vlm_recipes.collators.prefix_tree import NONE, Conversation, additive_mask, rope_positions, shared_length
+from vlm_recipes.collators.prefix_tree import NONE, Conversation, rope_positions, seen_pairs, shared_length
 
 IGNORE = -100
 IMAGE = 9
@@ -90,13 +90,12 @@ def test_the_mask_is_that_of_a_slow_loop(batch, padding):
                     expected[b, i, j] = j <= i
         for i in range(at, size):
             expected[b, i, 0] = True
-    mask = additive_mask(branch_ids)
-    assert mask.shape == (len(batch), 1, size, size) and mask.dtype == torch.float32
-    assert torch.equal(mask[:, 0] == 0, expected)
-    assert (mask[:, 0][~expected] == torch.finfo(torch.float32).min).all()
+    mask = seen_pairs(branch_ids)
+    assert mask.shape == (len(batch), 1, size, size) and mask.nbytes == len(batch) * size**2  # a byte for each pair
+    assert torch.equal(mask[:, 0], expected)
     for b, total in enumerate(totals):
-        assert (mask[b, 0, :, total:] < 0).all()
-        assert ((mask[b, 0].diagonal() == 0) == (torch.arange(size) < total)).all()
+        assert not mask[b, 0, :, total:].any()
+        assert (mask[b, 0].diagonal() == (torch.arange(size) < total)).all()
 
 
 # --- shared parts
@@ -128,7 +127,7 @@ def trained(batch) -> list[int]:
 
 def lengths(batch) -> torch.Tensor:
     """Tokens of each sequence: what is on the mask's diagonal."""
-    return (batch["attention_mask"].diagonal(dim1=-2, dim2=-1) == 0).sum((1, 2))
+    return batch["attention_mask"].diagonal(dim1=-2, dim2=-1).sum((1, 2))
 
 
 def n_images(batch) -> int:

@@ -72,7 +72,7 @@ def trained(batch) -> list[int]:
 
 def lengths(batch) -> torch.Tensor:
     """Tokens of each sequence: what is on the mask's diagonal."""
-    return (batch["attention_mask"].diagonal(dim1=-2, dim2=-1) == 0).sum((1, 2))
+    return batch["attention_mask"].diagonal(dim1=-2, dim2=-1).sum((1, 2))
 
 
 # --- loss, gradient and labels
@@ -114,7 +114,7 @@ def test_two_layers_that_look_closely_learn_the_same_and_would_notice_another_ma
     assert_same_training(sharp.model, batch, separate)
     expected = loss_and_gradient(sharp.model, separate)[0]
     length = batch["input_ids"].shape[1]
-    causal = torch.full((length, length), torch.finfo(torch.float32).min).triu(1)[None, None]
+    causal = torch.ones((length, length), dtype=torch.bool).tril()[None, None]
     counted = torch.arange(length).expand(batch["position_ids"].shape)
     for wrong in ({"attention_mask": causal}, {"position_ids": counted}):
         assert abs(loss_and_gradient(sharp.model, {**batch, **wrong})[0] - expected) > 1e-3 * expected
@@ -132,7 +132,7 @@ def test_the_same_tokens_are_trained_in_the_same_order(tiny, groups):
     assert torch.equal(batch["labels"][at], batch["input_ids"][at])
     assert not (batch["labels"] == tiny.processor.image_token_id).any()
     # A token that does not see the one before it begins a branch, and would be foretold by another's last.
-    begins = batch["attention_mask"][:, 0].diagonal(-1, dim1=1, dim2=2) != 0
+    begins = ~batch["attention_mask"][:, 0].diagonal(-1, dim1=1, dim2=2)
     assert (batch["labels"][:, 1:][begins] == IGNORE).all() and (batch["labels"][:, 0] == IGNORE).all()
 
 
@@ -158,7 +158,7 @@ def test_what_an_answer_s_last_token_sees_is_its_conversation_alone_at_its_own_p
     max_length = data.draw(st.none() | st.integers(longest, 3 * longest))
     batch = SharedImageCollator(tiny.processor, max_length=max_length)(rows)
     found = []
-    for k, mask in enumerate(batch["attention_mask"][:, 0] == 0):
+    for k, mask in enumerate(batch["attention_mask"][:, 0]):
         tokens = int(mask.diagonal().sum())
         seen_by = mask[:tokens, :tokens].sum(0)
         for last in (seen_by == 1).nonzero()[:, 0].tolist():
