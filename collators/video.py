@@ -18,12 +18,13 @@ from .length import padded
 class VideoCollator:
     """Collate rows with `prompt` and `answer`, or with `queries`, a list of such, and a video.
 
-    The video is `frames`, a list of images or paths, or else `image`, which is repeated. Rows of a batch with the same
-    `image_id` share their video: it is opened once.
+    The video is `frames`, a list of images or paths, or else `image`, which stands still. Rows of a batch with the
+    same `image_id` share their video: it is opened once.
 
     Returns `input_ids` and `attention_mask` `[B, Q]` of the questions, padded on the left; `video_index` `[B]`, which
-    says what video a question is about; `pixel_values` `[V, F, 3, H, W]`; and `labels` `[B, T]`: a space, the answer
-    and the end token in the vocabulary of `processor.tokenizer`, filled up with -100.
+    says what video a question is about; `pixel_values` `[V, F, 3, H, W]`, or `[V, 1, 3, H, W]` where all videos stand
+    still, which the model repeats; and `labels` `[B, T]`: a space, the answer and the end token in the vocabulary of
+    `processor.tokenizer`, filled up with -100.
 
     Args:
         processor: a `vlm_recipes.models.surgvivqa.loading.SurgViVqaProcessor`, with a `question_tokenizer` beside its
@@ -46,7 +47,8 @@ class VideoCollator:
         batch = self.processor.question_tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
         batch = BatchFeature({key: batch[key] for key in ("input_ids", "attention_mask")})
         batch["video_index"] = torch.tensor(video_index)
-        batch["pixel_values"] = torch.stack(videos)
+        frames = max(map(len, videos))
+        batch["pixel_values"] = torch.stack([video.expand(frames, -1, -1, -1) for video in videos])
         if not self.prompt_only:
             answers = [torch.tensor(named(query, self._answer, query)) for query in queries]
             batch["labels"] = padded(answers, IGNORE_INDEX)
@@ -72,11 +74,11 @@ class VideoCollator:
         return ids
 
     def _video(self, row: dict[str, Any]) -> torch.Tensor:
+        """`[1, 3, H, W]` of an image, `[F, 3, H, W]` of a clip."""
         frames = row.get("frames") or [row["image"]]
         images: list[Image.Image] = []
         for i, frame in enumerate(frames):  # a clip at a video's beginning repeats its first frame
             images.append(images[-1] if i and frame == frames[i - 1] else open_image(frame))
         if len(images) not in (1, self.num_frames):
             raise BadRow(f"{len(images)} frames, where the model reads {self.num_frames}")
-        pixels = self.processor.image_processor([images], return_tensors="pt")["pixel_values"][0]
-        return pixels.expand(self.num_frames, -1, -1, -1)
+        return self.processor.image_processor([images], return_tensors="pt")["pixel_values"][0]

@@ -89,9 +89,13 @@ class SurgViVqaForConditionalGeneration(PreTrainedModel):
         video_index: torch.Tensor,
         pixel_values: torch.Tensor,
     ) -> torch.Tensor:
-        """The questions' states `[B, Q, hidden]` after looking at their videos; a frozen tower keeps no graph."""
+        """The questions' states `[B, Q, hidden]` after looking at their videos; a frozen tower keeps no graph.
+
+        Where there is one frame of each video, all of the model's are this one.
+        """
+        frames = pixel_values.to(_dtype(self.video)).expand(-1, self.config.video.num_frames, -1, -1, -1)
         with no_grad_if_frozen(self.video):
-            tokens = self.video(pixel_values.to(_dtype(self.video))).last_hidden_state
+            tokens = self.video(frames.contiguous()).last_hidden_state
         with no_grad_if_frozen(self.video, self.text_encoder):
             states = self.text_encoder(
                 input_ids=input_ids,

@@ -81,7 +81,7 @@ def test_a_batch_has_each_question_on_the_left_of_its_own_answer(processor):
     rows = tiny.video_rows()
     batch = VideoCollator(processor, num_frames=2)(rows)
     assert set(batch) == {"input_ids", "attention_mask", "video_index", "pixel_values", "labels"}
-    assert batch["pixel_values"].shape == (3, 2, 3, SIDE, SIDE)
+    assert batch["pixel_values"].shape == (3, 1, 3, SIDE, SIDE)
     assert batch["video_index"].tolist() == [0, 0, 1, 2]
     longest = batch["input_ids"].shape[1]
     end, pad = processor.tokenizer.eos_token_id, processor.question_tokenizer.pad_token_id
@@ -159,11 +159,19 @@ def test_rows_without_an_image_id_share_nothing(processor, opened):
     assert batch["video_index"].tolist() == [0, 1] and len(batch["pixel_values"]) == len(opened) == 2
 
 
-def test_an_image_stands_still_for_as_many_frames_as_the_model_reads(processor, four_frames):
+def test_an_image_stands_still_and_travels_once_however_many_frames_the_model_reads(processor, four_frames):
     for of_model, frames in ((processor, 2), (four_frames, 4)):
-        pixels = VideoCollator(of_model, num_frames=frames)([row("So?")])["pixel_values"]
-        assert pixels.shape == (1, frames, 3, SIDE, SIDE)
-        assert all(torch.equal(frame, pixels_of(of_model, picture())[0]) for frame in pixels[0])
+        pixels = VideoCollator(of_model, num_frames=frames)([row("So?"), row("So?", image=picture(seed=1))])
+        pixels = pixels["pixel_values"]
+        assert pixels.shape == (2, 1, 3, SIDE, SIDE) and pixels.untyped_storage().nbytes() == 2 * 3 * SIDE**2 * 4
+        assert torch.equal(pixels[0, 0], pixels_of(of_model, picture())[0])
+
+
+def test_beside_a_clip_an_image_has_its_frame_as_often_as_the_clip_has_frames(four_frames, clip):
+    asked = [row("So?", frames=clip, image_id="a"), row("So?", image_id="b")]
+    pixels = VideoCollator(four_frames, num_frames=4)(asked)["pixel_values"]
+    assert torch.equal(pixels[0], pixels_of(four_frames, *map(Image.open, clip)))
+    assert torch.equal(pixels[1], pixels_of(four_frames, *[picture()] * 4))
 
 
 def test_a_clip_is_its_frames_in_order_and_each_file_is_opened_once(four_frames, clip, opened):

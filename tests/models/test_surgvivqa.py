@@ -53,6 +53,11 @@ def collate(processor, rows=None, num_frames=2):
     return VideoCollator(processor, num_frames)(rows or tiny.video_rows())
 
 
+def repeated(pixel_values: torch.Tensor, num_frames: int = 2) -> torch.Tensor:
+    """A frame that stands still as VideoMAE itself reads it."""
+    return pixel_values.repeat(1, num_frames, 1, 1, 1)
+
+
 def questions(batch) -> dict[str, torch.Tensor]:
     return {key: batch[key] for key in QUESTIONS}
 
@@ -139,7 +144,7 @@ def test_the_reference_s_way_lets_the_answer_into_the_logits_before_it(learnt, t
     """Question and answer through the text encoder, which reads both ways unless it is told otherwise."""
     network, processor = load(learnt if taught else None)
     row = tiny.video_rows()[0]
-    video = network.video(collate(processor, [row])["pixel_values"]).last_hidden_state
+    video = network.video(repeated(collate(processor, [row])["pixel_values"])).last_hidden_state
     length = len(processor.question_tokenizer(row["prompt"], add_special_tokens=False).input_ids)
 
     def before_the_answer(answer: str, **reading) -> torch.Tensor:
@@ -165,7 +170,7 @@ def alone(network, processor, row):
     states = network.text_encoder(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
-        encoder_hidden_states=network.video(batch["pixel_values"]).last_hidden_state,
+        encoder_hidden_states=network.video(repeated(batch["pixel_values"])).last_hidden_state,
     ).last_hidden_state
     said = batch["labels"]
     embeddings = torch.cat([states, network.decoder.transformer.wte(said)], dim=1)
@@ -173,6 +178,26 @@ def alone(network, processor, row):
     output = network.decoder(inputs_embeds=embeddings, labels=labels)
     length = states.shape[1]
     return output.loss * said.numel(), output.logits[0, length - 1 : length - 1 + said.numel()]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_frame_that_the_model_repeats_is_to_the_bit_as_many_copies_of_it(dtype):
+    network, processor = load(to_train=True)
+    network = train_parts(network, PARTS, None).to(getattr(torch, dtype)).eval()
+    batch = collate(processor)
+    copies = batch | {"pixel_values": repeated(batch["pixel_values"])}
+    assert batch["pixel_values"].nbytes * 2 == copies["pixel_values"].nbytes
+    losses, gradients = [], []
+    for inputs in (batch, copies):
+        network.zero_grad()
+        losses.append(network(**inputs).loss)
+        losses[-1].backward()
+        gradients.append([weight.grad for weight in network.video.parameters() if weight.grad is not None])
+    assert torch.equal(*losses) and gradients[0] and any(one.any() for one in gradients[0])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    answers = [network.generate(**questions(inputs), max_new_tokens=3) for inputs in (batch, copies)]
+    scores = [network.score_labels(labels_of(processor, FEW), **questions(inputs)) for inputs in (batch, copies)]
+    assert torch.equal(*answers) and torch.equal(*scores)
 
 
 def test_the_loss_and_the_logits_are_gpt_2_s_own_of_each_row_by_itself(learnt):
@@ -540,7 +565,8 @@ def test_three_checkpoints_are_joined_with_the_weights_and_the_words_that_they_h
     asked = AutoTokenizer.from_pretrained(three / "blip")(tiny.video_rows()[1]["prompt"]).input_ids
     assert batch["input_ids"][1].tolist() == asked
     network.eval()
-    torch.testing.assert_close(network.video(batch["pixel_values"]), encoder.eval()(batch["pixel_values"]))
+    frames = repeated(batch["pixel_values"], num_frames=4)
+    torch.testing.assert_close(network.video(frames), encoder.eval()(frames))
     assert torch.isfinite(network(**batch).loss)
 
 
