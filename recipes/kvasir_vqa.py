@@ -31,6 +31,7 @@ from vlm_recipes.eval.typed import typed_evaluation
 from vlm_recipes.models.qwen_vl import LANGUAGE, PixelBudget, QwenVL, load_qwen_vl, lora_on
 from vlm_recipes.rows import BadRow, group_by_image, hold_out_two, load_split, usable_rows
 from vlm_recipes.rows.errors import start_of
+from vlm_recipes.training.folder import write_once
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
@@ -148,7 +149,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     collator = chat_collator(processor, data.questions_per_row, max_length=training.max_length)
     adapt = within_length(partial(to_chat, types=types, typed_prompt=data.typed_prompt), collator)
     parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
-    types.save(Path(training.output_dir, TYPES_FILE))
+    write_once(Path(training.output_dir, TYPES_FILE), types.as_json())
     parts = train, validation, test = data.limited(*parts, training)
     majority = typed_majority(train["answer"][:], train["question_type"][:], train["question"][:])
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)

@@ -21,6 +21,7 @@ from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import ModelConfig
 
+from ..eval.report.page import replace_file
 from .checkpoints import NO_SPACE
 from .runs import RunError, read_run
 
@@ -164,3 +165,9 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     if (folder / "figures").is_dir() and not any((folder / "figures").iterdir()):
         (folder / "figures").rmdir()
+
+
+def write_once(file: Path, text: str) -> None:
+    """Write a file of the run's folder: the first process alone does, and a reader sees all of it or none."""
+    if PartialState().is_main_process:
+        replace_file(file, text.encode())

@@ -73,13 +73,13 @@ class QuestionTypes:
                 seen.setdefault(tidy(question), []).append(answer.strip())
         return cls({question: infer_type(question, given) for question, given in seen.items()})
 
-    def save(self, file: str | PathLike[str]) -> None:
+    def as_json(self) -> str:
+        """The types as text, which `load` reads from a file."""
         types = {question: kind.columns() for question, kind in self.by_question.items()}
-        Path(file).write_text(json.dumps(types, indent=1, ensure_ascii=False), encoding="utf-8")
+        return json.dumps(types, indent=1, ensure_ascii=False)
 
     @classmethod
     def load(cls, file: str | PathLike[str]) -> "QuestionTypes":
-        """Read what `save` wrote."""
         types = json.loads(Path(file).read_text(encoding="utf-8"))
         return cls({question: QuestionType.of(columns) for question, columns in types.items()})
 

@@ -142,7 +142,7 @@ def test_questions_and_answers_of_any_kind_have_types_that_survive_being_saved(t
         assert len(set(kind.choices)) == len(kind.choices)
     if not any("\ud800" <= sign <= "\udfff" for texts in pairs for text in texts for sign in text or ""):
         file = tmp_path_factory.mktemp("types") / "types.json"
-        types.save(file)
+        file.write_text(types.as_json(), encoding="utf-8")
         assert QuestionTypes.load(file).by_question == types.by_question
     texts = [(question, answer) for question, answer in pairs if question is not None and answer is not None]
     assert isinstance(describe_types([question for question, _ in texts], [answer for _, answer in texts]), str)

@@ -1,6 +1,7 @@
 """A folder belongs to one run: another one is refused before a model is loaded, and so is a folder without room."""
 
 import json
+import os
 import runpy
 import shutil
 from functools import cache
@@ -8,12 +9,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from accelerate import PartialState
 
 from demo.worlds.small import SIZES, build
 from tests.support.paths import ROOT
 from tests.support.processes.launch import in_two_processes
 from tests.support.running import fails
-from vlm_recipes.training.folder import FolderError, claim_folder, clear
+from vlm_recipes.training.folder import FolderError, claim_folder, clear, write_once
 from vlm_recipes.training.launch import RecipeParser, launch
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank")
@@ -226,3 +228,44 @@ def test_of_several_processes_the_first_looks_and_all_refuse(tmp_path):
 def test_a_main_without_a_training_has_no_folder(monkeypatch):
     monkeypatch.setattr("sys.argv", ["mine.py"])
     launch(lambda: None)
+
+
+# --- one writer
+
+
+def write_own(folder: Path) -> None:
+    write_once(folder / f"{PartialState().process_index}.json", "é")
+    PartialState().wait_for_everyone()
+
+
+def test_of_two_processes_one_writes(tmp_path):
+    in_two_processes(write_own, tmp_path)
+    assert [(file.name, file.read_text(encoding="utf-8")) for file in tmp_path.iterdir()] == [("0.json", "é")]
+
+
+def test_a_run_that_is_killed_while_it_writes_a_file_leaves_that_of_before(tmp_path, monkeypatch):
+    file = tmp_path / "types.json"
+    write_once(file, "of before")
+
+    def killed(unfinished, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_once(file, "new")
+    assert file.read_text() == "of before"
+
+
+def test_kvasir_vqa_s_types_have_one_writer(tmp_path):
+    """Every process has them; the other's folder is one that nobody may write to."""
+    world = build("kvasir_vqa", tmp_path)
+    in_two_processes(start_apart, world, tmp_path)
+    assert (tmp_path / "0" / "question_types.json").is_file()
+    assert not (tmp_path / "1" / "question_types.json").exists()
+
+
+def start_apart(world: list[str], folder: Path) -> None:
+    recipe, output = import_module("recipes.kvasir_vqa"), folder / str(PartialState().process_index)
+    settings = "--do_train false --do_predict false --use_cpu true --ddp_backend gloo --output_dir".split()
+    parser = RecipeParser((recipe.Data, recipe.Training, recipe.Model))
+    recipe.main(*parser.parse_args_and_config([*world, *settings, str(output)]))

@@ -56,7 +56,7 @@ def test_a_question_of_no_training_row_is_open_and_a_typo_makes_no_new_question(
 
 def test_types_survive_being_saved(tmp_path):
     types = QuestionTypes.infer(["A?", "A?", "How long?"], ["yes", "no", "3 mm"])
-    types.save(tmp_path / "types.json")
+    (tmp_path / "types.json").write_text(types.as_json(), encoding="utf-8")
     assert QuestionTypes.load(tmp_path / "types.json").by_question == types.by_question
     kind = types["How long?"]
     assert QuestionType.of(kind.columns()) == kind
