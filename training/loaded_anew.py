@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, Trainer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from trl import ModelConfig, SFTTrainer, get_quantization_config
 
+from ..callbacks.preflight.without_trace import same_model
 from .runs import load_recipe, restore
 from .saved import SavedError
 
@@ -64,10 +65,10 @@ def load_plain(folder: Path, model: ModelConfig) -> nn.Module:
 @torch.no_grad()
 def logits_of(network: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """The logits of a batch, or what LISA has of them, in evaluation mode, in float32 on the CPU."""
-    was_training, device = network.training, next(network.parameters()).device
+    device = next(network.parameters()).device
     batch = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-    outputs = network.eval()(**batch)
-    network.train(was_training)
+    with same_model(network):
+        outputs = network.eval()(**batch)
     if "logits" in outputs:
         return outputs.logits.float().cpu()
     return (

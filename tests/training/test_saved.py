@@ -6,6 +6,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
+from transformers.utils import ModelOutput
 from trl import ModelConfig
 
 from demo.worlds.small import SIZES, build
@@ -24,6 +26,7 @@ from tests.support.running import QUIET
 from tests.support.session import once
 from vlm_recipes.models.checkpoints import CheckpointError, load_checkpoint
 from vlm_recipes.training.launch import REFUSALS
+from vlm_recipes.training.loaded_anew import logits_of
 from vlm_recipes.training.saved import SavedError, prepare_to_save, save
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank")
@@ -336,3 +339,27 @@ def test_new_tokens_trained_whole_come_back_with_their_rows(tmp_path):
         again, processor = load_checkpoint(ModelConfig(str(tmp_path / "out"), dtype="float32"), to_train)
         assert torch.allclose(again.cpu().eval()(input_ids=token_ids).logits, expected, atol=1e-5)
         assert len(processor.tokenizer) == expected.shape[-1]
+
+
+class Towers(torch.nn.Module):
+    """One of two towers is kept in evaluation mode while the rest trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen, self.trained = (torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.9)) for _ in "ab")
+        self.frozen.eval()
+
+    def forward(self, values):
+        return Logits(logits=self.trained(self.frozen(values)))
+
+
+@dataclass
+class Logits(ModelOutput):
+    logits: torch.Tensor | None = None
+
+
+def test_comparing_logits_leaves_each_module_in_the_mode_it_came_in():
+    network, batch = Towers(), {"values": torch.ones(1, 2)}
+    modes = [module.training for module in network.modules()]
+    assert torch.equal(logits_of(network, batch), logits_of(network, batch))  # nothing is dropped
+    assert [module.training for module in network.modules()] == modes and len(set(modes)) == 2
