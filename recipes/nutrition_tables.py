@@ -31,6 +31,7 @@ from vlm_recipes.eval.metrics.box_codecs import BoxCodec
 from vlm_recipes.eval.metrics.boxes import Box
 from vlm_recipes.models.qwen_vl import LANGUAGE, QWEN_VL, VISION, PixelBudget, QwenVL, load_qwen_vl, lora_on
 from vlm_recipes.rows import BadRow, hold_out, load_splits, relative_boxes, usable_rows
+from vlm_recipes.rows.formats.open_food_facts import product_of
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
@@ -48,7 +49,7 @@ TRAINABLE_SHARE = {"language": 0.0191, "vision": 0.0815, "joint": 0.0239, "all":
 class Data(RowSettings, PixelBudget):
     dataset_name: str = "openfoodfacts/nutrition-table-detection"
     dataset_test_split: str = "val"
-    validation_fraction: float = setting(0.05, "share of training images to validate on, 0-1")
+    validation_fraction: float = setting(0.05, "share of training products to validate on, 0-1")
     eval_rows: int = 64
     max_new_tokens: int = 256  # a box takes about 30
 
@@ -68,9 +69,7 @@ class Training(ChatSettings, SFTConfig):
 
 @dataclass
 class Model(QwenVL):
-    tune: str = setting(
-        "language", "LoRA on the language model, the vision tower, LoRA on both, all", *TRAINABLE_SHARE
-    )
+    tune: str = setting("language", "LoRA on the language model, the tower, LoRA on both, all", *TRAINABLE_SHARE)
     lora_r: int = 64
     lora_alpha: int = 128
     lora_dropout: float = 0.1
@@ -94,6 +93,7 @@ def to_chat(row: dict, codec: BoxCodec) -> dict:
     return {
         "id": row["image_id"],
         "image_id": row["image_id"],
+        "product": product_of(row),
         "boxes": boxes,
         "answer": answer,
         "messages": [*prompt(), {"role": "assistant", "content": [{"type": "text", "text": answer}]}],
@@ -126,9 +126,9 @@ def main(data: Data, training: Training, model: Model) -> None:
     collator = ChatCollator(processor, max_length=training.max_length)
     adapt = within_length(partial(to_chat, codec=codec_of(network, processor)), collator)
     (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
-    baseline = constant_box(train["boxes"], train["image_size"])
-    train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
+    train, validation = hold_out(train, data.validation_fraction, by="product", seed=training.seed)
     parts = train, validation, test = data.limited(train, validation, test, training)
+    baseline = constant_box(train["boxes"], train["image_size"])
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, baseline), refused)
     if training.do_train:
         trainer = SFTTrainer(
