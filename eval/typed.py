@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+from accelerate import PartialState
+
 from ..rows.conventions import Row
 from .evaluation import Evaluation
-from .generation.constraints import Constraint, numbers
+from .generation.constraints import AnswerSetError, Constraint, numbers
 from .metrics.baselines import Majority
 from .metrics.number import Scores
 from .metrics.question_types import QuestionType
@@ -15,13 +17,21 @@ from .metrics.typed_answers import TYPES, canonical_text
 
 
 def constraints_by_type(answer_ids: Callable[[str], Sequence[int]]) -> Callable[[QuestionType], Constraint | None]:
-    """`question_type -> Constraint`, one for all rows of a type; None where anything may be said."""
+    """`question_type -> Constraint`, one for all rows of a type; None where anything may be said.
+
+    Anything may be said, too, where a model cannot be kept to the answers, such as two that have the same tokens: a
+    line says so once, and why.
+    """
 
     @cache
     def constraint(kind: QuestionType) -> Constraint | None:
         if kind.name == "open_ended":
             return None
-        return Constraint([*(numbers(kind.units) if kind.units else []), *kind.choices], answer_ids, kind.several)
+        try:
+            return Constraint([*(numbers(kind.units) if kind.units else []), *kind.choices], answer_ids, kind.several)
+        except AnswerSetError as error:
+            PartialState().print(f"answers to a question of the type {kind.name} are left free: {error}", flush=True)
+            return None
 
     return constraint
 

@@ -153,8 +153,6 @@ def main(data: Data, training: Training, model: Model) -> None:
     parts = train, validation, test = data.limited(*parts, training)
     majority = typed_majority(train["answer"][:], train["question_type"][:], train["question"][:])
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
-    for kind in types.by_question.values() if data.constrain else ():
-        run.evaluation.constrain(kind.columns())  # an answer set that cannot be kept to ends the run here
     if training.do_train:
         grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
         trainer = SFTTrainer(

@@ -14,7 +14,14 @@ from ...eval.report.data.page import write_data_page
 from ..label_audit import collator_of
 from .batches import inspect_batches
 from .model import Expected, check_steps, check_trainable
-from .rows import check_answers, check_baselines, check_coordinates, check_rows, check_shared_images
+from .rows import (
+    check_answers,
+    check_baselines,
+    check_constraints,
+    check_coordinates,
+    check_rows,
+    check_shared_images,
+)
 from .without_trace import same_randomness
 
 
@@ -29,11 +36,11 @@ class PreflightDone(Exception):
 class PreflightCallback(TrainerCallback):
     """Check rows and model as training begins: print a line each, keep them, and stop what would be vain.
 
-    Of the rows: sizes, images shared by training and evaluation, the ceiling of known answers, baselines, coordinates,
-    labels and token lengths. Of the model: what trains, and of the Trainer's own step on the longest batch of those
-    inspected first loss, seconds, memory, graphs that frozen parts keep, and gradients. It draws no random number and
-    changes no weight. The lines go into `preflight.json`, pictures of the rows into `data.html`, both in the output
-    folder. Raises `PreflightError` where a line stops.
+    Of the rows: sizes, images shared by training and evaluation, the ceiling of known answers, baselines, closed sets
+    of answers, coordinates, labels and token lengths. Of the model: what trains, and of the Trainer's own step on the
+    longest batch of those inspected first loss, seconds, memory, graphs that frozen parts keep, and gradients. It
+    draws no random number and changes no weight. The lines go into `preflight.json`, pictures of the rows into
+    `data.html`, both in the output folder. Raises `PreflightError` where a line stops.
 
     Args:
         trainer: the Trainer this is added to.
@@ -94,5 +101,6 @@ class PreflightCallback(TrainerCallback):
             return []
         checks = [check_rows(self.parts, self.rejected)]
         checks += [check(self.parts) for check in (check_shared_images, check_answers, check_coordinates)]
-        checks += check_baselines(self.parts, self.evaluation) if self.evaluation is not None else []
+        if self.evaluation is not None:
+            checks += [*check_baselines(self.parts, self.evaluation), check_constraints(self.parts, self.evaluation)]
         return [check for check in checks if check is not None]

@@ -97,6 +97,27 @@ def check_baselines(parts: Parts, evaluation: Evaluation) -> list[Check]:
     return checks
 
 
+def check_constraints(parts: Parts, evaluation: Evaluation) -> Check | None:
+    """Questions whose closed set of answers generation cannot be kept to, so that they are answered freely."""
+    if evaluation.constrain is None or not _have(parts, "question", "choices", "units"):
+        return None
+    asked: Counter[str] = Counter()
+    first: dict[str, Any] = {}
+    for rows in parts.values():
+        questions = rows["question"][:]
+        asked.update(questions)
+        new = {question: i for i, question in reversed(list(enumerate(questions))) if question not in first}
+        first |= {row["question"]: row for row in without_images(rows.select(new.values()))}
+    closed = [question for question, row in first.items() if row["choices"] or row["units"]]
+    free = [question for question in closed if evaluation.constrain(first[question]) is None]
+    numbers = {"closed": len(closed), "free": len(free), "free_rows": sum(asked[question] for question in free)}
+    if not free:
+        return Check("constraints", "pass", f"{len(closed):,} questions are kept to their answers", numbers)
+    examples = ", ".join(map(repr, free[:NAMED]))
+    found = f"{len(free):,} of {len(closed):,} questions with a closed set of answers are answered freely, in "
+    return Check("constraints", "warn", f"{found}{numbers['free_rows']:,} rows: {examples}", numbers)
+
+
 def evenly_spread(rows: int, most: int) -> list[int]:
     """The numbers of at most `most` of so many `rows`: one, the same each time, from every stretch of equal length.
 

@@ -524,14 +524,38 @@ def test_ask_types_a_question_as_the_run_did(polyps, learnt_by_heart, capsys):
     assert capsys.readouterr().out.splitlines()[-1].endswith(("blue0.png: yes", "blue0.png: no"))
 
 
-def test_an_answer_that_constrained_decoding_cannot_give_ends_the_run_before_it_trains(polyps, tmp_path, monkeypatch):
+def test_a_question_whose_answers_have_the_same_tokens_is_left_free_and_named_and_the_run_goes_on(
+    polyps, tmp_path, capsys
+):
     hostile = tmp_path / "hostile"
-    shutil.copytree(polyps, hostile, ignore=shutil.ignore_patterns("model"))
+    shutil.copytree(polyps, hostile)
     file = hostile / "metadata.jsonl"
     file.write_text(file.read_text().replace("pink; red", "pink\u037e red", 4))  # which NFC makes a semicolon
-    arguments = ["--dataset_name", str(hostile), "--model_name_or_path", str(polyps / "model"), "--use_cpu", "true"]
-    line = fails("kvasir_vqa", *arguments, "--output_dir", str(tmp_path / "out"), monkeypatch=monkeypatch)
-    assert line == "error: the answers 'pink' and 'pink\u037e red' have the same tokens in a list"
-    assert not (tmp_path / "out" / "trainer_state.json").exists()
-    line = fails("kvasir_vqa", *arguments, "--test_fraction", "0.9", monkeypatch=monkeypatch)
+    ended = run(kvasir_vqa, hostile, tmp_path / "out", data={"max_new_tokens": 3}, max_steps=1)
+    said = capsys.readouterr().out
+    assert "are left free: the answers 'pink' and 'pink\u037e red' have the same tokens in a list" in said
+    lines = {line["name"]: line for line in json.loads((tmp_path / "out" / "preflight.json").read_text())}
+    colour = "What color is the abnormality? If more than one separate with ;"
+    assert lines["constraints"]["status"] == "warn" and lines["constraints"]["numbers"]["free"] == 1
+    assert lines["constraints"]["found"].startswith(
+        "1 of 4 questions with a closed set of answers are answered freely"
+    )
+    assert lines["constraints"]["found"].endswith(f"in 8 rows: {colour!r}")
+    types = kvasir_vqa.QuestionTypes.load(tmp_path / "out" / "question_types.json")
+    kept = {True: 0, False: 0}
+    for row in ended["predictions"]:
+        kind = types[row["question"]]
+        allowed = set(kind.choices) | ({str(i) for i in range(1000)} if kind.units else set())
+        if row["question"] == colour:
+            assert row["prediction"] == row["free_prediction"]
+        else:
+            assert row["prediction"] in allowed
+        kept[row["question"] == colour] += 1
+    assert kept[True] and kept[False]
+
+
+def test_fractions_that_leave_nothing_to_train_on_are_one_line(polyps, tmp_path, monkeypatch):
+    arguments = ["--dataset_name", str(polyps), "--model_name_or_path", str(polyps / "model"), "--use_cpu", "true"]
+    arguments += ["--output_dir", str(tmp_path / "out"), "--test_fraction", "0.9"]
+    line = fails("kvasir_vqa", *arguments, monkeypatch=monkeypatch)
     assert line == "error: validation_fraction and test_fraction leave no image to train on: their sum must be below 1"

@@ -16,6 +16,7 @@ from vlm_recipes.callbacks.preflight.near_duplicates import near_duplicates
 from vlm_recipes.callbacks.preflight.rows import (
     check_answers,
     check_baselines,
+    check_constraints,
     check_coordinates,
     check_rows,
     check_shared_images,
@@ -279,3 +280,20 @@ def test_rows_images_and_refusals_are_counted():
     refused = [{"id": "x", "reason": "no image"}, {"id": "y", "reason": "no box"}, {"id": "z", "reason": "no box"}]
     found = check_rows({"train": part, "test": part}, refused)
     assert found.found == "train 2 on 1 images, test 2 on 1 images; 3 refused, most often for: no box"
+
+
+# --- constraints
+
+
+def test_questions_with_a_closed_set_that_is_not_kept_to_are_counted_and_named():
+    columns = {"choices": [["a", "b"], ["a", "b"], [], [], ["c", "d"]], "units": [[], [], ["mm"], [], []]}
+    part = rows(question=["Which?", "Which?", "How long?", "Why?", "Who?"], **columns)
+    evaluation = replace(
+        text_evaluation(None, 1), constrain=lambda row: "kept" if row["question"] != "Which?" else None
+    )
+    found = check_constraints({"train": part, "test": part.select([0])}, evaluation)
+    assert found.status == "warn" and found.numbers == {"closed": 3, "free": 1, "free_rows": 3}
+    assert found.found == "1 of 3 questions with a closed set of answers are answered freely, in 3 rows: 'Which?'"
+    kept = check_constraints({"train": part, "test": part}, replace(evaluation, constrain=lambda row: True))
+    assert kept.status == "pass" and kept.found == "3 questions are kept to their answers"
+    assert check_constraints({"train": part, "test": part}, replace(evaluation, constrain=None)) is None
