@@ -13,7 +13,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import ModelConfig, get_quantization_config
 
 from .adapters import MERGED_BASE, base_of, files_of, other_kind
-from .weights import FAULTS, CheckpointError, load_named, load_weights, reason_of, weight_settings
+from .weights import FAULTS, CheckpointError, load_named, load_weights, reason_of, weight_settings, weights_are_read
 
 
 def load_checkpoint(
@@ -45,7 +45,7 @@ def load_checkpoint(
         if adapter is not None:
             differs = other_kind(PeftConfig.from_pretrained(name), adapter)
             goes_on = not differs
-            if differs and output_dir is not None:
+            if differs and output_dir is not None and weights_are_read.get():
                 model = replace(model, model_name_or_path=merge_beside(model, model_class, output_dir, differs))
         elif get_quantization_config(model) is not None:
             raise CheckpointError(

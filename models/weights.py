@@ -1,6 +1,8 @@
 """Weights from a name or a folder, read from safetensors alone, with the adapter that a folder holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,14 @@ import torch
 from accelerate import PartialState
 from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from trl import ModelConfig, get_quantization_config
 
 from .adapters import base_of, files_of
@@ -17,10 +26,25 @@ from .sharding import gathered, place_for_inference
 from .upstream import keep_weight_names
 
 FAULTS = (OSError, ValueError, RuntimeError, SafetensorError)
+weights_are_read: ContextVar[bool] = ContextVar("weights_are_read", default=True)
 
 
 class CheckpointError(ValueError):
     """The model cannot be loaded; the message says which and why."""
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """In here a model is loaded as its configuration has it, on the meta device, and without its adapter.
+
+    In a second or two what is of another kind is refused, and so is LoRA that has no layer to train. Nothing is drawn.
+    """
+    token = weights_are_read.set(False)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        weights_are_read.reset(token)
 
 
 def weight_settings(model: ModelConfig, skip_quantising: list[str] | None) -> dict[str, Any]:
@@ -37,13 +61,21 @@ def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
 
     Raises `OSError` where a local folder lacks some of the weights.
     """
+    revision = settings.get("revision")
+    if not weights_are_read.get():
+        config = settings.get("config") or AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        if model_class is AutoModelForImageTextToText:
+            model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+        with torch.device("meta"):
+            network = model_class(config)  # and not by `from_config`, which ZeRO-3 would shard
+        network.loaded_from = {}
+        return network
     settings |= {"use_safetensors": True, "trust_remote_code": False}  # None would ask on the terminal
     with torch.random.fork_rng(devices=[]):  # ZeRO-3 draws while it reads, and what is made next should be the same
         network, loaded = model_class.from_pretrained(name, output_loading_info=True, **settings)
     if Path(name).is_dir() and loaded["missing_keys"]:
         raise OSError(f"the weights lack {min(loaded['missing_keys'])!r}, which would start at random")
     keep_weight_names(network)
-    revision = settings.get("revision")
     network.loaded_from = {(name, revision): files_of(name, revision)}
     return network
 
@@ -65,19 +97,23 @@ def load_named(
             revision = revision or model.model_revision
             if not Path(name, "adapter_model.safetensors").is_file():  # PEFT would also read a pickle
                 raise OSError("it holds no adapter_model.safetensors")
-            if config_class is None:
-                network, processor = base(of, revision, None)
-                _grow_vocabulary(network, processor, name)
-                network = _with_adapter(network, name, model) if to_train else PeftModel.from_pretrained(network, name)
-            elif not Path(name, "config.json").is_file():  # or transformers would go on to that of the adapter's base
-                raise OSError("it holds no config.json that says what its adapter belongs to")
-            else:
-                network, processor = base(of, revision, config_class.from_pretrained(name))
-                network = _with_adapter(network, name, model if to_train else None)
+            config = None
+            if config_class is not None:
+                if not Path(name, "config.json").is_file():  # or transformers would go on to that of the base
+                    raise OSError("it holds no config.json that says what its adapter belongs to")
+                config = config_class.from_pretrained(name)
+            network, processor = base(of, revision, config)
+            if weights_are_read.get():
+                if config is None:
+                    _grow_vocabulary(network, processor, name)
+                if to_train or config is not None:
+                    network = _with_adapter(network, name, model if to_train else None)
+                else:
+                    network = PeftModel.from_pretrained(network, name)
     except FAULTS as error:
         what = f"{name!r}, an adapter to {of!r}" if of != name else repr(name)
         raise CheckpointError(f"cannot load the model {what}: {_reason(of, error)}") from error
-    if get_quantization_config(model) is None and not to_train:
+    if get_quantization_config(model) is None and not to_train and weights_are_read.get():
         network = place_for_inference(network)
     return network, processor
 

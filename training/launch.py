@@ -1,9 +1,11 @@
 """A recipe's arguments in, one line out where something cannot work."""
 
+import io
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import fields
 
 import torch
@@ -20,6 +22,7 @@ from ..callbacks.shared_image import AttentionError
 from ..eval.generation.constraints import AnswerSetError
 from ..models.checkpoints import CheckpointError
 from ..models.precision import DTYPES, launched_dtype, precision_of
+from ..models.weights import without_weights
 from ..rows.errors import DataError
 from .checkpoints import FullDiskError, ResumeError
 from .folder import FolderError, claim_folder
@@ -70,7 +73,8 @@ class RecipeParser(TrlParser):
 
 def launch(main: Callable[..., None], *arguments: type) -> None:
     """Call `main` with the dataclasses `arguments`: their defaults, then `--config` (a YAML file, or the `run.json`
-    of a run), then the command line. What cannot work ends in one line.
+    of a run), then the command line. What cannot work ends in one line; where the model is at fault that `load`,
+    beside `main`, would load, before rows are read.
     """
     try:
         parsed = RecipeParser(arguments).parse_args_and_config()
@@ -78,6 +82,10 @@ def launch(main: Callable[..., None], *arguments: type) -> None:
         sys.exit(f"error: {' '.join(str(error).split())}")
     try:
         claim_folder(main.__globals__["__file__"], *parsed)
+        if load := main.__globals__.get("load"):
+            data, training, model = parsed
+            with without_weights(), redirect_stdout(io.StringIO()):  # what it says comes when it reads them
+                load(data, model, training.trained_into)
         main(*parsed)
     except PreflightDone:
         pass

@@ -72,7 +72,7 @@ def test_a_hub_that_is_not_to_be_had_is_one_line(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("targets", [["junk"], ["junk", "other"], ["["]], ids=str)
 def test_lora_that_matches_no_layer_is_one_line(name, targets, tmp_path, monkeypatch):
-    line = refused(name, tmp_path / "out", monkeypatch, "--lora_target_modules", *targets)
+    line = refused(name, tmp_path / "out", monkeypatch, *NOWHERE, "--lora_target_modules", *targets)
     if targets == ["["]:
         assert line.startswith("error: --lora_target_modules '[' is no regular expression: ")
     else:
@@ -126,7 +126,7 @@ def test_a_model_of_another_kind_is_one_line(name, kind, adapter, tmp_path, monk
         (named / "adapter_model.safetensors").touch()
         if adapter == "adapter beside its kind":
             shutil.copy(folder / "config.json", named)
-    line = refused(name, tmp_path / "out", monkeypatch, "--model_name_or_path", str(named))
+    line = refused(name, tmp_path / "out", monkeypatch, *NOWHERE, "--model_name_or_path", str(named))
     assert str(named) in line
     if name not in ("reasonseg", "ssg_vqa"):
         assert KINDS[kind]["model_type"] in line or "BLIP-2 with 'opt'" in line
@@ -135,7 +135,7 @@ def test_a_model_of_another_kind_is_one_line(name, kind, adapter, tmp_path, monk
 
 @pytest.mark.parametrize("name", ["kvasir_vqa", "visual_chat"])
 def test_a_model_that_does_not_chat_is_one_line(name, tmp_path, monkeypatch):
-    line = refused(name, tmp_path / "out", monkeypatch, "--model_name_or_path", str(tiny.blip2()))
+    line = refused(name, tmp_path / "out", monkeypatch, *NOWHERE, "--model_name_or_path", str(tiny.blip2()))
     assert line == (
         f"error: {str(tiny.blip2())!r} has no chat template, and this recipe is for chat models: name another model"
     )
@@ -151,7 +151,7 @@ def test_a_model_that_does_not_chat_is_one_line(name, tmp_path, monkeypatch):
 )
 def test_a_part_of_another_kind_is_one_line(name, kind, part, wanted, tmp_path, monkeypatch):
     model, other = of_kind(kind, tmp_path / "model"), of_kind("clip", tmp_path / "part")
-    places = ["--model_name_or_path", str(model), f"--{part}_name_or_path", str(other)]
+    places = [*NOWHERE, "--model_name_or_path", str(model), f"--{part}_name_or_path", str(other)]
     line = refused(name, tmp_path / "out", monkeypatch, *places)
     assert line.endswith(f"{str(other)!r} is of the kind 'clip', and {wanted}: name another model")
 
