@@ -29,8 +29,7 @@ from vlm_recipes.eval.metrics.baselines import Majority, typed_majority
 from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
 from vlm_recipes.eval.typed import typed_evaluation
 from vlm_recipes.models.qwen_vl import LANGUAGE, PixelBudget, QwenVL, load_qwen_vl, lora_on
-from vlm_recipes.rows import BadRow, group_by_image, hold_out_two, load_split, usable_rows
-from vlm_recipes.rows.errors import start_of
+from vlm_recipes.rows import BadRow, group_by_image, hold_out_two, load_split, start_of, usable_rows
 from vlm_recipes.training.folder import write_once
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
@@ -91,6 +90,7 @@ def prompt(question: str, kind: QuestionType | None) -> list[dict]:
 
 def read(data: Data) -> dict[str, Dataset]:
     """Training, validation and test part; no image is in two of them, and no part depends on what is refused."""
+    data.refuse_without_effect("dataset_test_split", "kvasir_vqa splits by image, see --test_fraction")
     columns = ("image", "question", "answer", "img_id")
     rows = load_split(data.dataset_name, data.dataset_config, data.dataset_train_split, columns)
     ids = [f"{image}#{i}" for i, image in enumerate(rows["img_id"][:])]  # the same may be asked per polyp

@@ -39,18 +39,10 @@ from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, load_lisa, with_adapter
 from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
-from vlm_recipes.rows import (
-    DataError,
-    apart,
-    content_id,
-    group_by_image,
-    load_split,
-    one_per_query,
-    usable_rows,
-    with_questions_shuffled,
-)
+from vlm_recipes.rows import DataError, apart, content_id, group_by_image, load_split, one_per_query, usable_rows
 from vlm_recipes.rows.conventions import IGNORED_PIXEL
 from vlm_recipes.rows.formats.reasonseg import load_annotated_folder, read_annotated
+from vlm_recipes.rows.grouping import with_questions_shuffled
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
@@ -122,6 +114,7 @@ def read(data: Data, do_train: bool) -> dict[str, Dataset]:
     for split in apart(data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split):
         try:
             if any(Path(data.dataset_name).glob("*/*.json")):
+                data.refuse_without_effect("dataset_config", "ReasonSeg's own folders have none")
                 splits[split] = load_annotated_folder(Path(data.dataset_name, split))
             else:
                 splits[split] = load_split(data.dataset_name, data.dataset_config, split, ("image", "text", "mask"))

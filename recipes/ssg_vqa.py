@@ -112,16 +112,16 @@ def frames_of(data: Data) -> Path:
 def read(data: Data) -> dict[str, Dataset]:
     """Training, validation and test part, a row for each question; no video is in two of them."""
     source, real_colon = Path(data.dataset_name), data.dataset_format == "real_colon"
+    data.refuse_without_effect("dataset_(config|.*_split)", "ssg_vqa splits by video, see --videos")
     splits = read_videos(Path(data.videos or Path(__file__).with_name(f"{data.dataset_format}_videos.yaml")))
     frames = frames_of(data)
     if real_colon:
+        data.refuse_without_effect("clip_stride|score", "REAL-Colon-VQA has clips, and answers in sentences")
         return by_video(load_real_colon(source, frames), splits)
     parts = {split: load_question_folder(source / "ssg-qa", frames, videos) for split, videos in splits.items()}
     for split, part in parts.items():
         if missing := sorted(set(splits[split]) - set(part.unique("video"))):
-            raise DataError(
-                f"no questions on {', '.join(missing)} of {split!r}: list the videos you have in --videos FILE"
-            )
+            raise DataError(f"no questions on {', '.join(missing)} of {split!r}: list those you have in --videos FILE")
     return parts
 
 

@@ -44,8 +44,7 @@ INSTRUCTIONS = (
 )
 EXEMPLAR = "Given <img>. Q: Can you diagnose a pericardial effusion from this image? (closed domain)\nA: No.\n"
 COLUMNS = ("image", "question", "answer")
-# The ratio kept, centred on black.
-FIT = partial(ImageOps.pad, size=(224, 224), method=Image.Resampling.LANCZOS, color="black")
+FIT = partial(ImageOps.pad, size=(224, 224), method=Image.Resampling.LANCZOS, color="black")  # the ratio kept
 TRAINABLE_SHARE = 0.0012  # 4,718,592 of 3.88 billion parameters, with LoRA
 
 
@@ -94,7 +93,10 @@ def read(data: Data) -> dict[str, Dataset]:
     """The official training and test part, from the Hub's dataset or from a folder with the original JSON."""
     folder = Path(data.dataset_name)
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    if not data.image_disjoint:
+        data.refuse_without_effect("test_fraction", "only --image_disjoint true holds out test images")
     if files:
+        data.refuse_without_effect("dataset_(config|.*_split)", "VQA-RAD's own file says what to test on")
         return official_split(load_question_file(files[0], folder / "images"))
     return load_splits(data, COLUMNS)
 

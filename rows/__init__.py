@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .boxes import relative_boxes
-    from .errors import BadRow, DataError
+    from .errors import BadRow, DataError, start_of
     from .grouping import group_by_image, one_per_query, with_questions_shuffled
     from .loading import apart, load_split, load_splits
     from .pictures import content_id
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BadRow", "DataError", "apart", "by_video", "content_id", "group_by_image", "hold_out", "hold_out_two"]
 __all__ += ["load_split", "load_splits", "one_per_query", "read_videos", "relative_boxes", "usable_rows"]
-__all__ += ["with_questions_shuffled"]
+__all__ += ["start_of", "with_questions_shuffled"]
 MODULES = {"relative_boxes": "boxes", "content_id": "pictures", "usable_rows": "usable"}
-MODULES |= {"BadRow": "errors", "DataError": "errors"}
+MODULES |= dict.fromkeys(("BadRow", "DataError", "start_of"), "errors")
 MODULES |= dict.fromkeys(("apart", "load_split", "load_splits"), "loading")
 MODULES |= dict.fromkeys(("by_video", "hold_out", "hold_out_two", "read_videos"), "splits")
 MODULES |= dict.fromkeys(("group_by_image", "one_per_query", "with_questions_shuffled"), "grouping")

@@ -28,8 +28,8 @@ TRAINING += ("vision_learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs",
 TRAINING += ("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 # Of `Data` and `Model`: where the rows lie and how many there are, which the rows themselves say; answering; formats.
 FREE = re.compile(
-    r"dataset_(name|config|streaming|\w+_split)|\w+_folder|videos|max_(train|validation|test)_rows|max_rejected"
-    r"|eval_rows|max_new_tokens|constrain|score|ignore_bias_buffers|dtype|attn_implementation"
+    r"dataset_(name|config|\w+_split)|\w+_folder|videos|max_(train|validation|test)_rows|max_rejected"
+    r"|eval_rows|max_new_tokens|constrain|score|dtype|attn_implementation"
 )
 # What rows have from the data, and not from a recipe's prompt; of the last three the first that is there.
 COLUMNS = ("id", "image_id", "image_ids", "image_hash", "image_hashes", "question")

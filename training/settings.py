@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -33,7 +34,8 @@ class RowSettings(ScriptArguments):
     max_new_tokens: int = setting(32, "longest answer in tokens")
 
     def __post_init__(self) -> None:
-        """Raises `ValueError` in one line for a share outside 0-1, or a number of rows below 1."""
+        """Raises `ValueError` in one line for a share outside 0-1, a number of rows below 1, or what nothing reads."""
+        self.refuse_without_effect("dataset_streaming|ignore_bias_buffers", "no recipe reads it")
         for name, share in self._shares().items():
             if not 0 <= share <= 1:
                 raise ValueError(f"--{name} {share:g}: a share is between 0 and 1")
@@ -43,6 +45,12 @@ class RowSettings(ScriptArguments):
         for name, count in vars(self).items():
             if name in ("eval_rows", "questions_per_row") and count < 1:
                 raise ValueError(f"--{name} {count}: it has to be 1 or more")
+
+    def refuse_without_effect(self, unread: str, why: str) -> None:
+        """Raise `DataError` where a setting whose name matches `unread` is given; its default is not."""
+        for setting in fields(self):
+            if re.fullmatch(unread, setting.name) and (value := getattr(self, setting.name)) != setting.default:
+                raise DataError(f"--{setting.name} {value} has no effect: {why}")
 
     def _shares(self) -> dict[str, float]:
         names = [field.name for field in fields(self)]

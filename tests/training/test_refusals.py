@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 from transformers import Trainer, TrainingArguments
 from transformers.integrations import integration_utils
+from trl import ScriptArguments
 
 from demo.worlds.small import SIZES, build
 from tests.support import tiny
@@ -232,6 +233,37 @@ def test_a_split_to_judge_by_that_is_the_training_split_is_one_line(name, settin
 def test_so_it_is_for_radiology_in_columns(tmp_path, monkeypatch):
     line = refused("vqa_rad", tmp_path / "out", monkeypatch, *NOWHERE, "--dataset_test_split", "train")
     assert line.startswith("error: the split 'train' is to be trained on")
+
+
+UNREAD = [
+    *((name, "dataset_streaming", "true") for name in SIZES),
+    *((name, "ignore_bias_buffers", "true") for name in SIZES),
+    *((name, "dataset_test_split", "train") for name in ("kvasir_vqa", "vqa_rad", "ssg_vqa")),
+    *((name, "dataset_train_split", "raw_2") for name in ("vqa_rad", "ssg_vqa")),
+    *((name, "dataset_config", "other") for name in ("vqa_rad", "reasonseg", "ssg_vqa")),
+    ("vqa_rad", "test_fraction", "0.5"),
+]
+
+
+@pytest.mark.parametrize(("name", "setting", "value"), UNREAD)
+def test_a_setting_that_a_recipe_or_the_datasets_format_does_not_read_is_one_line(
+    name, setting, value, tmp_path, monkeypatch
+):
+    line = refused(name, tmp_path / "out", monkeypatch, f"--{setting}", value)
+    assert line.startswith(f"error: --{setting} {value.replace('true', 'True')} has no effect: ")
+
+
+def test_so_is_one_that_clips_and_sentences_have_no_use_for(tmp_path, monkeypatch):
+    for setting, value in (("clip_stride", "1"), ("score", "sum")):
+        given = ["--dataset_format", "real_colon", f"--{setting}", value]
+        line = refused("ssg_vqa", tmp_path / "out", monkeypatch, *given, "--videos", "")
+        assert line.startswith(f"error: --{setting} {value} has no effect: ")
+
+
+def test_every_setting_of_trl_is_read_by_a_recipe_or_refused():
+    """One that a later version of TRL adds is neither."""
+    known = {"dataset_name", *(setting for _, setting, _ in UNREAD)}
+    assert {field.name for field in fields(ScriptArguments)} <= known
 
 
 # --- what is an error of this project's own
