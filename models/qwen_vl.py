@@ -1,5 +1,6 @@
 """What recipes on Qwen-VL share: loading it, where LoRA goes, and the area that its processor gives each image."""
 
+import math
 from collections.abc import Container
 from dataclasses import dataclass, field, replace
 
@@ -86,11 +87,12 @@ def lora_on(model: ModelConfig, targets: str | None, network: PreTrainedModel | 
 def set_pixel_budget(processor: ProcessorMixin, min_pixels: int, max_pixels: int) -> None:
     """Make a Qwen-VL processor resize every image to an area between `min_pixels` and `max_pixels`, and check it.
 
-    Raises `ValueError` if a large image still becomes larger than that, as it would with a processor that has its
-    own way to name the limits.
+    Raises `ValueError` if an image of twice that area still becomes larger than that, as it would with a
+    processor that has its own way to name the limits.
     """
     image_processor = processor.image_processor
     image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    grid = image_processor(Image.new("RGB", (4000, 3000)), return_tensors="pt")["image_grid_thw"][0]
+    side = math.ceil((2 * max_pixels) ** 0.5)
+    grid = image_processor(Image.new("RGB", (side, side)), return_tensors="pt")["image_grid_thw"][0]
     if (pixels := int(grid.prod()) * image_processor.patch_size**2) > max_pixels:
-        raise ValueError(f"a 4000×3000 image becomes {pixels} pixels, more than max_pixels={max_pixels}")
+        raise ValueError(f"a {side}×{side} image becomes {pixels} pixels, more than max_pixels={max_pixels}")
