@@ -35,6 +35,9 @@ def bootstrap_interval(
     def of_resamples(times: np.ndarray) -> np.ndarray:
         if statistic is np.mean:  # a group's sum and size are all that a mean needs
             return times @ sums / (times @ sizes)
+        if len(sizes) == len(values):  # as many rows in each resample
+            drawn = np.repeat(np.tile(values, len(times)), times[:, of_group].ravel())
+            return statistic(drawn.reshape(times.shape), axis=1)
         return np.array([statistic(np.repeat(values, one[of_group])) for one in times])
 
     return tuple(interval(len(sizes), of_resamples, **settings))

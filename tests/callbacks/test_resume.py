@@ -18,9 +18,10 @@ import pytest
 import torch
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
-from demo.worlds.small import SIZES, build
+from demo.worlds.small import SIZES
 from tests.support.processes.recipe_run import LaunchedRun, RecipeRun
 from tests.support.processes.toy import Toy, toy_rows
+from tests.support.worlds import world
 from vlm_recipes.callbacks import GradNormCallback
 from vlm_recipes.callbacks.resume import ResumeCallback
 from vlm_recipes.training.checkpoints import (
@@ -271,7 +272,7 @@ def worlds(tmp_path_factory):
     @cache
     def world(recipe: str, watched: bool = True) -> tuple[list[str], RecipeRun]:
         folder = tmp_path_factory.mktemp(recipe)
-        arguments = [*build(recipe, folder), *LEARNING, *(WATCHED if watched else UNWATCHED)]
+        arguments = [*world(recipe), *LEARNING, *(WATCHED if watched else UNWATCHED)]
         whole = RecipeRun(recipe, folder / "whole", *arguments)
         assert whole.end() == 0, whole.text
         return arguments, whole
@@ -328,7 +329,7 @@ def interrupt(recipe: str, worlds, output_dir, number: int) -> None:
 
 @pytest.mark.slow
 def test_two_processes_killed_while_they_save_go_on_from_the_checkpoint_before(tmp_path):
-    arguments = ["ddp", *build("kvasir_vqa", tmp_path), *LEARNING, *UNWATCHED, "--dtype", "float32"]
+    arguments = ["ddp", *world("kvasir_vqa"), *LEARNING, *UNWATCHED, "--dtype", "float32"]
     arguments += ["--save_total_limit", "3"]
     whole = LaunchedRun("kvasir_vqa", tmp_path / "whole", *arguments)
     assert whole.end() == 0, whole.text
@@ -378,7 +379,7 @@ LAUNCHES = {
 @pytest.mark.parametrize("kind", LAUNCHES)
 def test_a_launched_run_is_interrupted_in_all_its_processes_together(kind, tmp_path):
     config, own, stop = LAUNCHES[kind]
-    arguments = [config, *build("kvasir_vqa", tmp_path), *LEARNING, *UNWATCHED, "--dtype", "float32"]
+    arguments = [config, *world("kvasir_vqa"), *LEARNING, *UNWATCHED, "--dtype", "float32"]
     place = arguments.index("--use_cpu")
     arguments[place : place + 2] = own
     whole = LaunchedRun("kvasir_vqa", tmp_path / "whole", *arguments)

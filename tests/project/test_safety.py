@@ -11,9 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from demo.worlds.small import build
 from tests.eval.report.test_report import HOSTILE, chromium
 from tests.support.paths import ROOT
+from tests.support.worlds import world
 from vlm_recipes.eval.report.data.page import Example, write_data_page
 
 SOURCES = [
@@ -69,7 +69,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 def hostile_run(tmp_path_factory) -> tuple[Path, dict, dict]:
     """A run on rows whose ids are paths and whose texts are markup, in a folder whose name is; files before, after."""
     place = tmp_path_factory.mktemp("place")
-    arguments = build("kvasir_vqa", place)
+    arguments = world("kvasir_vqa", place)
     dataset = place / "data"
     lines = [json.loads(line) for line in (dataset / "metadata.jsonl").read_text().splitlines()]
     for line in lines:

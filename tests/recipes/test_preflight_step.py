@@ -9,8 +9,9 @@ import pytest
 from torch.nn import functional as F
 from transformers import Trainer
 
-from demo.worlds import small
+from demo.worlds.small import SIZES
 from tests.support.profiled import peak_of
+from tests.support.worlds import world
 from vlm_recipes.callbacks.preflight import batches
 from vlm_recipes.training.launch import RecipeParser
 
@@ -22,9 +23,9 @@ LOOKS = 3  # the preflight's own steps
 pytestmark = pytest.mark.usefixtures("figures_are_blank")
 
 
-@pytest.mark.parametrize("name", small.SIZES)
+@pytest.mark.parametrize("name", SIZES)
 def test_the_first_step_has_the_loss_time_and_memory_that_the_preflight_says(name, tmp_path, monkeypatch):
-    arguments = [*small.build(name, tmp_path), "--output_dir", str(tmp_path / "out")]
+    arguments = [*world(name), "--output_dir", str(tmp_path / "out")]
     for key, value in (ALL_ROWS_IN_ONE_STEP | SETTINGS).items():
         arguments += [f"--{key}", str(value)]
     monkeypatch.setattr(batches, "INSPECTED", 10_000)  # so that the longest rows are all rows

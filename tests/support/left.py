@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from demo.worlds.small import build
 from tests.support.paths import ROOT
 from tests.support.session import once
+from tests.support.worlds import world
 
 WHOLE = {  # flags with which a recipe trains no adapter
     "nutrition_tables": "--tune all",
@@ -19,6 +19,7 @@ WHOLE = {  # flags with which a recipe trains no adapter
     "visual_chat": "--use_peft false",
 }
 STEPS = """--max_steps 3 --learning_rate 1e-2 --warmup_steps 0 --use_cpu true --bf16 false --dataloader_num_workers 0
+--gradient_accumulation_steps 1
 --eval_strategy no --save_strategy no --load_best_model_at_end false --report_to none --disable_tqdm true"""
 
 
@@ -26,7 +27,7 @@ def left_by(recipe: str, *more: str) -> Path:
     """The output folder of a run with the flags `more`; its world, with the model it began with, is beside it."""
 
     def train(folder: Path) -> None:
-        arguments = [*build(recipe, folder), *STEPS.split(), "--output_dir", str(folder / "out"), *more]
+        arguments = [*world(recipe, folder), *STEPS.split(), "--output_dir", str(folder / "out"), *more]
         with mock.patch.object(sys, "argv", [recipe, *arguments]):
             runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
 

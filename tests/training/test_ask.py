@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from transformers import TrainerState
 
-from demo.worlds.small import build
 from recipes import nutrition_tables, reasonseg, vqa_rad
 from tests.support.paths import DATA, ROOT
+from tests.support.worlds import world
 from vlm_recipes.rows.formats.vqa_rad import domain_of
 from vlm_recipes.training import ask, runs
 
@@ -43,8 +43,8 @@ def refused(capsys, *arguments) -> str:
 
 
 def test_a_copied_recipe_in_another_folder_answers_when_it_is_named(tmp_path, picture, capsys):
-    build("nutrition_tables", tmp_path / "world")
-    output = Path(shutil.copytree(tmp_path / "world" / "model", tmp_path / "output"))
+    world("nutrition_tables", tmp_path / "world")
+    output = (tmp_path / "world" / "model").rename(tmp_path / "output")
     copied = tmp_path / "elsewhere" / "my_tables.py"
     copied.parent.mkdir()
     text = (ROOT / "recipes" / "nutrition_tables.py").read_text()
@@ -97,7 +97,7 @@ def test_where_no_clone_is_the_recipe_has_to_be_named(tmp_path, picture, capsys,
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    build("nutrition_tables", folder)
+    world("nutrition_tables", folder)
     return folder / "model"
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from accelerate import PartialState
 
-from demo.worlds.small import SIZES, build
+from demo.worlds.small import SIZES
 from tests.support.paths import ROOT
 from tests.support.processes.launch import in_two_processes
 from tests.support.running import fails
+from tests.support.worlds import world
 from vlm_recipes.training.folder import FolderError, claim_folder, clear, write_once
 from vlm_recipes.training.launch import RecipeParser, launch
 
@@ -44,7 +45,7 @@ def left(tmp_path_factory):
     @cache
     def run(recipe: str) -> tuple[Path, list[str]]:
         folder = tmp_path_factory.mktemp(recipe)
-        arguments = [*build(recipe, folder), *SHORT.split()]
+        arguments = [*world(recipe, folder), *SHORT.split()]
         with pytest.MonkeyPatch.context() as patch:
             start(recipe, *arguments, "--output_dir", str(folder / "out"), monkeypatch=patch)
         return folder / "out", arguments

@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +17,7 @@ from trl import ScriptArguments
 from demo.worlds.small import SIZES, build
 from tests.support import tiny
 from tests.support.running import fails
-from tests.support.session import once
+from tests.support.worlds import world
 from vlm_recipes.eval.metrics.box_codecs import box_codec
 from vlm_recipes.models.qwen_vl import QWEN_VL
 from vlm_recipes.training.launch import launch
@@ -28,16 +27,6 @@ HOLDING_OUT = [name for name in SIZES if name not in ("reasonseg", "ssg_vqa")]
 NOWHERE = ["--dataset_name", "no/such/dataset"]  # so the line comes before a dataset is looked for
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank")
-
-
-def world(name: str) -> list[str]:
-    """The recipe's arguments for its small world."""
-    folder = once(f"refusals_{name}", partial(_write, name))
-    return json.loads((folder / "arguments.json").read_text())
-
-
-def _write(name: str, folder: Path) -> None:
-    (folder / "arguments.json").write_text(json.dumps(build(name, folder)))
 
 
 def refused(name: str, output: Path, monkeypatch, *more: str) -> str:

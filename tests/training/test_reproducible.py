@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from demo.worlds.small import SIZES, build
+from demo.worlds.small import SIZES
 from tests.support.paths import ROOT
+from tests.support.worlds import world
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank")
 SHORT = """--use_cpu true --eval_strategy no --save_strategy no --load_best_model_at_end false --logging_steps 1
@@ -38,7 +39,7 @@ def launch(recipe: str, output: Path, *arguments: str, monkeypatch) -> dict:
     "recipe", [pytest.param(name, marks=[] if name == "vqa_rad" else pytest.mark.slow) for name in SIZES]
 )
 def test_run_json_launches_the_same_run_again_to_the_same_numbers(recipe, tmp_path, monkeypatch):
-    arguments = build(recipe, tmp_path)
+    arguments = world(recipe)
     first = launch(recipe, tmp_path / "first", *arguments, *SHORT, monkeypatch=monkeypatch)
     again = launch(
         recipe, tmp_path / "again", "--config", str(tmp_path / "first" / "run.json"), monkeypatch=monkeypatch

@@ -17,6 +17,7 @@ from demo.worlds.small import SIZES, build
 from tests.support.paths import ROOT
 from tests.support.processes.launch import in_two_processes
 from tests.support.running import fails
+from tests.support.worlds import world
 from tests.training.test_folder import OTHER_PARTS, claim, refused, start
 from vlm_recipes.training import record
 from vlm_recipes.training.checkpoints import ResumeError
@@ -41,7 +42,7 @@ def finished(tmp_path_factory):
     @cache
     def run(recipe: str) -> tuple[Path, list[str]]:
         folder = tmp_path_factory.mktemp(recipe)
-        arguments = [*build(recipe, folder), *SHORT.split(), "--output_dir", str(folder / "out")]
+        arguments = [*world(recipe, folder), *SHORT.split(), "--output_dir", str(folder / "out")]
         with pytest.MonkeyPatch.context() as patch:
             start(recipe, *arguments, monkeypatch=patch)
         return folder / "out", arguments

@@ -19,9 +19,10 @@ from transformers import (
 )
 from trl import ModelConfig, ScriptArguments
 
-from demo.worlds.small import SMALL_PIXELS, build
+from demo.worlds.small import SMALL_PIXELS
 from tests.support import tiny
 from tests.support.running import fails
+from tests.support.worlds import world
 from vlm_recipes.callbacks import GenerationEvalCallback
 from vlm_recipes.callbacks.interrupt import SIGNALS
 from vlm_recipes.collators import ChatCollator
@@ -73,7 +74,7 @@ def started(recipe: str, folder: Path, monkeypatch, *more: str) -> str:
 @pytest.fixture(scope="module")
 def polyps(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("polyps")
-    build("kvasir_vqa", folder)
+    world("kvasir_vqa", folder)
     return folder
 
 

@@ -18,12 +18,12 @@ from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 from transformers.utils import ModelOutput
 from trl import ModelConfig
 
-from demo.worlds.small import SIZES, build
+from demo.worlds.small import SIZES
 from tests.support import tiny
 from tests.support.paths import ROOT
 from tests.support.processes.launch import ddp, deepspeed
 from tests.support.running import QUIET
-from tests.support.session import once
+from tests.support.worlds import world
 from vlm_recipes.models.checkpoints import CheckpointError, load_checkpoint
 from vlm_recipes.training.launch import REFUSALS
 from vlm_recipes.training.loaded_anew import logits_of
@@ -43,13 +43,6 @@ WHOLE = {
     "reasonseg": ["--tune", "all"],
     "ssg_vqa": ["--train_gpt2", "true"],
 }
-
-
-def world(recipe: str) -> list[str]:
-    def write(folder: Path) -> None:
-        (folder / "arguments.json").write_text(json.dumps(build(recipe, folder)))
-
-    return json.loads((once(f"saved_{recipe}", write) / "arguments.json").read_text())
 
 
 @pytest.fixture

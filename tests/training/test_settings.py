@@ -11,11 +11,12 @@ import yaml
 from datasets import Dataset
 from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 
-from demo.worlds.small import SIZES, build
+from demo.worlds.small import SIZES
 from recipes import vqa_rad
 from tests.support import tiny
 from tests.support.paths import ROOT
 from tests.support.running import fails, read
+from tests.support.worlds import world
 from vlm_recipes.training.run import published_numbers
 from vlm_recipes.training.settings import RowSettings
 from vlm_recipes.training.trainers import RateError, with_rate_of_vision
@@ -37,7 +38,7 @@ def test_each_part_is_limited_to_its_first_rows(tmp_path):
 
 @pytest.mark.parametrize("none", [0, -1])
 def test_a_limit_that_leaves_no_row_is_one_line(none, tmp_path, monkeypatch):
-    arguments = [*build("vqa_rad", tmp_path / "world"), "--output_dir", str(tmp_path / "out"), *SHORT.split()]
+    arguments = [*world("vqa_rad"), "--output_dir", str(tmp_path / "out"), *SHORT.split()]
     line = fails("vqa_rad", *arguments, "--max_test_rows", str(none), monkeypatch=monkeypatch)
     assert line == "error: --max_train_rows, --max_validation_rows and --max_test_rows have to be 1 or more"
 
@@ -52,7 +53,7 @@ def test_the_watched_rows_are_the_same_ones_for_a_seed_and_never_more_than_there
 @pytest.mark.parametrize("name", SIZES)
 def test_a_quick_look_trains_validates_and_tests_on_so_many_questions(name, tmp_path, monkeypatch):
     """And the record says what was asked and what was trained."""
-    arguments = [*build(name, tmp_path / "world"), "--output_dir", str(tmp_path / "out"), *SHORT.split()]
+    arguments = [*world(name), "--output_dir", str(tmp_path / "out"), *SHORT.split()]
     arguments += ["--max_train_rows", "4", "--max_validation_rows", "2", "--max_test_rows", "1"]
     monkeypatch.setattr("sys.argv", [name, *arguments])
     runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
@@ -93,7 +94,7 @@ def test_the_vision_tower_trains_at_a_rate_of_its_own_under_the_same_schedule(tm
 
 
 def test_a_rate_for_a_vision_tower_that_does_not_train_is_one_line(tmp_path, monkeypatch):
-    arguments = [*build("kvasir_vqa", tmp_path / "world"), "--output_dir", str(tmp_path / "out"), *SHORT.split()]
+    arguments = [*world("kvasir_vqa"), "--output_dir", str(tmp_path / "out"), *SHORT.split()]
     line = fails("kvasir_vqa", *arguments, "--vision_learning_rate", "1e-5", monkeypatch=monkeypatch)
     assert line == "error: --vision_learning_rate 1e-05: no weight of a vision tower trains"
     network = torch.nn.Linear(2, 2)
