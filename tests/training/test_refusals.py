@@ -3,14 +3,16 @@
 import json
 import shutil
 from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import safetensors
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations import integration_utils
 from trl import ScriptArguments
 
@@ -20,7 +22,8 @@ from tests.support.running import fails
 from tests.support.worlds import world
 from vlm_recipes.eval.metrics.box_codecs import box_codec
 from vlm_recipes.models.qwen_vl import QWEN_VL
-from vlm_recipes.training.launch import launch
+from vlm_recipes.models.weights import without_weights
+from vlm_recipes.training.launch import RecipeParser, launch
 
 QUICK = "--use_cpu true --bf16 false --dataloader_num_workers 0 --disable_tqdm true --max_steps 2".split()
 HOLDING_OUT = [name for name in SIZES if name not in ("reasonseg", "ssg_vqa")]
@@ -74,6 +77,22 @@ def test_lora_that_matches_no_layer_is_one_line(name, targets, tmp_path, monkeyp
 def test_lora_on_a_layer_that_has_no_lora_is_one_line(name, tmp_path, monkeypatch):
     arguments = [*world(name), "--output_dir", str(tmp_path / "out"), *QUICK, "--lora_target_modules", ".*norm.*"]
     assert "is not supported" in fails(name, *arguments, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_to_look_at_a_model_reads_no_weight_draws_nothing_and_refuses_no_good_one(name, tmp_path, monkeypatch):
+    recipe = import_module(f"recipes.{name}")
+    arguments = [*world(name), "--output_dir", str(tmp_path), *QUICK]
+    data, training, model = RecipeParser((recipe.Data, recipe.Training, recipe.Model)).parse_args_and_config(arguments)
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", None)
+    monkeypatch.setattr(safetensors, "safe_open", None)
+    before = torch.get_rng_state()
+    with without_weights():
+        for output_dir in (training.output_dir, None):
+            network, _ = recipe.load(data, model, output_dir)
+            made = {name: weight.device.type for name, weight in network.named_parameters() if "lora_" not in name}
+            assert set(made.values()) == {"meta"}
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 KINDS = {
