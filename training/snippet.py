@@ -18,8 +18,9 @@ QUESTION = "What is shown?"  # where a recipe has none of its own; texts of the 
 
 def example_of(recipe: str | Path, data: Any, folder: Path) -> Row:
     """What the running recipe, by its `__file__`, asks about a picture; nothing where it has no `to_question`."""
-    loaded = [one for one in list(sys.modules.values()) if Path(getattr(one, "__file__", None) or "") == Path(recipe)]
-    module = loaded[0] if loaded else None
+    files = ((getattr(one, "__file__", None) or "", one) for one in list(sys.modules.values()))
+    named = ((file, one) for file, one in files if file.endswith(Path(recipe).name))  # a path each would take longer
+    module = next((one for file, one in named if Path(file) == Path(recipe)), None)
     if not hasattr(module, "to_question"):
         return {}
     return module.to_question(data, folder, getattr(module, "QUESTION", QUESTION))
