@@ -1,5 +1,6 @@
 """Messages -> text, in segments that say which part the assistant spoke."""
 
+from functools import cache
 from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerFast, ProcessorMixin
@@ -75,7 +76,8 @@ def render(
     """
     eos = processor.tokenizer.eos_token
 
-    def rendered(upto: int, add_generation_prompt: bool = False) -> str:
+    @cache  # the last turn's text is mostly that of the whole
+    def rendered(upto: int, add_generation_prompt: bool) -> str:
         return processor.apply_chat_template(
             messages[:upto], chat_template=chat_template, add_generation_prompt=add_generation_prompt, tokenize=False
         )
@@ -86,7 +88,7 @@ def render(
     for i, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        prompt, turn = rendered(i, add_generation_prompt=True), rendered(i + 1)
+        prompt, turn = rendered(i, True), rendered(i + 1, False)
         if not turn.startswith(prompt) or len(prompt) < done:
             raise ValueError("the chat template rewrites earlier text when a message is added; pass another template")
         segments.append((prompt[done:], False))
@@ -95,7 +97,7 @@ def render(
         if _squeezed(answer).endswith(_squeezed(text_of(message))) and not answer.endswith(eos):
             answer, done = answer + eos, len(turn)
         segments.append((answer, True))
-    if rest := rendered(len(messages), add_generation_prompt=prompt_only)[done:]:
+    if rest := rendered(len(messages), prompt_only)[done:]:
         segments.append((rest, False))
     return segments
 

@@ -22,7 +22,6 @@ def constraints_by_type(answer_ids: Callable[[str], Sequence[int]]) -> Callable[
     Anything may be said, too, where a model cannot be kept to the answers, such as two that have the same tokens: a
     line says so once, and why.
     """
-    answer_ids = cache(answer_ids)  # the same numbers are answers of many types
 
     @cache
     def constraint(kind: QuestionType) -> Constraint | None:

@@ -87,7 +87,7 @@ LEARNING = dict(per_device_train_batch_size=8, gradient_accumulation_steps=1, le
 @pytest.fixture(scope="session")
 def learnt(scenes) -> dict:
     """The recipe after it has learnt its eight pictures by heart, each with all its queries at once."""
-    settings = {"max_steps": 150, "eval_strategy": "steps", "eval_steps": 100, "per_device_eval_batch_size": 9}
+    settings = {"max_steps": 100, "eval_strategy": "steps", "eval_steps": 100, "per_device_eval_batch_size": 9}
     parts = {"data": {"questions_per_row": 8}, "model": {"ce_weight": 0.05}}
     return read(once("scenes_learnt", lambda output: start(scenes, output, **parts, **LEARNING, **settings)))
 
@@ -200,8 +200,9 @@ def test_preflight_knows_the_recipe_s_own_loss_and_parts(scenes, tmp_path):
 
 
 def test_training_stops_when_the_score_no_longer_rises(scenes, tmp_path):
-    every = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
-    done = run(scenes, tmp_path, max_steps=9, patience=2, learning_rate=0.0, load_best_model_at_end=True, **every)
+    every = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "do_predict": False}
+    still = {"max_steps": 9, "patience": 2, "learning_rate": 0.0, "load_best_model_at_end": True}
+    done = run(scenes, tmp_path, {"eval_rows": 2, "max_new_tokens": 4}, **still, **every)
     assert max(entry["step"] for entry in done["log"] if "loss" in entry) == 3
 
 
@@ -265,7 +266,7 @@ def test_broken_annotations_are_counted_and_too_many_stop_the_run(scenes, tmp_pa
 
 def test_without_lora_the_mask_decoder_learns_and_of_the_language_model_only_what_seg_is(scenes, tmp_path):
     model = {"tune": "decoder", "ce_weight": 0.5}
-    first = run(scenes, tmp_path / "a", model=model, **{**LEARNING, "max_steps": 150, "learning_rate": 1e-2})
+    first = run(scenes, tmp_path / "a", model=model, **{**LEARNING, "max_steps": 80, "learning_rate": 1e-2})
     test, [row, *_] = first["results"]["test"], first["predictions"]
     assert test["giou"] > 0.9 and "[SEG]" in row["prediction"]["text"]
     weights = load_file(tmp_path / "a" / "adapter_model.safetensors")
@@ -274,11 +275,11 @@ def test_without_lora_the_mask_decoder_learns_and_of_the_language_model_only_wha
     assert any("mask_decoder" in name for name in weights) and any("mask_projection" in name for name in weights)
     again = run(scenes, tmp_path / "b", model={"model_name_or_path": str(tmp_path / "a")}, do_train=False)
     assert [row["prediction"] for row in again["predictions"]] == [row["prediction"] for row in first["predictions"]]
-    four_bits = {**model, "load_in_4bit": True}
-    run(scenes, tmp_path / "c", model=four_bits, **{**LEARNING, "max_steps": 1})
+    one_step = {**LEARNING, "max_steps": 1, "do_predict": False}
+    run(scenes, tmp_path / "c", model={**model, "load_in_4bit": True}, **one_step)
     for tune, left in (("lisa", "without"), ("decoder", "with")):
         if tune == "decoder":
-            run(scenes, tmp_path / "d", model={"tune": "lisa"}, **{**LEARNING, "max_steps": 1})
+            run(scenes, tmp_path / "d", model={"tune": "lisa"}, **one_step)
         of_other_kind = {"tune": tune, "model_name_or_path": str(tmp_path / ("a" if tune == "lisa" else "d"))}
         with pytest.raises(CheckpointError, match=f"this adapter was made {left} LoRA"):
             run(scenes, tmp_path / "e", model=of_other_kind)

@@ -186,10 +186,10 @@ def run(recipe: ModuleType, dataset: Path, output: Path, *arguments: dict, **set
 
 
 LEARNING = {
-    nutrition_tables: {"max_steps": 80, "learning_rate": 3e-3},
-    kvasir_vqa: {"max_steps": 60, "learning_rate": 3e-3},
+    nutrition_tables: {"max_steps": 60, "learning_rate": 3e-3},
+    kvasir_vqa: {"max_steps": 40, "learning_rate": 3e-3},
     vqa_rad: {"max_steps": 90, "learning_rate": 5e-3},
-    visual_chat: {"max_steps": 60, "learning_rate": 3e-3},
+    visual_chat: {"max_steps": 40, "learning_rate": 3e-3},
 }
 
 
@@ -240,6 +240,7 @@ def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(recipe, dataset
             recipe,
             datasets[recipe],
             tmp_path / f"{size}x{accumulation}",
+            {"max_new_tokens": 4},
             do_predict=False,
             max_steps=1,
             per_device_train_batch_size=size,

@@ -259,14 +259,13 @@ def test_a_run_that_is_killed_while_it_writes_a_file_leaves_that_of_before(tmp_p
 
 def test_kvasir_vqa_s_types_have_one_writer(tmp_path):
     """Every process has them; the other's folder is one that nobody may write to."""
-    world = build("kvasir_vqa", tmp_path)
-    in_two_processes(start_apart, world, tmp_path)
+    in_two_processes(start_apart, world("kvasir_vqa"), tmp_path)
     assert (tmp_path / "0" / "question_types.json").is_file()
     assert not (tmp_path / "1" / "question_types.json").exists()
 
 
-def start_apart(world: list[str], folder: Path) -> None:
+def start_apart(arguments: list[str], folder: Path) -> None:
     recipe, output = import_module("recipes.kvasir_vqa"), folder / str(PartialState().process_index)
     settings = "--do_train false --do_predict false --use_cpu true --ddp_backend gloo --output_dir".split()
     parser = RecipeParser((recipe.Data, recipe.Training, recipe.Model))
-    recipe.main(*parser.parse_args_and_config([*world, *settings, str(output)]))
+    recipe.main(*parser.parse_args_and_config([*arguments, *settings, str(output)]))
