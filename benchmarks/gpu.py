@@ -42,7 +42,7 @@ def machine() -> dict[str, Any]:
     import torch
     from trl import SFTTrainer  # noqa: F401
 
-    from vlm_recipes.training.record import git_commit
+    from vlm_recipes.training.description import git_commit
 
     on_gpu = torch.cuda.is_available()
     return {

@@ -1,12 +1,14 @@
 """Answer a fixed set of rows at every evaluation and log the metric, so that training can be steered by it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from transformers import Trainer, TrainerCallback
 
 from ..eval.boxes import box_evaluation
 from ..eval.evaluation import Evaluation
+from ..eval.generation.workers import SameWorkers
 from ..eval.masks import mask_evaluation
 from ..eval.metrics.baselines import ConstantMask, Majority
 from ..eval.metrics.number import Scores, flat
@@ -18,7 +20,8 @@ class GenerationEvalCallback(TrainerCallback):
 
     All numbers enter the Trainer's `metrics`, so `metric_for_best_model="eval_<metric>"` and `EarlyStoppingCallback`
     (add it after this one) work with them. Every tracker sees them, too, intervals and baselines for the headline
-    and its groups alone. `metrics` and `predictions` hold the latest evaluation.
+    and its groups alone. `metrics` and `predictions` hold the latest evaluation. The data loader's workers live from
+    the first evaluation to the training's end.
 
     Args:
         trainer: the Trainer this is added to; its `log` reaches the trackers.
@@ -27,14 +30,22 @@ class GenerationEvalCallback(TrainerCallback):
 
     def __init__(self, trainer: Trainer, rows: Any, evaluation: Evaluation):
         self.trainer, self.rows, self.evaluation = trainer, rows, evaluation
+        self.workers = SameWorkers()
         self.metrics = Scores()
         self.predictions: list[dict[str, Any]] = []
 
     def on_evaluate(self, args, state, control, metrics, model, **kwargs):
-        self.metrics, self.predictions = self.evaluation(model, self.rows)
+        evaluation = replace(self.evaluation, workers=self.workers)
+        self.metrics, self.predictions = evaluation(model, self.rows)
         metrics.update({f"eval_{name}": value for name, value in flat(self.metrics).items()})
         shown = flat(self.metrics, brief_but_for=self.evaluation.headline)
         self.trainer.log({f"eval_{name}": value for name, value in shown.items()})
+
+    def close(self, *event, **kwargs) -> None:
+        """Let the workers end."""
+        self.workers.close()
+
+    on_train_end = close
 
 
 class IoUCallback(GenerationEvalCallback):

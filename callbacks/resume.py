@@ -19,7 +19,8 @@ class ResumeCallback(transformers.TrainerCallback):
     - Where a checkpoint is saved, there is a log, so that no logged mean spans steps on both sides of it.
     - Callbacks that export their state, such as `EarlyStoppingCallback`, get it back. (The Trainer's own
       `restore_callback_states_from_checkpoint` makes them anew, which those that hold a Trainer do not survive.)
-    - A run that was killed after its last step takes no further one.
+    - A run that was killed after its last step takes no further one, nor does one whose training had ended and saved,
+      with the best checkpoint alone kept: it goes on with that one, and with the log of the training that ended.
     - A whole model's checkpoints have the names of its weights in memory, for the Trainer loads no others when it
       resumes or takes the best (transformers issue 43701); what is saved after training has the Hub's names. Raises
       `WeightNamesError` before the first step where it resumed from a checkpoint with others.
@@ -27,6 +28,7 @@ class ResumeCallback(transformers.TrainerCallback):
 
     def __init__(self, trainer: "transformers.Trainer"):
         self.trainer = trainer
+        self.ended: transformers.TrainerState | None = None  # of the training that is resumed, where it had ended
 
     def on_train_begin(self, args, state, control, **kwargs):
         if isinstance(self.trainer.model, transformers.PreTrainedModel):
@@ -42,7 +44,8 @@ class ResumeCallback(transformers.TrainerCallback):
             for callback in stopping
             if isinstance(callback, transformers.EarlyStoppingCallback)
         )
-        if state.global_step >= state.max_steps or (state.global_step and out_of_patience):
+        self.ended = _ended(args, state, stopping)
+        if state.global_step >= state.max_steps or (state.global_step and out_of_patience) or self.ended:
             control.should_training_stop = True  # which the Trainer sees only after the next step
             self.trainer.get_batch_samples = lambda *arguments: ([], None)
 
@@ -50,15 +53,23 @@ class ResumeCallback(transformers.TrainerCallback):
         may_save = control.should_save or (args.save_strategy == "best" and control.should_evaluate)
         control.should_log = control.should_log or may_save
 
-    on_epoch_end = on_step_end
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.ended:
+            control.should_evaluate = control.should_save = control.should_log = False
+        self.on_step_end(args, state, control)
 
-    def close(self, *event, **kwargs) -> None:
+    def close(self) -> None:
         """Let the Trainer take its batches again, and save under the Hub's names."""
         self.trainer.__dict__.pop("get_batch_samples", None)
         if isinstance(self.trainer.model, transformers.PreTrainedModel):
             give_names_of_the_hub(self.trainer.model)
 
-    on_train_end = close
+    def on_train_end(self, *event, **kwargs):
+        if self.ended:
+            for which in ("is_local_process_zero", "is_world_process_zero"):
+                setattr(self.ended, which, getattr(self.trainer.state, which))
+            self.trainer.state = self.ended
+        self.close()
 
     def _refuse_other_names(self, args, state) -> None:
         if not state.global_step or self.trainer.is_deepspeed_enabled or self.trainer.is_fsdp_enabled:
@@ -76,3 +87,19 @@ class ResumeCallback(transformers.TrainerCallback):
                         f"{folder} has {other[0]!r}, under whose name the Trainer loads nothing into this model "
                         "(transformers issue 43701): start anew, with this callback from the beginning"
                     )
+
+
+def _ended(args, state, stopping: list[ExportableState]) -> "transformers.TrainerState | None":
+    """What a training left that ended in `output_dir`, where `state` is its best checkpoint's; None if not so."""
+    from transformers.trainer import TRAINER_STATE_NAME  # which brings datasets
+
+    file = Path(args.output_dir, TRAINER_STATE_NAME)
+    if not state.global_step or not args.load_best_model_at_end or not file.is_file():
+        return None
+    ended = transformers.TrainerState.load_from_json(str(file))
+    kept = ended.stateful_callbacks
+    patient = [one for one in stopping if isinstance(one, transformers.EarlyStoppingCallback)]
+    same = (ended.best_global_step, ended.max_steps) == (state.global_step, state.max_steps)
+    same = same and ended.log_history[: len(state.log_history)] == state.log_history
+    same = same and all(kept.get(type(one).__name__, {}).get("args") == one.state()["args"] for one in patient)
+    return ended if same else None

@@ -40,6 +40,7 @@ class SegmentationCollator:
     processor: ProcessorMixin
     prompt_only: bool = False
     chat: ChatCollator = field(init=False, repr=False)
+    share_images = True
 
     def __post_init__(self):
         self.chat = ChatCollator(self.processor, prompt_only=self.prompt_only)

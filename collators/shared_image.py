@@ -51,6 +51,8 @@ class SharedImageCollator(ChatCollator):
     Raises `ValueError` for another model's processor, and as `ChatCollator` does.
     """
 
+    share_images = True
+
     def __post_init__(self):
         if not isinstance(self.processor, KNOWN):
             raise ValueError(f"{type(self.processor).__name__}: its positions are not known here, use ChatCollator")

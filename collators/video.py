@@ -39,6 +39,7 @@ class VideoCollator:
     processor: ProcessorMixin
     num_frames: int = 8
     prompt_only: bool = False
+    share_images = True
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         shown, video_index, queries = by_image(rows)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import datasets
 import torch
 from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
@@ -11,6 +12,8 @@ from transformers import PreTrainedModel, TrainingArguments
 from ..rows.conventions import Row
 from .generation.constraints import Constraint
 from .generation.generate import Answer, Ask, generate, without_images
+from .generation.kept import KeptAnswers
+from .generation.workers import SameWorkers
 from .metrics.number import Number, Scores
 from .metrics.statistics import average, by_class
 
@@ -41,6 +44,7 @@ class Evaluation:
         closed: `ask` chooses from a closed set; freely, the model answers by its own `generate`.
         baseline: whose number the headline's baseline is, in words.
         also: further metrics that stand beside the headline, over time and for free answers.
+        workers: of the data loader, where the same rows are answered again and again.
     """
 
     collator: Callable[[list[Row]], dict[str, torch.Tensor]] | None
@@ -65,6 +69,7 @@ class Evaluation:
     also: tuple[str, ...] = ()
     batch_size: int = 8
     num_workers: int = 0
+    workers: SameWorkers | None = None
     autocast: torch.dtype | None = None
     generation_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -78,11 +83,20 @@ class Evaluation:
             autocast=autocast,
         )
 
-    def answer(self, model: PreTrainedModel, rows: Any, constrained: bool = True) -> list[Answer]:
-        """The model's answers to `rows`, in their order, on every process; if `constrained`, to what is allowed."""
+    def answer(
+        self, model: PreTrainedModel, rows: Any, constrained: bool = True, kept: KeptAnswers | None = None
+    ) -> list[Answer]:
+        """The model's answers to `rows`, in their order, on every process; if `constrained`, to what is allowed.
+
+        With `kept`, those that are there are not asked for, and others are kept as they come.
+        """
         constraints = None
         if constrained and self.constrain is not None:
             constraints = [self.constrain(row) for row in without_images(rows)]
+        if kept is not None:
+            asked = (self.max_new_tokens, self.autocast, constrained, self.generation_kwargs)
+            prompts = (repr(self.collator.processor), self.collator.processor.chat_template)
+            kept = kept.of("", without_images(rows), asked, model.generation_config.to_dict(), prompts)
         return generate(
             model,
             rows,
@@ -93,18 +107,26 @@ class Evaluation:
             autocast=self.autocast,
             constraints=constraints,
             ask=None if self.closed and not constrained else self.ask,
+            kept=kept,
+            workers=self.workers,
             **self.generation_kwargs,
         )
 
-    def __call__(self, model: PreTrainedModel, rows: Any, compare: bool = False) -> tuple[Scores, list[Row]]:
+    def __call__(
+        self, model: PreTrainedModel, rows: Any, compare: int = 0, kept: KeptAnswers | None = None
+    ) -> tuple[Scores, list[Row]]:
         """Return the metrics, and one `{id, prediction, reference, score, …}` per row in the order of `rows`.
 
-        With `compare`, an evaluation that constrains answers also lets the model answer freely, see `scored`.
+        An evaluation that constrains answers also lets the model answer `compare` of the rows, evenly spread, freely,
+        see `scored`. `kept` is as in `answer`; free answers have files of their own.
         """
         plain = without_images(rows)
-        answers, free = self.answer(model, rows), None
+        answers, free = self.answer(model, rows, kept=kept), None
         if compare and (self.constrain is not None or self.closed):
-            free = self.answer(model, rows, constrained=False)
+            again = spread(len(plain), compare)
+            own = self.answer(model, chosen(rows, again), constrained=False, kept=kept and kept.of("free"))
+            freely = dict(zip(again, own, strict=True))
+            free = [freely.get(i) for i in range(len(plain))]
         metrics, scored = self.scored(plain, answers, free)
         predictions = [
             {"id": row["id"], "prediction": answer, "reference": self.reference(row), **own}
@@ -114,20 +136,25 @@ class Evaluation:
         ]
         return metrics, predictions
 
-    def scored(self, rows: list[Row], answers: list[Answer], free: list[Answer] | None) -> tuple[Scores, list[Row]]:
+    def scored(
+        self, rows: list[Row], answers: list[Answer], free: list[Answer | None] | None
+    ) -> tuple[Scores, list[Row]]:
         """The metrics of answers that are there, and each row's `score`.
 
-        With `free` answers, too, each number has its `free` one, the headline and its groups the `gain` over them,
-        and the rows have `free_prediction` and `free_score`.
+        With `free` answers, too, None for a row that was not asked so, each number has the `free` one of those rows,
+        the headline and its groups the `gain` over them on the same rows, and these have `free_prediction` and
+        `free_score`.
         """
         scores, metrics = self.score(answers, rows), self.metric(answers, rows)
         own = [{"score": score} for score in scores]
         if free is not None:
-            free_scores, free_metrics = self.score(free, rows), self.metric(free, rows)
-            for row, answer, score in zip(own, free, free_scores, strict=True):
-                row |= {"free_prediction": answer, "free_score": score}
-            gain = {self.headline: self.gain(scores, free_scores, rows)}
-            numbers = {name: beside(one, free_metrics[name], gain.get(name)) for name, one in metrics.items()}
+            again = [i for i, answer in enumerate(free) if answer is not None]
+            freely, asked = [free[i] for i in again], [rows[i] for i in again]
+            free_metrics, others = self.metric(freely, asked), [None] * len(rows)
+            for i, answer, others[i] in zip(again, freely, self.score(freely, asked), strict=True):
+                own[i] |= {"free_prediction": answer, "free_score": others[i]}
+            gain = {self.headline: self.gain(scores, others, rows)}
+            numbers = {name: beside(one, free_metrics.get(name), gain.get(name)) for name, one in metrics.items()}
             metrics = Scores(metrics.n, numbers)
         return metrics, own
 
@@ -147,6 +174,16 @@ def beside(number: Number, free: Number | None, gain: Number | None) -> Number:
     }
     macro = number.macro and replace(number.macro, free=free and free.macro)
     return replace(number, free=free, gain=gain, macro=macro, groups=groups)
+
+
+def spread(n: int, count: int) -> list[int]:
+    """Numbers of `count` of `n` rows, or of all, evenly spread."""
+    return [i * n // count for i in range(count)] if count < n else [*range(n)]
+
+
+def chosen(rows: Any, numbers: Sequence[int]) -> Any:
+    """The rows with these numbers: a dataset of a dataset, else a list."""
+    return rows.select(numbers) if isinstance(rows, datasets.Dataset) else [rows[i] for i in numbers]
 
 
 def text_of(answer: Answer) -> str:

@@ -143,7 +143,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         iou = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         trains = {"vision": "visual", "all": ""}.get(model.tune, "lora_")
         network = run.train(trainer, iou, GradNormCallback(trainer), trains=trains, share=TRAINABLE_SHARE[model.tune])
-    run.conclude(network, {"validation": validation, "test": test})
+    run.conclude(network)
 
 
 if __name__ == "__main__":

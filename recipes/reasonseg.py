@@ -71,7 +71,7 @@ class Training(RunSettings, TrainingArguments):
     output_dir: str = "outputs/reasonseg"
     max_steps: int = 5000
     per_device_train_batch_size: int = 2
-    per_device_eval_batch_size: int = 1  # as the reference's; eight images take SAM's attention 4 GB
+    per_device_eval_batch_size: int = 1  # an image with all its queries; eight take SAM's attention 4 GB
     gradient_accumulation_steps: int = 10
     learning_rate: float = 3e-4
     adam_beta2: float = 0.95
@@ -200,8 +200,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         guess = model.ce_weight * math.log(network.config.llava.text_config.vocab_size)
         guess += model.bce_weight * math.log(2) + model.dice_weight
         network = run.train(trainer, giou, GradNormCallback(trainer), *stopping, first_loss=guess, **lisa)
-    shuffled = with_questions_shuffled(test, training.seed)
-    run.conclude(network, {"validation": validation, "test, questions shuffled": shuffled, "test": test})
+    run.conclude(network, {"test, questions shuffled": with_questions_shuffled(test, training.seed)})
 
 
 if __name__ == "__main__":

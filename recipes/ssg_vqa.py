@@ -208,7 +208,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         trains = "|".join(["lora_", *(rf"(^|\.){part}\." for part in trained_whole(model))])
         share = None if trained_whole(model) else TRAINABLE_SHARE
         network = run.train(trainer, accuracy, GradNormCallback(trainer), trains=trains, share=share)
-    run.conclude(network, {"test": test})
+    run.conclude(network)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         f1 = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         lora = {"trains": "lora_", "share": TRAINABLE_SHARE} if model.use_peft else {}
         network = run.train(trainer, f1, GradNormCallback(trainer), **lora)
-    run.conclude(network, {"validation": validation, "test": test})
+    run.conclude(network)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ LEFT = re.compile(
     r"|(report|data)\.html|training_args\.bin|README\.md"  # README.md: the model card
     r"|(adapter_)?model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(adapter_|generation_)?config\.json"
     r"|((video_)?(pre)?processor|tokenizer)(_config)?\.json|(special_tokens_map|added_tokens)\.json"
-    r"|merged_base(\.partial)?|chat_template\.jinja|vocab\.(json|txt)|merges\.txt|(spiece|tokenizer)\.model|question_tokenizer"
+    r"|partial_answers|merged_base(\.partial)?|chat_template\.jinja|vocab\.(json|txt)|merges\.txt|(spiece|tokenizer)\.model|question_tokenizer"
 )
 
 

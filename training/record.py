@@ -3,21 +3,19 @@
 import json
 import platform
 import resource
-import subprocess
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 from transformers.image_utils import load_image
 
 from ..callbacks.preflight.blank_images import check_blank_images
 from ..eval.evaluation import Evaluation, text_of
 from ..eval.generation.generate import without_images
+from ..eval.generation.kept import KeptAnswers
 from ..eval.metrics.baselines import as_json
 from ..eval.metrics.confusion import Confusion, confusion
 from ..eval.metrics.number import UNKNOWN, Scores, flat
@@ -26,45 +24,7 @@ from ..eval.report.gallery import GalleryItem, shelves
 from ..eval.report.page import replace_file
 from ..eval.report.report import write_report
 from ..eval.report.tables import Published
-from ..models.upstream import fingerprint
 from ..rows.conventions import Row
-
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets")
-
-
-def describe_run(recipe: str, data: Any, training: TrainingArguments, model: Any, parts: dict[str, Dataset]) -> dict:
-    """Return what one needs to know to repeat a run: recipe, arguments, versions, git commit, dataset, device.
-
-    Args:
-        recipe: the recipe's `__file__`.
-        parts: split -> the rows whose fingerprints are recorded.
-    """
-    device = PartialState().device
-    is_cuda = device.type == "cuda"
-    return {
-        "recipe": Path(recipe).stem,
-        "arguments": {"data": asdict(data), "training": training.to_dict(), "model": asdict(model)},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "git_commit": git_commit(Path(recipe).parent),
-        "dataset_fingerprint": {split: fingerprint(rows) for split, rows in parts.items()},
-        "device": torch.cuda.get_device_name(device) if is_cuda else f"{device.type} {platform.machine()}",
-        "processes": PartialState().num_processes,
-    }
-
-
-def changed_settings(asked: TrainingArguments, used: TrainingArguments) -> dict[str, Any]:
-    """What a training was given other than was asked, such as a batch counted in rows instead of questions."""
-    before = asked.to_dict()
-    return {name: value for name, value in used.to_dict().items() if value != before[name]}
-
-
-def git_commit(folder: Path) -> str | None:
-    """The commit checked out at `folder`, with `-dirty` when files differ from it; None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 @dataclass
@@ -72,10 +32,11 @@ class RunRecord:
     """Keeps a run's output folder up to date; only the main process writes.
 
     Args:
-        run: from `describe_run`.
+        run: from `vlm_recipes.training.description.describe_run`.
         evaluation: what the run is evaluated by.
         rejected: the rows refused at load, `{split, id, reason}`.
         checks: what was checked before training, and after it.
+        asked_again: rows of a split that are answered freely, too, and with blank images, evenly spread.
     """
 
     output_dir: str
@@ -85,6 +46,7 @@ class RunRecord:
     published: Published | None = None
     rejected: list[Row] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    asked_again: int = 500
     watched: Scores = field(default_factory=Scores, init=False)  # the last of the validation rows
     results: dict[str, Scores] = field(default_factory=dict, init=False)  # by split, of a run that has concluded
 
@@ -135,19 +97,29 @@ class RunRecord:
             checks=self.checks,
         )
 
-    def conclude(self, model: PreTrainedModel, rows: dict[str, Any], log_history: list[dict[str, float]]) -> None:
+    def conclude(
+        self,
+        model: PreTrainedModel,
+        rows: dict[str, Any],
+        log_history: list[dict[str, float]],
+        kept: KeptAnswers | None = None,
+    ) -> None:
         """Evaluate `rows` (split -> rows) on every process, write everything for good and say where it is.
 
-        The last split is asked again with blank images, and a line says of each of its groups that is not clear of its
-        baseline.
+        Of the last split some are asked again with blank images, and a line says of each of its groups that is not
+        clear of its baseline. Answers are `kept` as they come, if it is said where.
         """
-        answered = {split: self.evaluation(model, part, compare=True) for split, part in rows.items()}
+        answered = {
+            split: self.evaluation(model, part, self.asked_again, kept and kept.of(split))
+            for split, part in rows.items()
+        }
         self.results = results = {split: metrics for split, (metrics, _) in answered.items()}
         predictions = {split: predicted for split, (_, predicted) in answered.items()}
         evaluation, checks = self.evaluation, []
         if rows:
             split = next(reversed(rows))
-            checks = [check_blank_images(evaluation, model, rows[split], predictions[split])]
+            last = rows[split], predictions[split], self.asked_again, kept and kept.of(split)
+            checks = [check_blank_images(evaluation, model, *last)]
             number = results[split].get(evaluation.headline, UNKNOWN)
             checks += check_learnt(evaluation.headline, number, evaluation.groups, evaluation.baseline)
             self.checks += checks

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import SFTTrainer
 
 from ..callbacks.frozen_parts import FrozenPartsCallback
@@ -26,14 +27,19 @@ from ..eval.report.tables import Published, latest
 from ..models.precision import trainable_in_float32
 from ..models.upstream import quantised_bits
 from ..rows.conventions import Row
+from .answering import kept_answers, let_go_of_optimizer
 from .checkpoints import checkpoint_to_resume, full_disk_in_one_line
+from .description import changed_settings, describe_run
 from .loaded_anew import compare_anew
 from .model_card import upload_report, write_model_card
-from .record import RunRecord, changed_settings, describe_run
+from .record import RunRecord
 from .resuming import TrainedAs, what_decides
 from .saved import prepare_to_save, save
+from .settings import RowSettings, RunSettings
 from .snippet import example_of
 from .trainers import with_rate_of_vision
+
+CLOSED = (GenerationEvalCallback, SharedImageCallback, InterruptCallback, ResumeCallback, GradNormCallback)
 
 
 class ReportCallback(TrainerCallback):
@@ -64,8 +70,8 @@ class Run:
     def __init__(
         self,
         recipe: str,
-        data: Any,
-        training: TrainingArguments,
+        data: RowSettings,
+        training: RunSettings,
         model: Any,
         parts: Sequence[Dataset | None],
         evaluation: Evaluation,
@@ -82,6 +88,7 @@ class Run:
         title, published = published_numbers(Path(recipe), name)
         run = {"experiment": name, **describe_run(recipe, data, training, model, self.parts)}
         self.record = RunRecord(training.output_dir, title, self.evaluation, run, published, refused)
+        self.record.asked_again = data.eval_rows
 
     def train(
         self,
@@ -141,8 +148,8 @@ class Run:
                 save(trainer)
                 trainer.save_state()
         finally:  # a training that ends by an error calls nobody back
-            for callback in (shared_image, interrupt, resume, *callbacks):
-                if isinstance(callback, SharedImageCallback | InterruptCallback | ResumeCallback | GradNormCallback):
+            for callback in (watch, shared_image, interrupt, resume, *callbacks):
+                if isinstance(callback, CLOSED):
                     callback.close()
         if self.training.load_saved_anew:
             compare_anew(trainer, self.recipe, self.record.run["arguments"]["data"], self.model)
@@ -150,15 +157,21 @@ class Run:
             evaluate = f"--do_train false --model_name_or_path {args.output_dir}"
             interrupt.leave(f"interrupted when trained to the end, saved {args.output_dir}: {evaluate}")
         self.log_history, self.repository = trainer.state.log_history, trainer.hub_model_id
+        let_go_of_optimizer(trainer)
         return trainer.model
 
-    def conclude(self, model: PreTrainedModel, answered: Mapping[str, Dataset | None]) -> None:
-        """Answer these parts (unless `do_predict` is off), write everything for good and say where it is.
+    def conclude(self, model: PreTrainedModel, others: Mapping[str, Dataset] | None = None) -> None:
+        """Answer the test part (unless `do_predict` is off), write everything for good and say where it is.
 
-        With `push_to_hub` the card and the report follow the model.
+        Before it the `others`, and before these, with `predict_validation`, all of the validation part. With
+        `push_to_hub` the card and the report follow the model. Raises `Interrupted` after SIGTERM or Ctrl-C; launched
+        again, the run goes on with the answers that are missing.
         """
-        parts = {part: rows for part, rows in answered.items() if rows is not None}
-        self.record.conclude(model, parts if self.training.do_predict else {}, self.log_history)
+        answered = {**(others or {}), "test": self.parts["test"]} if self.training.do_predict else {}
+        if self.training.predict_validation and "validation" in self.parts:
+            answered = {"validation": self.parts["validation"]} | answered
+        with kept_answers(self.training, self.record.run, model) if answered else nullcontext() as kept:
+            self.record.conclude(model, answered, self.log_history, kept)
         if self.training.do_train and PartialState().is_main_process:
             example = example_of(self.recipe, self.data, Path(self.training.output_dir))
             steps = int(latest(self.log_history, "step") or 0)

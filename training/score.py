@@ -105,7 +105,7 @@ def _score(evaluation: Evaluation, rows: list[Line]) -> Split:
             evaluation.score([answer], [row])
         answers.append(answer)
     if any("free_prediction" in row for row in rows):
-        free = [row["free_prediction"] for row in rows]
+        free = [row.get("free_prediction") for row in rows]  # not all are asked so
     scores, own = evaluation.scored(rows, answers, free)
     return Split(rows, [row["score"] for row in own], scores)
 

@@ -30,7 +30,9 @@ class RowSettings(ScriptArguments):
     max_train_rows: int | None = setting(None, "train on the first so many questions alone")
     max_validation_rows: int | None = setting(None, "validate on the first so many questions")
     max_test_rows: int | None = setting(None, "test on the first so many questions")
-    eval_rows: int = setting(200, "validation questions to answer at each evaluation")
+    eval_rows: int = setting(
+        200, "validation questions to answer at each evaluation; at the end, test questions to ask freely and blindly"
+    )
     max_new_tokens: int = setting(32, "longest answer in tokens")
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class RunSettings:
 
     do_train: bool = True
     do_predict: bool = True
+    predict_validation: bool = setting(False, "answer the whole validation part at the end, too")
     bf16: bool | None = None
     fp16: bool | None = None
     eval_strategy: str = "steps"

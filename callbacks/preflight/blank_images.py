@@ -9,8 +9,9 @@ import PIL.Image
 from datasets import Dataset, Features, Image, List
 from transformers import PreTrainedModel
 
-from ...eval.evaluation import Evaluation
+from ...eval.evaluation import Evaluation, chosen, spread
 from ...eval.generation.generate import without_images
+from ...eval.generation.kept import KeptAnswers
 from ...eval.metrics.number import flat
 from ...eval.metrics.statistics import summarize
 from ...eval.report.check import Check
@@ -18,7 +19,6 @@ from ...rows.conventions import Row, picture_sizes
 from .rows import evenly_spread
 
 PICTURES = ("image", "images", "frames")  # columns
-ASKED = 500  # rows that are asked again
 SIZE = (64, 64)  # width and height of an image whose size is not known
 
 
@@ -54,18 +54,24 @@ def _grey(width: int, height: int) -> dict[str, Any]:
 
 
 def check_blank_images(
-    evaluation: Evaluation, model: PreTrainedModel, rows: Dataset | Sequence[Row], predictions: Sequence[Row]
+    evaluation: Evaluation,
+    model: PreTrainedModel,
+    rows: Dataset | Sequence[Row],
+    predictions: Sequence[Row],
+    asked: int = 500,
+    kept: KeptAnswers | None = None,
 ) -> Check:
-    """Answer up to 500 of the `rows` that have images, evenly spread, with blank ones; compare with the `predictions`.
+    """Answer `asked` of the `rows` that have images, evenly spread, with blank ones; compare with the `predictions`.
 
     Passes where the scores with images are higher: where the 95% interval, over images, of the paired difference is
-    above 0. Every process has to call this.
+    above 0. Every process has to call this. `kept` is as in `Evaluation.answer`.
     """
     pictured = [i for i, row in enumerate(without_images(rows)) if any(map(all, _sizes(row)))]
-    some = [pictured[i] for i in evenly_spread(len(pictured), ASKED)]
-    asked = rows.select(some) if isinstance(rows, Dataset) else [rows[i] for i in some]
-    plain = without_images(asked)
-    blank = evaluation.score(evaluation.answer(model, with_blank_images(asked)), plain)
+    some = [pictured[i] for i in spread(len(pictured), asked)]
+    again = chosen(rows, some)
+    plain = without_images(again)
+    answers = evaluation.answer(model, with_blank_images(again), kept=kept and kept.of("blank images"))
+    blank = evaluation.score(answers, plain)
     pairs = [(predictions[i]["score"], grey) for i, grey in zip(some, blank, strict=True)]
     pairs = [(None, None) if None in pair else pair for pair in pairs]  # a score that does not count for its row
     scores = {"with_images": [seen for seen, _ in pairs], "blank": [grey for _, grey in pairs]}

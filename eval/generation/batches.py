@@ -14,13 +14,18 @@ from ...rows.conventions import Row, picture_sizes
 Rows = datasets.Dataset | Sequence[Row]
 PIXELS_PER_TOKEN, CHARACTERS_PER_TOKEN = 28 * 28, 4
 OPEN = 64  # batches that still take rows: alike in length, and few enough to look through
+QUESTIONS = 64  # about one image, in a batch of a collator that shares it: each has a cache and logits of its own
 
 
-def batches_by_image(rows: Rows, known: Container[int], batch_size: int, processes: int = 1) -> list[list[int]]:
+def batches_by_image(
+    rows: Rows, known: Container[int], batch_size: int, processes: int = 1, share_images: bool = False
+) -> list[list[int]]:
     """Row numbers, without those `known`, in batches of at most `batch_size` and a process's even share of all.
 
-    The questions about an image (`image_id`) are in one batch, if they fit into one. By estimated tokens the longest
-    come first, so that alike rows share a batch and one too large for the memory shows at once.
+    The questions about an image (`image_id`) are in one batch, if they fit into one. Where a batch encodes each image
+    once (`share_images`) they are in one even if they are more than `batch_size`, up to 64, and others join while all
+    are within it. By estimated tokens the longest come first, so that alike rows share a batch and one too large for
+    the memory shows at once.
     """
     if isinstance(rows, datasets.Dataset):
         needed = [
@@ -35,11 +40,12 @@ def batches_by_image(rows: Rows, known: Container[int], batch_size: int, process
         if i not in known:
             groups[("row", i) if image_id is None else ("image", image_id)].append((-_tokens(row), i))
     size = max(1, min(batch_size, -(-sum(map(len, groups.values())) // processes)))
+    together = max(size, QUESTIONS) if share_images else size
     batches: list[list[int]] = []
     taking: list[list[int]] = []
     for group in sorted(map(sorted, groups.values())):
         members = [i for _, i in group]
-        for part in (members[start : start + size] for start in range(0, len(members), size)):
+        for part in (members[start : start + together] for start in range(0, len(members), together)):
             batch = next((batch for batch in taking if len(batch) + len(part) <= size), None)
             if batch is None:
                 batch = []

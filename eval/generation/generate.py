@@ -8,7 +8,6 @@ import datasets
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -16,7 +15,9 @@ from ...rows.conventions import Row
 from .allowed_tokens import keep_to
 from .batches import batches_by_image, each_image_once
 from .constraints import Constraint
+from .kept import AnsweringStopped, KeptAnswers
 from .shared_prefix import BEGINNINGS, generate_after_prefix
+from .workers import SameWorkers
 
 Answer = str | dict[str, Any]
 # `(model, batch, **settings)` -> token ids `[B, prompt + new]`, and what each row's answer is besides its text, if any
@@ -45,20 +46,24 @@ def generate(
     autocast: torch.dtype | None = None,
     constraints: Sequence[Constraint | None] | None = None,
     ask: Ask | None = None,
+    kept: KeptAnswers | None = None,
+    workers: SameWorkers | None = None,
     **generation_kwargs,
 ) -> list[Answer]:
     """Answer every row; return the texts in the order of `rows`, the same on every process.
 
-    Questions about one image (`image_id`) come together (`vlm_recipes.eval.generation.batches`), so that a collator
-    which shares images encodes each once; where it gives `prefix_input_ids` (`SharedImageCollator`) the language model
-    reads it once, too. Each process answers a share; all run the same number of batches (ZeRO-3 and FSDP gather
-    weights at every step), and a row that fills up is not counted twice. Under those two, all rows have images or none
-    has, unless the collator is a `ChatCollator`: a process with a text-only batch would leave the others waiting.
+    Questions about one image (`image_id`) come together (`vlm_recipes.eval.generation.batches`). A collator with
+    `share_images` gets up to 64 of them at once, also where `batch_size` is smaller, and each image is encoded once;
+    where it gives `prefix_input_ids` (`SharedImageCollator`) the language model reads it once, too. Each process
+    answers a share; all run the same number of batches (ZeRO-3 and FSDP gather weights at every step), and a row that
+    fills up is not counted twice. Under those two, all rows have images or none has, unless the collator is a
+    `ChatCollator`: a process with a text-only batch would leave the others waiting.
     Texts keep special tokens such as `<|box_start|>`; the end-of-sequence token, and what follows it, is cut.
 
     Args:
         model: the unwrapped model, or what its Trainer calls `model`; left in the mode (train or eval) it came in.
-        collator: makes prompts only, padded on the left for a decoder (`prompt_only=True`); has `processor`.
+        collator: makes prompts only, padded on the left for a decoder (`prompt_only=True`); has `processor`, and says
+            by `share_images` whether it encodes an image of several rows once.
         max_new_tokens: longest answer in tokens.
         autocast: the dtype training runs in, if it uses mixed precision.
         constraints: what each row's answer may be, one per row; None for a row that may say anything. A row with one
@@ -66,10 +71,13 @@ def generate(
             hold for numbers that can be compared: where the model computes NaN, its row says what comes out.
         ask: instead of the model's `generate`. Where it gives more than token ids, an answer is a dict with the `text`
             and whatever else `ask` gives, which has to be what JSON can hold.
+        kept: where answers are kept as they come, of these rows in this order; those that are there are not asked for.
+        workers: those of the calls before, for the same rows.
         generation_kwargs: override greedy decoding. `num_beams=k, length_penalty=0.0` finds the most likely answer of
             a set of up to k.
 
-    Raises ValueError for another number of constraints than rows, and for an answer that would end inside.
+    Raises ValueError for another number of constraints than rows, and for an answer that would end inside;
+    `AnsweringStopped` where `kept` is told to stop.
     """
     state = PartialState()
     constraints = [None] * len(rows) if constraints is None else constraints
@@ -80,18 +88,21 @@ def generate(
     for constraint in {one for one in constraints if one is not None}:
         constraint.refuse_ends(ends)
     known = {i: one.only for i, one in enumerate(constraints) if one is not None and one.only is not None}
-    batches = batches_by_image(rows, known, batch_size, state.num_processes)
+    shares = getattr(collator, "share_images", False)  # others need not say that they do not
+    batches = batches_by_image(rows, known, batch_size, state.num_processes, shares)
+    found = {} if kept is None else kept.found()  # in batches that are as they would be without
+    batches = list(filter(None, ([i for i in batch if i not in found] for batch in batches)))
     own = batches[state.process_index :: state.num_processes]
-    share = [i for batch in own for i in batch]
     idle = -(-len(batches) // state.num_processes) - len(own)
     asked = own + [batch[:1] for batch in batches[:1]] * idle
-    loader = DataLoader(each_image_once(rows), batch_sampler=asked, collate_fn=collator, num_workers=num_workers)
+    workers = workers or SameWorkers()
+    loader = workers(rows, asked, each_image_once, collate_fn=collator, num_workers=num_workers)
     settings = {**GREEDY, "use_cache": True, "max_new_tokens": max_new_tokens, **generation_kwargs}
     device = next(model.parameters()).device
-    texts, extras = [], []
+    answers: dict[int, Answer] = {}
     with _in_eval_mode(model):
         progress = tqdm(loader, "answering", disable=not state.is_main_process, leave=False)
-        for members, batch in zip(asked, progress, strict=True):
+        for place, (members, batch) in enumerate(zip(asked, progress, strict=True)):
             batch = {key: value.to(device) for key, value in batch.items()}
             prompt_length = 1 if model.config.is_encoder_decoder else batch["input_ids"].shape[1]
             allowed = [constraints[i] for i in members]
@@ -105,12 +116,21 @@ def generate(
                     tokens, more = model.generate(**batch, **settings | kept_to), None
             tokens = tokens[:, prompt_length:]
             free = _decode(tokens[:, :max_new_tokens], ends, tokenizer)
-            for constraint, ids, text in zip(allowed, tokens.tolist(), free, strict=True):
-                texts.append((constraint.text(ids) if constraint else None) or text)
-            extras += more or []
+            said = [
+                (constraint.text(ids) if constraint else None) or text
+                for constraint, ids, text in zip(allowed, tokens.tolist(), free, strict=True)
+            ]
+            if more is not None:
+                said = [{"text": text, **extra} for text, extra in zip(said, more, strict=True)]
+            new = dict(zip(members, said, strict=True)) if place < len(own) else {}  # not of one that fills up
+            answers |= new
+            if kept is not None:
+                kept.add(new)
+                if kept.stop():
+                    n = len(found) + sum(gather_object([len(answers)]))
+                    raise AnsweringStopped(f"{n:,} of {len(rows):,} rows of {kept.name!r} are answered")
 
-    said = [{"text": text, **extra} for text, extra in zip(texts, extras, strict=True)] if extras else texts
-    answers = dict(gather_object(list(zip(share, said, strict=False)))) | known  # not those of a row that fills up
+    answers = dict(gather_object(list(answers.items()))) | found | known
     return [answers[i] for i in range(len(rows))]
 
 

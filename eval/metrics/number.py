@@ -15,8 +15,8 @@ class Number:
         low: with `high` the 95% bootstrap interval.
         baseline: what an answer without a look at the image has on the same rows.
         question_baseline: what the most frequent training answer to the same question has.
-        free: the same without constraints on the answers.
-        gain: what the constraints add, row by row.
+        free: the same without constraints on the answers, of those rows that were asked so.
+        gain: what the constraints add, row by row, on the same rows.
         macro: the mean over the groups, each of the same weight.
         groups: the same over the rows of each group.
         partial: rows of some kind alone count, so that the flat form says how many, even where those are all.
@@ -42,7 +42,7 @@ class Number:
         if self.baseline is not None:
             parts.append(f"baseline {self.baseline:.3f}")
         if self.free is not None and self.free.value is not None:
-            parts.append(f"free {self.free.value:.3f}")
+            parts.append(f"free {self.free.value:.3f} (n = {self.free.n})")
         return ", ".join(parts)
 
 
@@ -88,21 +88,22 @@ def flat(scores: Scores, brief_but_for: str | None = None) -> dict[str, float]:
     """The numbers as one flat dict: `n`, and what is known of each of `named` under `keys_of` its name.
 
     Rows are counted (`_n`) for groups and for what is `partial`. `free` stands under `free_<name>`, without baselines,
-    and `gain` under `constrained_gain`, with what the name has after its metric's. With `brief_but_for` a metric's
-    name, intervals and baselines are left out but for it and its groups: what a curve over time has use for.
+    and `gain` under `constrained_gain`, with what the name has after its metric's, each with its `_n`: not all rows
+    are asked so. With `brief_but_for` a metric's name, intervals and baselines are left out but for it and its groups:
+    what a curve over time has use for.
     """
     written: dict[str, float | None] = {"n": scores.n}
     for metric, end, number in _parts(scores):
         counted = ("n",) if number.partial or end not in ("", "_macro") else ()
-        fields = ("value", "low", "high", *counted)
+        known = ("value", "low", "high", *counted, "baseline")
         if brief_but_for is None:
-            written |= _fields(number, f"{metric}{end}", (*fields, "baseline", "question_baseline"))
+            written |= _fields(number, f"{metric}{end}", (*known, "question_baseline"))
         elif metric == brief_but_for and end != "_macro":
-            written |= _fields(number, f"{metric}{end}", (*fields, "baseline"))
+            written |= _fields(number, f"{metric}{end}", known)
         else:
             written |= _fields(number, f"{metric}{end}", ("value", *counted))
-        written |= _fields(number.free, f"free_{metric}{end}", fields)
-        written |= _fields(number.gain, f"constrained_gain{end}", fields)
+        written |= _fields(number.free, f"free_{metric}{end}", ("value", "low", "high", "n"))
+        written |= _fields(number.gain, f"constrained_gain{end}", ("value", "low", "high", "n"))
     return {key: value for key, value in written.items() if value is not None}
 
 

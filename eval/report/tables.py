@@ -109,6 +109,7 @@ def cells(row: ResultRow, gain: str = "constrained − free") -> dict[str, str]:
         "baseline": text(number.baseline),
         "per-question baseline": text(number.question_baseline),
         "free": text(number.free.value),
+        "free, n": NOTHING if number.free.value is None else f"{number.free.n:,}",
         gain: text(number.gain.value, "+"),
         f"{gain}, 95% interval": interval(number.gain),
     }

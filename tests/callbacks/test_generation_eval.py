@@ -1,4 +1,6 @@
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -245,7 +247,7 @@ def test_free_answers_stand_beside_constrained_ones_with_their_paired_difference
     network, processor = checkpoint(tiny.qwen2_vl())  # knows nothing
     rows = typed_rows()
     watched = TypeAccuracyCallback(None, rows, ChatCollator(processor, prompt_only=True)).evaluation
-    metrics, predictions = watched(network, rows, compare=True)
+    metrics, predictions = watched(network, rows, compare=8)
     free, _ = TypeAccuracyCallback(None, rows, ChatCollator(processor, prompt_only=True), constrain=False).evaluation(
         network, rows
     )
@@ -257,5 +259,46 @@ def test_free_answers_stand_beside_constrained_ones_with_their_paired_difference
     assert metrics["constrained_gain"] == pytest.approx(sum(gains) / 8) and metrics["constrained_gain_open_ended"] == 0
     assert metrics["constrained_gain_mcq_n"] == 4 and metrics["n"] == 8
     assert metrics["constrained_gain_low"] <= metrics["constrained_gain"] <= metrics["constrained_gain_high"]
+    assert metrics["free_accuracy_n"] == metrics["constrained_gain_n"] == 8
     same, _ = watched(network, rows)
     assert not [key for key in flat(same) if key.startswith(("free_", "constrained_gain"))]
+
+
+def test_free_answers_to_some_of_the_rows_are_compared_on_those_rows_alone_and_say_how_many_they_are():
+    network, processor = checkpoint(tiny.qwen2_vl())
+    rows, watched = typed_rows(), TypeAccuracyCallback(None, [], ChatCollator(processor, prompt_only=True)).evaluation
+    _, whole = watched(network, rows, compare=8)
+    metrics, predictions = watched(network, rows, compare=3)
+    again = [i for i, row in enumerate(predictions) if "free_prediction" in row]
+    assert again == [0, 2, 5] and all(("free_score" in row) == (i in again) for i, row in enumerate(predictions))
+    assert [predictions[i] for i in again] == [whole[i] for i in again]
+    free = [predictions[i]["free_score"] for i in again]
+    gains = [predictions[i]["score"] - predictions[i]["free_score"] for i in again]
+    numbers = metrics["accuracy"]
+    assert (numbers.n, numbers.free.n, numbers.gain.n) == (8, 3, 3)
+    assert numbers.free.value == pytest.approx(sum(free) / 3) and numbers.gain.value == pytest.approx(sum(gains) / 3)
+    assert sum(group.gain.n for group in numbers.groups.values() if group.gain) == 3
+    written = flat(metrics)
+    assert written["n"] == 8 and written["free_accuracy_n"] == written["constrained_gain_n"] == 3
+
+
+def test_the_workers_of_one_evaluation_answer_the_next_and_end_with_the_training(tmp_path):
+    network, processor = checkpoint()
+    trainer, watch = trainer_on(network, processor, settings(tmp_path, max_steps=2, save_strategy="no"))
+    seen, collator = [], ChatCollator(processor, prompt_only=True)
+
+    def collate(rows):
+        return collator(rows) | {"worker": torch.tensor([os.getpid(), len(rows)])}
+
+    def ask(model, batch, **generation):
+        seen.append([trainer.state.global_step, *batch.pop("worker").tolist()])
+        return model.generate(**batch, **generation), None
+
+    collate.processor = processor
+    watch.evaluation = replace(watch.evaluation, collator=collate, ask=ask, num_workers=2, batch_size=2)
+    trainer.train()
+    first, second = ({worker for step, worker, _ in seen if step == at} for at in (1, 2))
+    assert first == second and len(first) == 2 and os.getpid() not in first
+    assert [sum(n for step, _, n in seen if step == at) for at in (1, 2)] == [8, 8]
+    assert not any(Path("/proc", str(worker)).exists() for worker in first)
+    assert evaluations(trainer)[0] == 1.0

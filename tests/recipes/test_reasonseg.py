@@ -128,9 +128,9 @@ def test_only_training_draws_its_wordings_and_each_epoch_others():
     assert reasonseg.prompt("the red one", False)[0]["content"].startswith("What is the red one in this image?")
 
 
-def test_questions_shuffled_validation_and_the_first_queries_have_lines_of_their_own(learnt):
+def test_questions_shuffled_and_the_first_queries_have_lines_of_their_own(learnt):
     results = learnt["results"]
-    assert list(results) == ["validation", "test, questions shuffled", "test"]
+    assert list(results) == ["test, questions shuffled", "test"]
     assert results["test, questions shuffled"]["n"] == 9
     assert results["test"]["giou_first_query_n"] == 8 and results["test"]["giou_short query_n"] == 9
     report = (learnt["output"] / "report.html").read_text()

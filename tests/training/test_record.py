@@ -18,7 +18,8 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.number import Number
 from vlm_recipes.eval.metrics.statistics import summarize
-from vlm_recipes.training.record import RunRecord, describe_run, git_commit, peak_memory
+from vlm_recipes.training.description import describe_run, git_commit
+from vlm_recipes.training.record import RunRecord, peak_memory
 from vlm_recipes.training.run import ReportCallback
 
 

@@ -21,9 +21,9 @@ from tests.support.worlds import world
 from tests.training.test_folder import OTHER_PARTS, claim, refused, start
 from vlm_recipes.training import record
 from vlm_recipes.training.checkpoints import ResumeError
+from vlm_recipes.training.description import describe_run
 from vlm_recipes.training.folder import kept_in
 from vlm_recipes.training.launch import RecipeParser
-from vlm_recipes.training.record import describe_run
 from vlm_recipes.training.resuming import TrainedAs, contents, what_decides
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank")

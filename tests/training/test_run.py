@@ -17,7 +17,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from trl import ModelConfig, ScriptArguments
+from trl import ModelConfig
 
 from demo.worlds.small import SMALL_PIXELS
 from tests.support import tiny
@@ -30,7 +30,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.rows.errors import DataError
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
-from vlm_recipes.training.settings import RunSettings
+from vlm_recipes.training.settings import RowSettings, RunSettings
 
 
 @dataclass
@@ -124,7 +124,7 @@ def test_a_training_that_ends_by_an_error_leaves_no_hook_and_no_signal_handler_b
     )
     named = rows.map(lambda row: {"image_id": row["id"]})
     parts = named, named.select(range(1)), named.select(range(1))
-    run = Run(__file__, ScriptArguments("drawn"), args, ModelConfig(), parts, evaluation, [])
+    run = Run(__file__, RowSettings("drawn"), args, ModelConfig(), parts, evaluation, [])
     before = [*trainer.callback_handler.callbacks]
     with pytest.raises(KeyError):
         run.train(trainer, GenerationEvalCallback(trainer, parts[1], run.evaluation), Fails())

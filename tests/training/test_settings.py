@@ -55,11 +55,13 @@ def test_a_quick_look_trains_validates_and_tests_on_so_many_questions(name, tmp_
     """And the record says what was asked and what was trained."""
     arguments = [*world(name), "--output_dir", str(tmp_path / "out"), *SHORT.split()]
     arguments += ["--max_train_rows", "4", "--max_validation_rows", "2", "--max_test_rows", "1"]
+    asked = name in ("vqa_rad", "ssg_vqa")
+    arguments += ["--predict_validation", "true"] if asked else []
     monkeypatch.setattr("sys.argv", [name, *arguments])
     runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
     results = read(tmp_path / "out")["results"]
     assert {split: metrics["n"] for split, metrics in results.items() if "shuffled" not in split} == (
-        {"test": 1} if name == "ssg_vqa" else {"validation": 2, "test": 1}
+        {"validation": 2, "test": 1} if asked else {"test": 1}
     )
     preflight = json.loads((tmp_path / "out" / "preflight.json").read_text())
     assert next(line for line in preflight if line["name"] == "rows")["found"].startswith("train 4 on ")

@@ -350,7 +350,7 @@ class Answering:
     def __init__(self, looks: bool):
         self.looks = looks
 
-    def answer(self, model, rows):
+    def answer(self, model, rows, kept=None):
         said = ["red", "lime", "blue"]
         return [said[int(np.asarray(row["image"]).mean((0, 1)).argmax())] if self.looks else "red" for row in rows]
 
@@ -382,6 +382,8 @@ def test_one_row_is_too_few_and_many_are_sampled_evenly():
     assert check_blank_images(evaluation, None, rows, evaluation(None, rows)[1]).status == "skip"
     rows = coloured(1200)
     assert check_blank_images(evaluation, None, rows, evaluation(None, rows)[1]).numbers["n"] == 500
+    line = check_blank_images(evaluation, None, rows, evaluation(None, rows)[1], 7)
+    assert line.numbers["n"] == 7 and "n = 7" in line.found
 
 
 def test_blank_images_are_grey_and_of_the_image_s_size():
@@ -408,7 +410,7 @@ def test_a_row_without_a_picture_is_not_asked_again():
     asked = []
 
     class Asked(Answering):
-        def answer(self, model, rows):
+        def answer(self, model, rows, kept=None):
             asked.extend(row["id"] for row in rows)
             return ["red"] * len(rows)
 

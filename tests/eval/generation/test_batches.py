@@ -22,18 +22,33 @@ def asked(draw) -> list[dict]:
     return [{"image_id": image, "prompt": "x" * n} for image, n in zip(images, lengths, strict=True)]
 
 
-@given(asked(), st.integers(1, 20), st.integers(1, 4), st.data())
-@settings(max_examples=150, deadline=None)
-def test_each_row_comes_once_and_no_image_is_spread_further_than_it_has_to_be(rows, batch_size, processes, data):
+@given(asked(), st.integers(1, 20), st.integers(1, 4), st.booleans(), st.integers(1, 12), st.data())
+@settings(max_examples=300, deadline=None)
+def test_each_row_comes_once_and_no_image_is_spread_further_than_it_has_to_be(
+    rows, batch_size, processes, shares, limit, data
+):
     known = set(data.draw(st.lists(st.integers(0, max(len(rows) - 1, 0)), max_size=5))) if rows else set()
-    batches = batches_by_image(rows, known, batch_size, processes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlm_recipes.eval.generation.batches.QUESTIONS", limit)
+        batches = batches_by_image(rows, known, batch_size, processes, shares)
     left = [i for i in range(len(rows)) if i not in known]
     assert sorted(i for batch in batches for i in batch) == left
     size = min(batch_size, -(-len(left) // processes))
-    assert all(1 <= len(batch) <= size for batch in batches)
+    together = max(size, limit) if shares else size
+    for batch in batches:
+        assert len(batch) >= 1
+        one = {rows[i]["image_id"] for i in batch} - {None}
+        assert len(batch) <= (together if len(one) == 1 and shares else size)
     for image, n in Counter(rows[i]["image_id"] for i in left).items():
         if image is not None:
-            assert sum(any(rows[i]["image_id"] == image for i in batch) for batch in batches) == -(-n // size)
+            assert sum(any(rows[i]["image_id"] == image for i in batch) for batch in batches) == -(-n // together)
+
+
+def test_an_image_of_a_collator_that_shares_it_has_all_its_questions_in_one_batch_up_to_sixty_four():
+    rows = [{"image_id": image, "prompt": "x"} for image in "a" * 100 + "b" * 20 + "c" * 2 + "d"]
+    names = lambda batches: sorted("".join(rows[i]["image_id"] for i in batch) for batch in batches)  # noqa: E731
+    assert names(batches_by_image(rows, (), 3, share_images=True)) == ["a" * 36, "a" * 64, "b" * 20, "ccd"]
+    assert {len(batch) for batch in batches_by_image(rows, (), 3)} == {3}
 
 
 def test_rows_without_an_image_fill_batches_from_the_longest_to_the_shortest():

@@ -14,11 +14,11 @@ GROUP_NAMES = st.sampled_from(CONFUSING) | st.text(st.sampled_from("a_lown[]"), 
 
 def test_a_number_says_what_is_known_of_it():
     known = Number(0.5, 40, 0.25, 0.75, baseline=0.1, free=Number(0.4, 40))
-    assert str(known) == "0.500, n = 40, 95% interval 0.250 to 0.750, baseline 0.100, free 0.400"
+    assert str(known) == "0.500, n = 40, 95% interval 0.250 to 0.750, baseline 0.100, free 0.400 (n = 40)"
     assert str(Number(None, 0)) == "n = 0"
 
 
-def test_the_flat_form_has_the_keys_that_it_always_had():
+def test_the_flat_form_has_the_keys_that_it_always_had_and_says_of_how_many_rows_free_answers_are():
     color = Number(0.4, 10, 0.2, 0.6, baseline=0.3, free=Number(0.2, 10), gain=Number(0.2, 10, 0.1, 0.3))
     accuracy = Number(0.8, 50, 0.7, 0.9, 0.5, 0.65, Number(0.77, 50, 0.6, 0.9), Number(0.03, 50, -0.01, 0.07))
     macro = Number(0.65, 50, baseline=0.425, free=Number(0.6, 50))
@@ -28,8 +28,14 @@ def test_the_flat_form_has_the_keys_that_it_always_had():
         "n": 50,
         **{"accuracy": 0.8, "accuracy_low": 0.7, "accuracy_high": 0.9, "baseline_accuracy": 0.5},
         **{"question_baseline_accuracy": 0.65, "free_accuracy": 0.77, "free_accuracy_low": 0.6},
-        **{"free_accuracy_high": 0.9, "constrained_gain": 0.03, "constrained_gain_low": -0.01},
-        **{"constrained_gain_high": 0.07, "accuracy_macro": 0.65, "baseline_accuracy_macro": 0.425},
+        **{"free_accuracy_high": 0.9, "free_accuracy_n": 50, "constrained_gain": 0.03, "constrained_gain_low": -0.01},
+        **{
+            "constrained_gain_high": 0.07,
+            "constrained_gain_n": 50,
+            "free_accuracy_macro_n": 50,
+            "accuracy_macro": 0.65,
+            "baseline_accuracy_macro": 0.425,
+        },
         **{"free_accuracy_macro": 0.6, "accuracy_color": 0.4, "accuracy_color_low": 0.2, "accuracy_color_high": 0.6},
         **{"accuracy_color_n": 10, "baseline_accuracy_color": 0.3, "free_accuracy_color": 0.2},
         **{"free_accuracy_color_n": 10, "constrained_gain_color": 0.2, "constrained_gain_color_n": 10},

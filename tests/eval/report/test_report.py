@@ -327,11 +327,11 @@ BY_GROUP = scores(
 
 def test_numbers_by_group_stand_in_one_table_and_not_among_the_results(tmp_path):
     page = report(tmp_path, headline="accuracy", results={"test": BY_GROUP}, groups=GROUPS)
-    assert page.numbers("yes_no") == [[40, 0.9, 0.81, 0.97, 0.55, 0.72, 0.91, -0.01]]
-    assert page.numbers("color") == [[10, 0.4, 0.2, 0.6, 0.3, 0.35, 0.2, 0.2, 0.1, 0.3]]
+    assert page.numbers("yes_no") == [[40, 0.9, 0.81, 0.97, 0.55, 0.72, 0.91, 40, -0.01]]
+    assert page.numbers("color") == [[10, 0.4, 0.2, 0.6, 0.3, 0.35, 0.2, 10, 0.2, 0.1, 0.3]]
     assert page.numbers("open_ended") == [[0]]
     assert page.numbers("macro") == [[50, 0.65, 0.425]]
-    assert page.numbers("overall") == [[50, 0.8, 0.7, 0.9, 0.5, 0.65, 0.77, 0.03, -0.01, 0.07]]
+    assert page.numbers("overall") == [[50, 0.8, 0.7, 0.9, 0.5, 0.65, 0.77, 50, 0.03, -0.01, 0.07]]
     names = [row[0] for row in page.rows]
     assert names == ["group", *GROUPS, "macro", "overall", "metric", "accuracy", "jaccard"]
     assert "per-question baseline0.650 (this run +0.150)" in page.text.replace("\n", "")  # beside the headline
