@@ -90,13 +90,13 @@ class Evaluation:
 
         With `kept`, those that are there are not asked for, and others are kept as they come.
         """
-        constraints = None
+        constraints, plain = None, without_images(rows)
         if constrained and self.constrain is not None:
-            constraints = [self.constrain(row) for row in without_images(rows)]
+            constraints = [self.constrain(row) for row in plain]
         if kept is not None:
             asked = (self.max_new_tokens, self.autocast, constrained, self.generation_kwargs)
             prompts = (repr(self.collator.processor), self.collator.processor.chat_template)
-            kept = kept.of("", without_images(rows), asked, model.generation_config.to_dict(), prompts)
+            kept = kept.of("", plain, asked, model.generation_config.to_dict(), prompts)
         return generate(
             model,
             rows,

@@ -34,7 +34,7 @@ def kept_answers(training: RunSettings, run: dict[str, Any], model: PreTrainedMo
     decides = [run[name] for name in ("recipe", "versions", "git_commit")], run["arguments"]["data"]
     signals.listen()
     try:
-        yield KeptAnswers(folder, decides=(*decides, weights_key(model)), stop=signals.received_by_any)
+        yield KeptAnswers(folder, stop=signals.received_by_any).of("", *decides, weights_key(model))
         PartialState().wait_for_everyone()
         shutil.rmtree(folder, ignore_errors=True)  # each process: nodes may have disks of their own
     except AnsweringStopped as stopped:

@@ -27,27 +27,26 @@ class KeptAnswers:
     Args:
         folder: of the files; it is made where there are answers.
         name: of the pass, such as "test, free".
-        decides: all that decides the answers.
+        key: names all that decides the answers, see `of`.
         stop: asked after each batch, by all processes together and answered to all alike, whether to go no further.
     """
 
     folder: Path
     name: str = ""
-    decides: tuple[Any, ...] = ()
+    key: str = ""
     stop: Callable[[], bool] = lambda: False
 
     def of(self, name: str, *decides: Any) -> "KeptAnswers":
-        """The same for a pass `name` (within this one), whose answers hang on `decides`, too, such as its rows."""
-        named = f"{self.name}, {name}" if self.name and name else self.name or name
-        return replace(self, name=named, decides=(*self.decides, *decides))
+        """The same for a pass `name` (within this one), whose answers hang on `decides`, too, such as its rows.
 
-    @property
-    def key(self) -> str:
-        """Names what decides the answers. What JSON has no form for counts as its text."""
-        found = hashlib.sha256(self.name.encode())
-        for one in self.decides:
-            found.update(json.dumps(one, default=str).encode())
-        return found.hexdigest()
+        What JSON has no form for counts as its text.
+        """
+        found = hashlib.sha256(f"{self.key}\n{name}".encode())
+        for one in decides:
+            for part in one if isinstance(one, list) else [one]:  # row by row
+                found.update(json.dumps(part, default=str).encode())
+        named = f"{self.name}, {name}" if self.name and name else self.name or name
+        return replace(self, name=named, key=found.hexdigest())
 
     def found(self) -> dict[int, Any]:
         """Row -> its answer, of those that are kept, the same on all processes; each writes a file of its own anew.

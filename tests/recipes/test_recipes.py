@@ -256,7 +256,7 @@ def test_two_processes_evaluate_to_the_same_numbers_as_one(recipe, datasets, lea
     learnt = learnt_by_heart(recipe)
     model = {"model_name_or_path": str(learnt["output"])}
     data = {"validation_fraction": 0.15 if recipe is kvasir_vqa else 0.3}
-    settings = {"do_train": False, "per_device_eval_batch_size": 2}
+    settings = {"do_train": False, "predict_validation": True, "per_device_eval_batch_size": 2}
     in_two_processes(partial(start, recipe, datasets[recipe], tmp_path, data, model, **settings))
     ended = read(tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["processes"] == 2

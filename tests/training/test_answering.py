@@ -1,7 +1,7 @@
 """The last evaluation: killed, interrupted and launched again, it asks the rest; it needs no optimizer."""
 
-import gc
 import json
+import os
 import re
 import shutil
 import signal
@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
+from transformers import AutoModelForImageTextToText
 
 from demo.worlds.small import build
+from recipes import kvasir_vqa
 from tests.support import tiny
-from tests.support.processes.recipe_run import RecipeRun
-from tests.support.processes.toy import Toy, toy_rows
-from vlm_recipes.training.answering import PARTIAL, let_go_of_optimizer, weights_key
+from tests.support.processes.recipe_run import LaunchedRun, RecipeRun
+from vlm_recipes.training import run as run_module
+from vlm_recipes.training.answering import PARTIAL, weights_key
 from vlm_recipes.training.folder import LEFT
+from vlm_recipes.training.launch import RecipeParser
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank")
 SETTINGS = """--use_cpu true --bf16 false --test_fraction 0.3 --questions_per_row 1 --per_device_eval_batch_size 2
@@ -131,17 +133,39 @@ def test_weights_are_named_by_all_their_bits(dtype):
     assert len(set(names)) == 1 + len([*network.parameters()]) > 20
 
 
-def test_the_optimizer_its_state_and_the_gradients_are_gone_before_the_last_evaluation(tmp_path):
-    args = TrainingArguments(str(tmp_path), max_steps=2, use_cpu=True, report_to="none", save_strategy="no")
-    trainer = Trainer(Toy(), args, train_dataset=toy_rows())
-    trainer.train()
-    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
-    moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
-    assert moments
-    held = [weakref.ref(optimizer), *map(weakref.ref, moments)]
-    del optimizer, moments
-    gc.collect()
-    assert all(one() is not None for one in held)
-    let_go_of_optimizer(trainer)
-    assert all(one() is None for one in held)
-    assert all(weight.grad is None for weight in trainer.model.parameters())
+def test_the_optimizer_its_state_and_the_gradients_are_gone_before_the_last_evaluation(polyps, tmp_path, monkeypatch):
+    held, let_go, left_over = [], run_module.let_go_of_optimizer, []
+
+    def noting(trainer):
+        optimizer = trainer.optimizer.optimizer
+        moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
+        assert len(moments) > 20
+        held.extend(map(weakref.ref, (optimizer, trainer.lr_scheduler, *moments)))
+        del optimizer, moments
+        let_go(trainer)
+
+    def conclude(run, network):
+        left_over.extend(one for one in held if one() is not None)
+        left_over.extend(weight.grad for weight in network.parameters() if weight.grad is not None)
+
+    monkeypatch.setattr(run_module, "let_go_of_optimizer", noting)
+    monkeypatch.setattr(run_module.Run, "conclude", conclude)
+    arguments = [*polyps, *LEARNING, "--dataloader_num_workers", "0", "--output_dir", str(tmp_path / "out")]
+    parser = RecipeParser((kvasir_vqa.Data, kvasir_vqa.Training, kvasir_vqa.Model))
+    kvasir_vqa.main(*parser.parse_args_and_config(arguments))
+    assert len(held) > 20 and not left_over
+
+
+@pytest.mark.slow
+def test_two_launched_processes_stop_together_and_go_on_to_what_an_uninterrupted_launch_leaves(polyps, tmp_path):
+    arguments = ["ddp", *polyps, "--do_train", "false"]
+    whole = LaunchedRun("kvasir_vqa", tmp_path / "whole", *arguments)
+    assert whole.end() == 0, whole.text
+    run = LaunchedRun("kvasir_vqa", tmp_path / "run", *arguments)
+    run.wait_until(lambda: kept(tmp_path / "run") >= 2)
+    os.kill(run.rank(1), signal.SIGTERM)
+    assert run.end() != 0
+    assert re.search(r"interrupted when \d+ of \d+ rows of 'test.*: launch it again as it was", run.text), run.text
+    resumed = LaunchedRun("kvasir_vqa", tmp_path / "run", *arguments)
+    assert resumed.end() == 0 and before(resumed)["test"] >= 4, resumed.text
+    assert left(tmp_path / "run") == left(tmp_path / "whole")

@@ -33,9 +33,9 @@ def model():
     return AutoModelForImageTextToText.from_pretrained(tiny.trained_qwen2_vl())
 
 
-def stopped_after(batches: int, folder: Path, *decides) -> KeptAnswers:
+def stopped_after(batches: int, folder: Path) -> KeptAnswers:
     asked = iter(range(1, 100))
-    return KeptAnswers(folder, "test", decides, stop=lambda: next(asked) >= batches)
+    return KeptAnswers(folder, "test", stop=lambda: next(asked) >= batches)
 
 
 EXPECTED = [row["answer"] for row in tiny.chat_rows()]  # learnt by heart
@@ -66,22 +66,22 @@ def test_a_line_that_was_not_written_to_its_end_is_asked_again(tmp_path):
 
 
 OTHERS = {
-    "weights": (("other weights",), {}, slice(None)),
-    "rows": ((), {}, slice(None, None, -1)),
-    "fewer rows": ((), {}, slice(0, 6)),
-    "a longer answer": ((), {"max_new_tokens": 31}, slice(None)),
-    "beams": ((), {"generation_kwargs": {"num_beams": 2}}, slice(None)),
-    "a number format": ((), {"autocast": torch.bfloat16}, slice(None)),
+    "weights": ("other weights", {}, slice(None)),
+    "rows": ("", {}, slice(None, None, -1)),
+    "fewer rows": ("", {}, slice(0, 6)),
+    "a longer answer": ("", {"max_new_tokens": 31}, slice(None)),
+    "beams": ("", {"generation_kwargs": {"num_beams": 2}}, slice(None)),
+    "a number format": ("", {"autocast": torch.bfloat16}, slice(None)),
 }
 
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_answers_of_other_weights_rows_or_settings_are_dropped_with_a_line(other, tmp_path, capsys):
-    decides, changes, chosen = OTHERS[other]
+    key, changes, chosen = OTHERS[other]
     with pytest.raises(AnsweringStopped):
         evaluation([]).answer(model(), tiny.chat_rows(), kept=stopped_after(3, tmp_path))
     asked, rows = [], tiny.chat_rows()[chosen]
-    evaluation(asked, **changes).answer(model(), rows, kept=KeptAnswers(tmp_path, "test", decides))
+    evaluation(asked, **changes).answer(model(), rows, kept=KeptAnswers(tmp_path, "test", key))
     assert sorted(asked) == sorted(row["id"] for row in rows)
     said = f"test: answers kept in {tmp_path} are of other weights, rows or settings: dropped"
     assert capsys.readouterr().out.splitlines().count(said) == 1
