@@ -57,7 +57,8 @@ def test_loss_and_gradient_do_not_depend_on_the_questions_of_a_row_or_the_accumu
 def test_answers_free_and_constrained_are_those_of_each_question_by_itself(endoscopy, tmp_path):
     predictions = []
     for questions_per_row in (1, 20):
-        output = run(endoscopy, tmp_path / str(questions_per_row), questions_per_row, do_train=False)
+        more = {"do_train": False, "predict_validation": True}
+        output = run(endoscopy, tmp_path / str(questions_per_row), questions_per_row, **more)
         predictions.append((output / "predictions.jsonl").read_text())
     assert predictions[0] == predictions[1]
     said = [json.loads(line) for line in predictions[0].splitlines()]

@@ -242,6 +242,7 @@ def test_conversations_that_share_their_pictures_have_the_loss_gradient_and_answ
     for questions_per_row in (1, 4):
         output = tmp_path / str(questions_per_row)
         one = {"per_device_train_batch_size": 30, "gradient_accumulation_steps": 4, "max_steps": 1}
+        one |= {"predict_validation": True}
         ended = run(album, output, {"questions_per_row": questions_per_row}, learning_rate=1e-9, **one)
         assert ended["log"][0]["epoch"] == 1  # all of them
         steps.append([ended["log"][0]["loss"], ended["log"][0]["grad_norm"]])
