@@ -89,7 +89,7 @@ class InterruptCallback(Signals, transformers.TrainerCallback):
     `ResumeCallback` and after the others.
     """
 
-    def __init__(self, trainer: "transformers.Trainer"):
+    def __init__(self):
         lost = "a checkpoint that was being written is broken"
         super().__init__("finishing this step, then saving a checkpoint", lost)
         self.agreed = False  # all processes stop after this step

@@ -137,7 +137,7 @@ class Run:
         self.record.checks = preflight.checks
         shared_image = SharedImageCallback(trainer)
         before = (trained_as, FrozenPartsCallback(trainer), LabelAuditCallback(check=False), shared_image, preflight)
-        interrupt, resume = InterruptCallback(trainer), ResumeCallback(trainer)
+        interrupt, resume = InterruptCallback(), ResumeCallback(trainer)
         after = (ReportCallback(self.record, watch), *callbacks, interrupt, resume)
         for callback in chain(before, [watch], after):
             trainer.add_callback(callback)

@@ -127,7 +127,7 @@ def generate(
             if kept is not None:
                 kept.add(new)
                 if kept.stop():
-                    n = len(found) + sum(gather_object([len(answers)]))
+                    n = len(found) + len(known) + sum(gather_object([len(answers)]))
                     raise AnsweringStopped(f"{n:,} of {len(rows):,} rows of {kept.name!r} are answered")
 
     answers = dict(gather_object(list(answers.items()))) | found | known

@@ -46,7 +46,7 @@ def toy_trainer(folder: Path, *more: TrainerCallback, **settings) -> Trainer:
     arguments |= {"greater_is_better": True, "logging_steps": 1, "report_to": "none", "disable_tqdm": True}
     args, rows = TrainingArguments(str(folder), use_cpu=True, **(arguments | settings)), toy_rows()
     trainer = Trainer(Toy(), args, train_dataset=rows, eval_dataset=rows[:1])
-    for callback in (Score(), *more, InterruptCallback(trainer), ResumeCallback(trainer)):
+    for callback in (Score(), *more, InterruptCallback(), ResumeCallback(trainer)):
         trainer.add_callback(callback)
     return trainer
 
@@ -113,7 +113,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
 
 
 def test_a_worker_obeys_its_parent_and_no_one_else(tmp_path):
-    interrupt = InterruptCallback(toy_trainer(tmp_path))
+    interrupt = InterruptCallback()
     interrupt.listen()
     try:
         worker = in_a_process(time.sleep, 60)
@@ -141,7 +141,7 @@ import vlm_recipes.callbacks.interrupt as interrupt
 ours = lambda: sum(hook.__module__ == interrupt.__name__ for hook in hooks)
 counts = [ours()]
 for _ in range(2):
-    callback = interrupt.InterruptCallback(None)
+    callback = interrupt.InterruptCallback()
     callback.listen()
     callback.close()
     counts.append(ours())

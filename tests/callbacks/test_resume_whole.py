@@ -52,7 +52,7 @@ def trainer_in(folder, *, ours: bool = True, **settings) -> tuple[SFTTrainer, Fa
         codec = box_codec("qwen2_vl", min_pixels=4 * 784, max_pixels=16 * 784)
         trainer.add_callback(IoUCallback(trainer, rows, ChatCollator(processor, prompt_only=True), codec))
         trainer.add_callback(PreflightCallback(trainer))
-        trainer.add_callback(InterruptCallback(trainer))
+        trainer.add_callback(InterruptCallback())
         trainer.add_callback(ResumeCallback(trainer))
     return trainer, falling
 

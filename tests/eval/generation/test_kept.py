@@ -90,7 +90,9 @@ def test_answers_of_other_weights_rows_or_settings_are_dropped_with_a_line(other
 def test_each_pass_has_a_file_of_its_own_and_none_takes_another_s_answers(tmp_path):
     asked, rows = [], [row | {"image_id": row["id"]} for row in tiny.chat_rows()]
     kept = KeptAnswers(tmp_path).of("test, questions shuffled")
-    closed = evaluation(asked, closed=True, ask=lambda model, batch, **settings: (model.generate(**batch), None))
+    closed = evaluation(
+        asked, closed=True, ask=lambda model, batch, **settings: (model.generate(**batch, **settings), None)
+    )
     closed(model(), rows, 5, kept)
     names = {"test-questions-shuffled.0.jsonl", "test-questions-shuffled-free.0.jsonl"}
     assert {file.name for file in tmp_path.iterdir()} == names and len(asked) == 8 + 5
