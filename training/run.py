@@ -167,9 +167,10 @@ class Run:
         `push_to_hub` the card and the report follow the model. Raises `Interrupted` after SIGTERM or Ctrl-C; launched
         again, the run goes on with the answers that are missing.
         """
-        answered = {**(others or {}), "test": self.parts["test"]} if self.training.do_predict else {}
+        answered = {**(others or {}), "test": self.parts["test"]}
         if self.training.predict_validation and "validation" in self.parts:
             answered = {"validation": self.parts["validation"]} | answered
+        answered = answered if self.training.do_predict else {}
         with kept_answers(self.training, self.record.run, model) if answered else nullcontext() as kept:
             self.record.conclude(model, answered, self.log_history, kept)
         if self.training.do_train and PartialState().is_main_process:
