@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
@@ -123,7 +124,7 @@ class Evaluation:
         plain = without_images(rows)
         answers, free = self.answer(model, rows, kept=kept), None
         if compare and (self.constrain is not None or self.closed):
-            again = spread(len(plain), compare)
+            again = evenly_spread(len(plain), compare)
             own = self.answer(model, chosen(rows, again), constrained=False, kept=kept and kept.of("free"))
             freely = dict(zip(again, own, strict=True))
             free = [freely.get(i) for i in range(len(plain))]
@@ -176,9 +177,13 @@ def beside(number: Number, free: Number | None, gain: Number | None) -> Number:
     return replace(number, free=free, gain=gain, macro=macro, groups=groups)
 
 
-def spread(n: int, count: int) -> list[int]:
-    """Numbers of `count` of `n` rows, or of all, evenly spread."""
-    return [i * n // count for i in range(count)] if count < n else [*range(n)]
+def evenly_spread(rows: int, most: int) -> list[int]:
+    """The numbers of at most `most` of so many `rows`: one, the same each time, from every stretch of equal length.
+
+    Where in its stretch is drawn, since rows have an order, too: every ninth may ask the same of its image.
+    """
+    ends = np.arange(min(rows, most) + 1) * rows // max(min(rows, most), 1)
+    return np.random.default_rng(0).integers(ends[:-1], ends[1:]).tolist()
 
 
 def chosen(rows: Any, numbers: Sequence[int]) -> Any:

@@ -9,7 +9,7 @@ import PIL.Image
 from datasets import Dataset, Features, Image, List
 from transformers import PreTrainedModel
 
-from ...eval.evaluation import Evaluation, chosen, spread
+from ...eval.evaluation import Evaluation, chosen, evenly_spread
 from ...eval.generation.generate import without_images
 from ...eval.generation.kept import KeptAnswers
 from ...eval.metrics.number import flat
@@ -67,7 +67,7 @@ def check_blank_images(
     above 0. Every process has to call this. `kept` is as in `Evaluation.answer`.
     """
     pictured = [i for i, row in enumerate(without_images(rows)) if any(map(all, _sizes(row)))]
-    some = [pictured[i] for i in spread(len(pictured), asked)]
+    some = [pictured[i] for i in evenly_spread(len(pictured), asked)]
     again = chosen(rows, some)
     plain = without_images(again)
     answers = evaluation.answer(model, with_blank_images(again), kept=kept and kept.of("blank images"))

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import (
@@ -19,7 +21,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from tests.support import tiny
 from vlm_recipes.callbacks import GenerationEvalCallback, IoUCallback, TypeAccuracyCallback
 from vlm_recipes.collators import ChatCollator
-from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.evaluation import Evaluation, evenly_spread
 from vlm_recipes.eval.metrics.baselines import typed_majority
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.boxes import box_metrics
@@ -270,7 +272,11 @@ def test_free_answers_to_some_of_the_rows_are_compared_on_those_rows_alone_and_s
     _, whole = watched(network, rows, compare=8)
     metrics, predictions = watched(network, rows, compare=3)
     again = [i for i, row in enumerate(predictions) if "free_prediction" in row]
-    assert again == [0, 2, 5] and all(("free_score" in row) == (i in again) for i, row in enumerate(predictions))
+    assert (
+        again == evenly_spread(8, 3)
+        and len(again) == 3
+        and all(("free_score" in row) == (i in again) for i, row in enumerate(predictions))
+    )
     assert [predictions[i] for i in again] == [whole[i] for i in again]
     free = [predictions[i]["free_score"] for i in again]
     gains = [predictions[i]["score"] - predictions[i]["free_score"] for i in again]
@@ -302,3 +308,11 @@ def test_the_workers_of_one_evaluation_answer_the_next_and_end_with_the_training
     assert [sum(n for step, _, n in seen if step == at) for at in (1, 2)] == [8, 8]
     assert not any(Path("/proc", str(worker)).exists() for worker in first)
     assert evaluations(trainer)[0] == 1.0
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_rows_to_ask_again_are_one_of_every_stretch(rows, most):
+    chosen = evenly_spread(rows, most)
+    assert len(chosen) == min(rows, most) and chosen == sorted(set(chosen)) == evenly_spread(rows, most)
+    for place, number in enumerate(chosen):
+        assert place * rows // len(chosen) <= number < (place + 1) * rows // len(chosen)
