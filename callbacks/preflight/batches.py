@@ -10,11 +10,11 @@ import torch
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel
 
+from ...eval.evaluation import evenly_spread
 from ...eval.report.check import Check
 from ...eval.report.data.page import EXAMPLES_SHOWN, Example
 from ...eval.report.data.seen_images import seen_images
 from ..label_audit import check_labels
-from .rows import evenly_spread
 
 INSPECTED, EXTREME = 64, 8  # rows, and those with the most questions or pixels
 

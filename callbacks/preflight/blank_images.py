@@ -16,7 +16,6 @@ from ...eval.metrics.number import flat
 from ...eval.metrics.statistics import summarize
 from ...eval.report.check import Check
 from ...rows.conventions import Row, picture_sizes
-from .rows import evenly_spread
 
 PICTURES = ("image", "images", "frames")  # columns
 SIZE = (64, 64)  # width and height of an image whose size is not known

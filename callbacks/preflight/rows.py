@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 from pycocotools import mask as coco
 
-from ...eval.evaluation import Evaluation
+from ...eval.evaluation import Evaluation, evenly_spread
 from ...eval.generation.generate import without_images
 from ...eval.metrics.baselines import majority_answers
 from ...eval.report.check import Check
@@ -118,15 +118,6 @@ def check_constraints(parts: Parts, evaluation: Evaluation) -> Check | None:
     return Check("constraints", "warn", f"{found}{numbers['free_rows']:,} rows: {examples}", numbers)
 
 
-def evenly_spread(rows: int, most: int) -> list[int]:
-    """The numbers of at most `most` of so many `rows`: one, the same each time, from every stretch of equal length.
-
-    Where in its stretch is drawn, since rows have an order, too: every ninth may ask the same of its image.
-    """
-    ends = np.arange(min(rows, most) + 1) * rows // max(min(rows, most), 1)
-    return np.random.default_rng(0).integers(ends[:-1], ends[1:]).tolist()
-
-
 def question_only(rows: Dataset) -> Callable[[str], str]:
     """Question -> the most frequent answer that `rows` give to it; to an unknown one their most frequent answer."""
     majority = majority_answers(rows["answer"][:], [[plain_text(question)] for question in rows["question"][:]])
@@ -143,7 +134,7 @@ def check_coordinates(parts: Parts) -> Check | None:
 def _check_boxes(parts: Parts) -> Check:
     wrong, shares = [], []
     for rows in parts.values():
-        for row_id, size, boxes in zip(rows["id"], rows["image_size"], rows["boxes"], strict=True):
+        for row_id, size, boxes in zip(*(rows[name][:] for name in ("id", "image_size", "boxes")), strict=True):
             relative = np.asarray(boxes, float).reshape(-1, 2, 2) / size
             inside = ((relative >= -BOX_TOLERANCE) & (relative <= 1 + BOX_TOLERANCE)).all((1, 2))
             wrong += [row_id] * int((~(inside & (relative[:, 0] < relative[:, 1]).all(1))).sum())
@@ -159,7 +150,9 @@ def _check_boxes(parts: Parts) -> Check:
 def _check_masks(parts: Parts) -> Check:
     wrong, empty, n = [], 0, 0
     for rows in parts.values():
-        for row_id, (width, height), masks in zip(rows["id"], rows["image_size"], rows["masks"], strict=True):
+        for row_id, (width, height), masks in zip(
+            *(rows[name][:] for name in ("id", "image_size", "masks")), strict=True
+        ):
             wrong += [row_id for mask in masks if list(mask["size"]) != [height, width]]
             empty += sum(int(coco.area(mask)) == 0 for mask in masks)
             n += len(masks)

@@ -20,10 +20,9 @@ from vlm_recipes.callbacks.preflight.rows import (
     check_coordinates,
     check_rows,
     check_shared_images,
-    evenly_spread,
     question_only,
 )
-from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.evaluation import Evaluation, evenly_spread
 from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.eval.metrics.number import Number, Scores
 from vlm_recipes.eval.text import text_evaluation, text_majority
@@ -212,15 +211,6 @@ def test_a_baseline_is_of_all_videos_though_rows_come_video_by_video():
     assert few.numbers["constant"] == 1 and few.found.endswith("(n = 2,000)")
     asked = Counter(test["question"][i] for i in evenly_spread(9000, 3000))  # one of each three: never always the same
     assert all(count > 900 for count in asked.values()) and len(asked) == 3
-
-
-def test_rows_are_spread_evenly_each_once():
-    for number, most in ((0, 5), (1, 5), (5, 5), (7, 5), (64, 12), (105_640, 2000)):
-        chosen = evenly_spread(number, most)
-        assert chosen == evenly_spread(number, most) == sorted(set(chosen)) and len(chosen) == min(number, most)
-        gaps = np.diff([-1, *chosen, number])
-        assert gaps.max() < 2 * max(1, number / most) + 1 or not number
-    assert evenly_spread(5, 5) == [0, 1, 2, 3, 4]
 
 
 def test_an_unknown_question_gets_the_most_frequent_answer():
