@@ -14,9 +14,9 @@ from typing import Any
 from transformers.image_utils import load_image
 
 from ..eval.evaluation import text_of
+from ..rows.check import check_row
 from ..rows.conventions import Row
 from ..rows.errors import one_line
-from ..rows.usable import check_row
 from .checkpoints import newest_whole, weight_files
 from .launch import REFUSALS
 from .runs import RunError, read_run, recipe_of, restore

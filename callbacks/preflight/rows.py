@@ -134,7 +134,8 @@ def check_coordinates(parts: Parts) -> Check | None:
 def _check_boxes(parts: Parts) -> Check:
     wrong, shares = [], []
     for rows in parts.values():
-        for row_id, size, boxes in zip(*(rows[name][:] for name in ("id", "image_size", "boxes")), strict=True):
+        columns = (rows[name][:] for name in ("id", "image_size", "boxes"))
+        for row_id, size, boxes in zip(*columns, strict=True):
             relative = np.asarray(boxes, float).reshape(-1, 2, 2) / size
             inside = ((relative >= -BOX_TOLERANCE) & (relative <= 1 + BOX_TOLERANCE)).all((1, 2))
             wrong += [row_id] * int((~(inside & (relative[:, 0] < relative[:, 1]).all(1))).sum())
