@@ -263,7 +263,7 @@ FORMATS = {
         lambda name, number: {"fields": [f"What lesion is {name}?", "grasp", "zero_hop.json", "query_type", "NA"]},
         write_frames,
         read_videos,
-        name=lambda row: row["queries"][0]["question"].split()[-1].rstrip("?"),
+        name=lambda row: row["question"].split()[-1].rstrip("?"),
         refused_id=lambda row: f"VID04/{row.number}#3",
     ),
     "REAL-Colon-VQA, JSON lines": Format(
