@@ -21,6 +21,7 @@ from ..callbacks.resume import WeightNamesError
 from ..callbacks.shared_image import AttentionError
 from ..eval.generation.constraints import AnswerSetError
 from ..models.checkpoints import CheckpointError
+from ..models.kinds import config_of
 from ..models.precision import DTYPES, launched_dtype, precision_of
 from ..models.weights import without_weights
 from ..rows.errors import DataError
@@ -84,8 +85,9 @@ def launch(main: Callable[..., None], *arguments: type) -> None:
         claim_folder(main.__globals__["__file__"], *parsed)
         if load := main.__globals__.get("load"):
             data, training, model = parsed
-            with without_weights(), redirect_stdout(io.StringIO()):  # what it says comes when it reads them
-                load(data, model, training.trained_into)
+            if config_of(model.model_name_or_path, model.model_revision):  # else `main` says that there is none
+                with without_weights(), redirect_stdout(io.StringIO()):  # what it says comes when it reads them
+                    load(data, model, training.trained_into)
         main(*parsed)
     except PreflightDone:
         pass
