@@ -4,6 +4,8 @@ A leaf, which all may import, and which loads nothing.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +35,18 @@ def give_names_of_the_hub(network: "PreTrainedModel") -> None:
 def hub_weight_names(network: "PreTrainedModel") -> None:
     """The same also for one that was read from a folder with other names: those of its class."""
     del network._weight_conversions
+
+
+@contextmanager
+def without_zero3() -> Iterator[None]:
+    """In here models are made whole, as without ZeRO-3; transformers has a way to forget it, and none to recall it."""
+    from transformers.integrations import deepspeed
+
+    kept, deepspeed._hf_deepspeed_config_weak_ref = deepspeed._hf_deepspeed_config_weak_ref, None
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = kept
 
 
 def clear_nested_dtypes(config: "PreTrainedConfig") -> None:

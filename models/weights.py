@@ -10,20 +10,13 @@ import torch
 from accelerate import PartialState
 from peft import PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
-    AutoModelForImageTextToText,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ProcessorMixin,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from trl import ModelConfig, get_quantization_config
 
 from .adapters import base_of, files_of
 from .precision import trainable_in_float32
 from .sharding import gathered, place_for_inference
-from .upstream import keep_weight_names
+from .upstream import keep_weight_names, without_zero3
 
 FAULTS = (OSError, ValueError, RuntimeError, SafetensorError)
 weights_are_read: ContextVar[bool] = ContextVar("weights_are_read", default=True)
@@ -41,7 +34,7 @@ def without_weights() -> Iterator[None]:
     """
     token = weights_are_read.set(False)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), without_zero3():
             yield
     finally:
         weights_are_read.reset(token)
@@ -64,10 +57,8 @@ def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
     revision = settings.get("revision")
     if not weights_are_read.get():
         config = settings.get("config") or AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-        if model_class is AutoModelForImageTextToText:
-            model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
         with torch.device("meta"):
-            network = model_class(config)  # and not by `from_config`, which ZeRO-3 would shard
+            network = (model_class.from_config if model_class is AutoModelForImageTextToText else model_class)(config)
         network.loaded_from = {}
         return network
     settings |= {"use_safetensors": True, "trust_remote_code": False}  # None would ask on the terminal

@@ -11,6 +11,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.bnb import Linear4bit
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, Trainer, TrainingArguments
+from transformers.integrations import deepspeed
 from trl import ModelConfig
 
 from tests.support import tiny
@@ -28,6 +29,7 @@ from vlm_recipes.models.upstream import (
     keep_weight_names,
     mark_quantised,
     quantised_bits,
+    without_zero3,
 )
 
 
@@ -165,5 +167,15 @@ def test_private_names_of_libraries_are_used_in_one_file_only():
         if (names := private_names(ast.parse(file.read_text(encoding="utf-8"))))
     }
     names = {"network._weight_conversions", "dataset._fingerprint", "config.get_text_config()._attn_implementation"}
-    names |= {"cast._info", "cast._data", "cast._fingerprint"}
+    names |= {"cast._info", "cast._data", "cast._fingerprint", "deepspeed._hf_deepspeed_config_weak_ref"}
     assert found == {"models/upstream.py": names}
+
+
+def test_transformers_can_forget_zero3_and_has_no_way_to_recall_it():
+    public = {name for name in vars(deepspeed) if name.endswith("hf_deepspeed_config")}
+    assert public == {"set_hf_deepspeed_config", "unset_hf_deepspeed_config"}  # none that gives what is set
+    config = deepspeed.HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    with without_zero3():
+        assert not deepspeed.is_deepspeed_zero3_enabled()
+    assert deepspeed.is_deepspeed_zero3_enabled() and deepspeed.deepspeed_config() is config.config
+    deepspeed.unset_hf_deepspeed_config()
