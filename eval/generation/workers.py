@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 
@@ -20,8 +21,9 @@ class SameWorkers:
         if self.made is None or self.made[0] is not rows or self.made[1] != batches:
             self.close()
             alive = settings["num_workers"] > 0
-            loader = DataLoader(prepare(rows), batch_sampler=batches, persistent_workers=alive, **settings)
-            self.made = rows, batches, loader
+            # Random numbers of its own: new workers draw one, and a training that goes on would drop other values.
+            settings |= {"persistent_workers": alive, "generator": torch.Generator()}
+            self.made = rows, batches, DataLoader(prepare(rows), batch_sampler=batches, **settings)
         return self.made[2]
 
     def close(self) -> None:

@@ -307,6 +307,9 @@ def test_the_workers_of_one_evaluation_answer_the_next_and_end_with_the_training
     assert first == second and len(first) == 2 and os.getpid() not in first
     assert [sum(n for step, _, n in seen if step == at) for at in (1, 2)] == [8, 8]
     assert not any(Path("/proc", str(worker)).exists() for worker in first)
+    before = torch.get_rng_state()
+    watch.evaluation(network, watch.rows)  # with new workers; a training that goes on would drop other values
+    assert torch.equal(before, torch.get_rng_state())
     assert evaluations(trainer)[0] == 1.0
 
 
