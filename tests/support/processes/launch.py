@@ -24,9 +24,9 @@ from vlm_recipes.training.launch import leave_processes
 PATIENCE = 300  # seconds
 
 
-def _forked(rank: int, port: int, folder: Path, check: Callable[..., Any], arguments: tuple) -> None:
+def _forked(rank: int, number: int, port: int, folder: Path, check: Callable[..., Any], arguments: tuple) -> None:
     # As torchrun sets them.
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number), LOCAL_WORLD_SIZE=str(number))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
     AcceleratorState._reset_state(reset_partial_state=True)  # that of the test's own process
@@ -37,7 +37,12 @@ def _forked(rank: int, port: int, folder: Path, check: Callable[..., Any], argum
 
 
 def in_two_processes(check: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What `check(*arguments)` returns in each of two processes, as under `torchrun --nproc_per_node 2`.
+    """What `check(*arguments)` returns in each of two processes, see `in_processes`."""
+    return in_processes(2, check, *arguments)
+
+
+def in_processes(number: int, check: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What `check(*arguments)` returns in each of so many processes, as under `torchrun --nproc_per_node`.
 
     They are forked: a launcher's would take ten seconds for imports. An error of either is raised here.
     """
@@ -45,15 +50,15 @@ def in_two_processes(check: Callable[..., Any], *arguments: Any) -> list[Any]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        given, end = (port, Path(folder), check, arguments), time.monotonic() + PATIENCE
-        forked = multiprocessing.start_processes(_forked, given, nprocs=2, join=False, start_method="fork")
+        given, end = (number, port, Path(folder), check, arguments), time.monotonic() + PATIENCE
+        forked = multiprocessing.start_processes(_forked, given, nprocs=number, join=False, start_method="fork")
         try:
             while not forked.join(1):
                 assert time.monotonic() < end, "still running"
         finally:
             for process in forked.processes:
                 process.kill()
-        return [torch.load(Path(folder, f"result.{rank}"), weights_only=False) for rank in (0, 1)]
+        return [torch.load(Path(folder, f"result.{rank}"), weights_only=False) for rank in range(number)]
 
 
 @cache
