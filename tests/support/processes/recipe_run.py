@@ -6,11 +6,13 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from tests.support.paths import ROOT
 
@@ -37,6 +39,7 @@ class RecipeRun:
         for number in (1, 2):
             os.dup2(sys.stdout.fileno(), number)
         torch.set_num_threads(1)  # a pool of threads does not survive a fork
+        tqdm.set_lock(threading.RLock())  # processes share the default one, and one that is killed may hold it
         sys.argv = self.command
         runpy.run_path(self.command[0], run_name="__main__")
 
