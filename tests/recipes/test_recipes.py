@@ -532,7 +532,9 @@ def test_a_question_whose_answers_have_the_same_tokens_is_left_free_and_named_an
     shutil.copytree(polyps, hostile)
     file = hostile / "metadata.jsonl"
     file.write_text(file.read_text().replace("pink; red", "pink\u037e red", 4))  # which NFC makes a semicolon
-    ended = run(kvasir_vqa, hostile, tmp_path / "out", data={"max_new_tokens": 3}, max_steps=1)
+    ended = run(
+        kvasir_vqa, hostile, tmp_path / "out", data={"max_new_tokens": 3}, max_steps=1, predict_validation=True
+    )
     said = capsys.readouterr().out
     assert "are left free: the answers 'pink' and 'pink\u037e red' have the same tokens in a list" in said
     lines = {line["name"]: line for line in json.loads((tmp_path / "out" / "preflight.json").read_text())}
