@@ -62,7 +62,7 @@ class Data(RowSettings):
     candidates: bool = setting(False, "name the 51 labels in the prompt")
     score: str = setting("mean", "of a label's token log-probabilities", "mean", "sum")
     questions_per_row: int = setting(4, "train on so many of a frame's questions at once; 1: on each by itself")
-    eval_rows: int = 2000
+    eval_rows: int = 500
     max_new_tokens: int = 16
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import (
@@ -309,3 +311,11 @@ def test_the_workers_of_one_evaluation_answer_the_next_and_end_with_the_training
     watch.evaluation(network, watch.rows)  # with new workers; a training that goes on would drop other values
     assert torch.equal(before, torch.get_rng_state())
     assert evaluations(trainer)[0] == 1.0
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_rows_to_ask_again_are_one_of_every_stretch(rows, most):
+    chosen = evenly_spread(rows, most)
+    assert len(chosen) == min(rows, most) and chosen == sorted(set(chosen)) == evenly_spread(rows, most)
+    for place, number in enumerate(chosen):
+        assert place * rows // len(chosen) <= number < (place + 1) * rows // len(chosen)
