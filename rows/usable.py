@@ -116,7 +116,7 @@ def _check(
         chunks = checked.data.column("table").chunks
         tables += [pa.ipc.open_stream(table.as_buffer()).read_all() for chunk in chunks for table in chunk]
     try:
-        return datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"))
+        return datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"), fingerprint="checked")
     except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
         raise DataError(f"the rows differ in what a column holds: {one_line(str(error))}") from error
 

@@ -5,7 +5,7 @@ import ast
 import pytest
 import torch
 import trl
-from datasets import Dataset, Features, Image, List
+from datasets import Dataset, Features, Image, List, concatenate_datasets
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.bnb import Linear4bit
@@ -29,6 +29,7 @@ from vlm_recipes.models.upstream import (
     keep_weight_names,
     mark_quantised,
     quantised_bits,
+    selected_from,
     without_zero3,
 )
 
@@ -158,6 +159,20 @@ def private_names(tree: ast.AST) -> set[str]:
     } - {"os._exit"}
 
 
+def test_datasets_still_copies_pictures_to_put_a_column_beside_selected_rows():
+    rows = Dataset.from_dict({"bytes": [b"a" * 999, b"b" * 999, b"c" * 999]})
+    picked = rows.select([2, 0])
+
+    def place(one: Dataset) -> int:
+        return one.data.column("bytes").chunk(0).buffers()[2].address
+
+    beside = concatenate_datasets([Dataset.from_dict({"number": [0, 1]}), picked], axis=1)
+    assert place(beside) != place(rows), "datasets keeps selections side by side: delete selected_from and rows.beside"
+    whole, numbers = selected_from(picked)
+    assert place(whole) == place(rows) and numbers.tolist() == [2, 0]
+    assert selected_from(rows) == (rows, None)
+
+
 def test_private_names_of_libraries_are_used_in_one_file_only():
     folders = ("models", "training", "recipes", "eval", "rows", "callbacks", "collators", "demo", "benchmarks")
     found = {
@@ -168,6 +183,7 @@ def test_private_names_of_libraries_are_used_in_one_file_only():
     }
     names = {"network._weight_conversions", "dataset._fingerprint", "config.get_text_config()._attn_implementation"}
     names |= {"cast._info", "cast._data", "cast._fingerprint", "deepspeed._hf_deepspeed_config_weak_ref"}
+    names |= {"dataset._indices"}
     assert found == {"models/upstream.py": names}
 
 

@@ -19,7 +19,7 @@ from tests.support.processes.launch import in_two_processes
 from tests.support.running import fails
 from tests.support.worlds import world
 from tests.training.test_folder import OTHER_PARTS, claim, refused, start
-from vlm_recipes.training import record
+from vlm_recipes.training import description
 from vlm_recipes.training.checkpoints import ResumeError
 from vlm_recipes.training.description import describe_run
 from vlm_recipes.training.folder import kept_in
@@ -88,7 +88,7 @@ class TestEveryRecipe:
         out = Path(shutil.copytree(source, tmp_path / "out"))
         arguments = [*arguments, "--output_dir", str(out), *RESUME, "--max_steps", "3"]
         arguments += ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1"]
-        monkeypatch.setattr(record, "git_commit", lambda folder: "another")
+        monkeypatch.setattr(description, "git_commit", lambda folder: "another")
         start(recipe, *arguments, monkeypatch=monkeypatch)
         assert f"going on from {out}/checkpoint-2" in capsys.readouterr().out
         state = json.loads((out / "trainer_state.json").read_text())
