@@ -270,14 +270,14 @@ def worlds(tmp_path_factory):
     """recipe -> how to start it, and the run that nothing stopped."""
 
     @cache
-    def world(recipe: str, watched: bool = True) -> tuple[list[str], RecipeRun]:
+    def trained(recipe: str, watched: bool = True) -> tuple[list[str], RecipeRun]:
         folder = tmp_path_factory.mktemp(recipe)
         arguments = [*world(recipe), *LEARNING, *(WATCHED if watched else UNWATCHED)]
         whole = RecipeRun(recipe, folder / "whole", *arguments)
         assert whole.end() == 0, whole.text
         return arguments, whole
 
-    return world
+    return trained
 
 
 def assert_goes_on(recipe: str, output_dir, arguments: list[str], whole: RecipeRun) -> RecipeRun:
