@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import fields
+from inspect import signature
 
 import torch
 from accelerate import PartialState
@@ -34,6 +35,8 @@ from .trainers import RateError
 # Errors whose message tells the reader what to do: they end the run without a traceback.
 REFUSALS = (DataError, AnswerSetError, CheckpointError, RateError, LabelError, AttentionError, PreflightError)
 REFUSALS += (ResumeError, FullDiskError, FolderError, SavedError, WeightNamesError)
+
+LOAD = ["data", "model", "output_dir"]  # what a recipe's `load` takes; one that takes something else is left alone
 
 
 class RecipeParser(TrlParser):
@@ -83,7 +86,8 @@ def launch(main: Callable[..., None], *arguments: type) -> None:
         sys.exit(f"error: {' '.join(str(error).split())}")
     try:
         claim_folder(main.__globals__["__file__"], *parsed)
-        if load := main.__globals__.get("load"):
+        load = main.__globals__.get("load")
+        if callable(load) and list(signature(load).parameters) == LOAD:
             data, training, model = parsed
             if config_of(model.model_name_or_path, model.model_revision):  # else `main` says that there is none
                 with without_weights(), redirect_stdout(io.StringIO()):  # what it says comes when it reads them

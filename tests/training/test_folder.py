@@ -231,6 +231,18 @@ def test_a_main_without_a_training_has_no_folder(monkeypatch):
     launch(lambda: None)
 
 
+def load(path: str) -> str:
+    """Of somebody's own script: no recipe's."""
+    raise AssertionError(path)
+
+
+def test_a_script_s_own_load_is_no_recipe_s(tmp_path, monkeypatch):
+    recipe, ran = import_module("recipes.visual_chat"), []
+    monkeypatch.setattr("sys.argv", ["mine.py", *world("visual_chat"), "--output_dir", str(tmp_path), "--use_cpu"])
+    launch(lambda *parsed: ran.append(parsed), recipe.Data, recipe.Training, recipe.Model)
+    assert len(ran) == 1
+
+
 # --- one writer
 
 
