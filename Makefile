@@ -34,4 +34,5 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.evaluation_speed
 	$(BIN)/python -m benchmarks.last_evaluation
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.gpu

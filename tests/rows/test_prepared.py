@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlm_recipes.rows.beside import beside
 from vlm_recipes.rows.errors import DataError
-from vlm_recipes.rows.grouping import group_by_image, with_questions_shuffled
+from vlm_recipes.rows.grouping import group_by_image, one_per_query, with_questions_shuffled
 from vlm_recipes.rows.prepared import MAKERS, code_in, prepared, processes_for, state_of
 from vlm_recipes.rows.splits import hold_out
 from vlm_recipes.rows.usable import usable_rows
@@ -189,6 +190,22 @@ def test_the_bytes_of_pictures_stay_where_the_dataset_has_them(tmp_path):
         assert np.array_equal(np.asarray(row["image"]), np.asarray(Image.open(io.BytesIO(noise(image)))))
     assert sorted(query["id"] for row in grouped for query in row["queries"]) == sorted(rest["id"][:])
     assert not refused
+
+
+def test_the_queries_of_an_image_look_at_the_same_bytes():
+    images = [{"bytes": noise(i), "path": None} for i in range(6)]
+    features = datasets.Features({"image": datasets.Image()})
+    stored = datasets.Dataset.from_dict({"image": images}, features=features)
+    queries = [[{"id": f"{i} {j}", "question": "?"} for j in range(i % 3 + 1)] for i in range(6)]
+    about = datasets.Dataset.from_dict({"id": list("abcdef"), "image_id": list("abcdef"), "queries": queries})
+    rows = one_per_query(beside(about, stored).select([5, 0, 4, 2]))
+    assert rows["id"][:] == ["5 0", "5 1", "5 2", "0 0", "4 0", "4 1", "2 0", "2 1", "2 2"]
+    held = hold_out(rows, 0.3, by="image_id", seed=0)[0]
+    for part in (rows, held, group_by_image(held, 2)):
+        assert addresses(part) <= addresses(stored)
+        for row in part:
+            image = "abcdef".index(row["image_id"])
+            assert np.array_equal(np.asarray(row["image"]), np.asarray(Image.open(io.BytesIO(noise(image)))))
 
 
 def test_rows_that_are_refused_in_a_selection_leave_the_others_their_own_pictures(tmp_path):
