@@ -167,7 +167,7 @@ def test_datasets_still_copies_pictures_to_put_a_column_beside_selected_rows():
         return one.data.column("bytes").chunk(0).buffers()[2].address
 
     beside = concatenate_datasets([Dataset.from_dict({"number": [0, 1]}), picked], axis=1)
-    assert place(beside) != place(rows), "datasets keeps selections side by side: delete selected_from and rows.beside"
+    assert place(beside) != place(rows), "datasets keeps selections side by side: delete selected_from and beside"
     whole, numbers = selected_from(picked)
     assert place(whole) == place(rows) and numbers.tolist() == [2, 0]
     assert selected_from(rows) == (rows, None)

@@ -29,6 +29,8 @@ def _forked(rank: int, number: int, port: int, folder: Path, check: Callable[...
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number), LOCAL_WORLD_SIZE=str(number))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
+    # A listener of the test's own process would have blocked them, as for a worker of a data loader.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     AcceleratorState._reset_state(reset_partial_state=True)  # that of the test's own process
     GradientState._reset_state()
     PartialState(cpu=True)
