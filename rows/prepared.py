@@ -106,7 +106,7 @@ def other_code() -> list[str]:
         installed = file.startswith(libraries) or {"site-packages", "dist-packages"} & set(Path(file).parts)
         if file.endswith(".py") and os.path.isfile(file) and not ours and not installed:
             files.add(os.path.realpath(file))
-    return sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files)
+    return sorted(f"{Path(file).name} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}" for file in files)
 
 
 def processes_for(rows: int, asked: int | None = None) -> int | None:
