@@ -1,8 +1,9 @@
 """Chat rows -> a batch whose labels are what the assistant says, and nothing else."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -10,22 +11,27 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
 from ..rows.conventions import IGNORE_INDEX
-from .conversation import Messages, Segments, clean_messages, encode, render
+from .conversation import Messages, clean_messages
+from .encoding import Encoded, begun, check_spoken, encode, encode_with
 from .images import named, open_images
-from .length import check_length, image_tokens, image_tokens_of_sizes, padded
+from .length import check_length
+from .rendering import Segments, Template
+
+TRIED = [("user", "Is it?"), ("assistant", "yes"), ("user", "And?"), ("assistant", "no")]
 
 
 @dataclass
 class ChatCollator:
-    """Collate chat rows for Qwen2-VL, Qwen2.5-VL, LLaVA and alike.
+    """Collate chat rows for any model that transformers loads for images and text (docs/models.md).
 
     A row has `messages` (TRL's conversational format) and `images` (or `image`): PIL images or paths, none for a
     text-only row; `id` is used in messages to the reader. Images are decoded, rotated by their EXIF tag and resized
     here, that is in the data loader's workers.
 
-    Returns `input_ids`, `attention_mask`, `labels` `[B, S]`, padded on the right, and what the image processor gives
-    (Qwen2-VL: `pixel_values` `[patches, 1176]`, `image_grid_thw` `[images, 3]`; LLaVA: `pixel_values`
-    `[images, 3, H, W]`), plus `mm_token_type_ids` `[B, S]` where the model reads it.
+    Returns what the processor's own call on the rendered conversations gives: `input_ids` and `attention_mask`
+    `[B, S]`, padded on the right, pixels (Qwen2-VL: `pixel_values` `[patches, 1176]`, `image_grid_thw` `[images, 3]`;
+    LLaVA: `pixel_values` `[images, 3, H, W]`) and whatever else the model reads; and `labels` `[B, S]`. In each row
+    the trained tokens, decoded, are what the assistant says.
 
     Args:
         processor: turns text and images into tensors; its tokenizer must be a fast one (offsets are needed).
@@ -39,8 +45,9 @@ class ChatCollator:
     In several processes a batch without images gets a black one among its padding, where no token sees it: the vision
     tower has to run, and to get its (zero) gradients, in all processes or in none.
 
-    Raises `ValueError` naming the row when it is longer than `max_length` or its messages and images disagree, and
-    when no token of the batch would be trained.
+    Raises `ValueError` for a processor whose call cannot be followed, tried on two short conversations; naming the row
+    when it is longer than `max_length`, its messages and images disagree, or its template or tokenizer makes something
+    else of an answer; and when no token of the batch would be trained.
     """
 
     processor: ProcessorMixin
@@ -48,28 +55,33 @@ class ChatCollator:
     max_length: int | None = None
     prompt_only: bool = False
     chat_template: str | None = None
+    share_images = False
 
     def __post_init__(self):
         self.tokenizer = self.processor.tokenizer
         if not self.tokenizer.is_fast:
             raise ValueError(f"{type(self.tokenizer).__name__} is not a fast tokenizer, labels need its offsets")
-        self.image_token = str(self.processor.image_token)
-        self.image_token_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
-        video_token = getattr(self.processor, "video_token", None)  # LLaVA has none
-        self.placeholders = tuple(str(token) for token in (self.image_token, video_token) if token)
         self.one_of_several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+        try:
+            self.image_token = str(self.processor.image_token)
+            self.image_token_ids = _image_token_ids(self.processor)
+            self.placeholders = _placeholders(self.processor, self.image_token_ids)
+            self.template = Template(self.processor, self.chat_template)
+            segments = self.segments([{"role": role, "content": text} for role, text in TRIED], 1)
+            tried = encode(self.processor, [segments], [_blank([(64, 64)])])
+            if not self.prompt_only:
+                check_spoken(self.tokenizer, tried.row(0)[0][tried.row(0)[1]], segments)
+            self.said_of_tokens = tried.said_of_tokens()
+        except Exception as error:  # whatever a processor of another kind may raise
+            raise ValueError(f"{type(self.processor).__name__} cannot be followed here: {error}") from error
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        opened = [named(row, open_images, row) for row in rows]
-        conversations = [
-            named(row, self.segments, row["messages"], len(own)) for row, own in zip(rows, opened, strict=True)
-        ]
-        images = [image for own in opened for image in own]
-        pixels = self.processor.image_processor(images, return_tensors="pt") if images else {}
-        tokens = image_tokens(self.processor, pixels, len(images))
-        batch = self.text_batch(self.sequences(rows, conversations, tokens))
-        batch.update(pixels)
-        if not images and self.one_of_several:
+        images = [named(row, open_images, row) for row in rows]
+        encoded = self._encode(rows, images)
+        batch = encoded.inputs
+        if not self.prompt_only:
+            batch["labels"] = self._labels(batch["input_ids"], encoded.spoken, batch["attention_mask"])
+        if self.one_of_several and not any(images):
             batch = self._with_unseen_image(batch)
         if not self.prompt_only and not (batch["labels"] != IGNORE_INDEX).any():
             names = ", ".join(repr(row.get("id", "without id")) for row in rows)
@@ -87,42 +99,10 @@ class ChatCollator:
         """
         if sizes is None:
             sizes = [image.size for image in named(row, open_images, row)]
-        of_images = (self.processor, self.processor.to_json_string(), tuple(map(tuple, sizes)))
-        tokens = image_tokens_of_sizes(*of_images) if sizes else []
         conversations = [
             named(query, self.segments, query["messages"], len(sizes)) for query in row.get("queries") or [row]
         ]
-        return max(len(encode(self.tokenizer, one).input_ids) for one in conversations) + sum(tokens) - len(tokens)
-
-    def _with_unseen_image(self, batch: BatchFeature) -> BatchFeature:
-        pixels = self.processor.image_processor([Image.new("RGB", (32, 32))], return_tensors="pt")
-        is_image = torch.zeros(len(batch["input_ids"]), *image_tokens(self.processor, pixels, 1), dtype=torch.long)
-        is_image[0] = 1
-        ids = torch.where(is_image == 1, self.image_token_id, self.tokenizer.pad_token_id)
-        columns = {"input_ids": ids, "labels": IGNORE_INDEX, "attention_mask": 0, "mm_token_type_ids": is_image}
-        for key, values in batch.items():
-            added = torch.zeros_like(ids) + columns[key]
-            batch[key] = torch.cat([added, values] if self.prompt_only else [values, added], dim=1)
-        batch.update(pixels)
-        return batch
-
-    def sequences(
-        self, rows: Sequence[dict[str, Any]], conversations: list[Segments], tokens_per_image: Iterable[int]
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Tokens and labels `[S]` of each row's rendered conversation, whose images take so many tokens, in order."""
-        tokens_per_image, sequences = iter(tokens_per_image), []
-        for row, segments in zip(rows, conversations, strict=True):
-            encoded = encode(self.tokenizer, segments)
-            ids = torch.tensor(encoded["input_ids"])
-            trained = self._trained(ids, encoded["offset_mapping"], segments)
-            # One placeholder in the text becomes as many tokens as the image has.
-            repeats = torch.ones_like(ids)
-            is_image = ids == self.image_token_id
-            repeats[is_image] = torch.tensor([next(tokens_per_image) for _ in range(int(is_image.sum()))]).long()
-            ids, trained = ids.repeat_interleave(repeats), trained.repeat_interleave(repeats)
-            named(row, check_length, len(ids), self.max_length)
-            sequences.append((ids, torch.where(trained, ids, IGNORE_INDEX)))
-        return sequences
+        return max(self._length(segments, tuple(map(tuple, sizes))) for segments in conversations)
 
     def segments(self, messages: Messages, n_images: int) -> Segments:
         """A conversation about `n_images` as text, in segments by who speaks.
@@ -130,11 +110,37 @@ class ChatCollator:
         Raises `ValueError` when messages and images disagree.
         """
         messages = clean_messages(messages, n_images, self.placeholders)
-        segments = render(self.processor, messages, self.chat_template, self.prompt_only)
+        segments = self.template.segments(messages, self.prompt_only)
         placed = sum(text.count(self.image_token) for text, _ in segments)
         if placed != (shown := sum(part["type"] == "image" for m in messages for part in m["content"])):
             raise ValueError(f"the chat template writes {placed} image tokens for {shown} images")
         return segments
+
+    def encode_by_image(
+        self,
+        asked: Sequence[Sequence[dict[str, Any]]],
+        conversations: Sequence[Sequence[Segments]],
+        images: Sequence[Sequence[Image.Image]],
+    ) -> tuple[list[list[tuple[torch.Tensor, torch.Tensor]]], dict[str, torch.Tensor]]:
+        """Tokens and labels `[S]` of each conversation about the same images, and what the model reads beside tokens.
+
+        The rows `asked` and their `conversations` come by `images`. These go through the image processor once, with
+        the first conversation about them; the others are tokenized alone, and get the tokens of the images from there.
+        """
+        first = encode(self.processor, [own[0] for own in conversations], images)
+        sequences = []
+        for i, (rows, own) in enumerate(zip(asked, conversations, strict=True)):
+            found = [first.row(i)]
+            again = encode_with(self.tokenizer, self.image_token, own[0], first.shown[i]) if len(own) > 1 else None
+            if again is not None and torch.equal(again[0], found[0][0]):
+                found += [encode_with(self.tokenizer, self.image_token, one, first.shown[i]) for one in own[1:]]
+            elif again is not None:  # an image's tokens join the text around them
+                others = encode(self.processor, own[1:], [images[i]] * (len(own) - 1))
+                found += [others.row(number) for number in range(len(own) - 1)]
+            for row, (ids, spoken), segments in zip(rows, found, own, strict=True):
+                named(row, self._check, ids, spoken, segments)
+            sequences.append([(ids, self._labels(ids, spoken)) for ids, spoken in found])
+        return sequences, first.by_image()
 
     def answer_ids(self, answer: str) -> list[int]:
         """The tokens that training shows for an answer: after the generation prompt, end of turn included.
@@ -142,35 +148,88 @@ class ChatCollator:
         Raises `ValueError` if the prompt's own tokens change when the answer follows.
         """
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-        turns = clean_messages(turns, 0, self.placeholders)
-        (prompt, _), (spoken, _) = render(self.processor, turns, self.chat_template)[:2]
-        before = encode(self.tokenizer, [(prompt, False)])["input_ids"]
-        ids = encode(self.tokenizer, [(prompt, False), (spoken, True)])["input_ids"]
+        segments = self.template.segments(clean_messages(turns, 0, self.placeholders))[:2]
+        before, ids = (self._tokens(segments[:n]) for n in (1, 2))
         if ids[: len(before)] != before:
             raise ValueError(f"the tokens of the prompt change before the answer {answer!r}")
         return ids[len(before) :]
 
-    def _trained(self, ids: torch.Tensor, offsets: list, segments: Segments) -> torch.Tensor:
-        if self.prompt_only:
-            return torch.zeros(len(ids), dtype=torch.bool)
-        if self.train_on == "all":
-            return ids != self.image_token_id
-        starts = torch.tensor([start for start, _ in offsets])
-        trained, position = torch.zeros(len(ids), dtype=torch.bool), 0
-        for text, spoken in segments:
-            if spoken:
-                trained |= (starts >= position) & (starts < position + len(text))
-            position += len(text)
-        return trained
-
-    def text_batch(self, sequences: list[tuple[torch.Tensor, torch.Tensor]]) -> BatchFeature:
-        """Tokens, mask and labels `[B, S]` of `sequences`."""
-        ids, labels = zip(*sequences, strict=True)
+    def _encode(self, rows: Sequence[dict[str, Any]], images: Sequence[Sequence[Image.Image]]) -> Encoded:
+        conversations = [
+            named(row, self.segments, row["messages"], len(own)) for row, own in zip(rows, images, strict=True)
+        ]
         side = "left" if self.prompt_only else "right"
-        batch = BatchFeature({"input_ids": padded(ids, self.tokenizer.pad_token_id, side)})
-        batch["attention_mask"] = padded([torch.ones_like(row) for row in ids], 0, side)
+        try:
+            encoded = encode(self.processor, conversations, images, side)
+        except ValueError:  # which row it is of, the processor does not say
+            for row, segments, own in zip(rows, conversations, images, strict=True):
+                named(row, encode, self.processor, [segments], [own])
+            raise
+        for i, (row, segments) in enumerate(zip(rows, conversations, strict=True)):
+            named(row, self._check, *encoded.row(i), segments)
+        return encoded
+
+    def _check(self, ids: torch.Tensor, spoken: torch.Tensor, segments: Segments) -> None:
+        check_length(len(ids), self.max_length)
         if not self.prompt_only:
-            batch["labels"] = padded(labels, IGNORE_INDEX)
-        if "mm_token_type_ids" in self.processor.model_input_names:
-            batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token_id).long()
+            check_spoken(self.tokenizer, ids[spoken], segments)
+
+    def _labels(self, ids: torch.Tensor, spoken: torch.Tensor, attention_mask: torch.Tensor | int = 1) -> torch.Tensor:
+        if self.train_on == "all":
+            spoken = (torch.as_tensor(attention_mask) == 1) & ~torch.isin(ids, torch.tensor(self.image_token_ids))
+        return torch.where(spoken, ids, IGNORE_INDEX)
+
+    def _tokens(self, segments: Segments) -> list[int]:
+        """The tokens of a text whose images, if there are any, are one placeholder each."""
+        text = "".join(text for text, _ in segments)
+        return self.tokenizer(text, **begun(self.tokenizer, text))["input_ids"]
+
+    def _length(self, segments: Segments, sizes: tuple[tuple[int, int], ...]) -> int:
+        if not sizes:
+            return len(self._tokens(segments))
+        counts = _tokens_of_sizes(self.processor, self.processor.to_json_string(), sizes)
+        if counts is not None:
+            return len(self._tokens(segments)) - len(sizes) + sum(counts)
+        return len(encode(self.processor, [segments], [_blank(sizes)]).row(0)[0])
+
+    def _with_unseen_image(self, batch: BatchFeature) -> BatchFeature:
+        unseen = encode(self.processor, [[(self.image_token, False)]], [_blank([(32, 32)])])
+        width = unseen.inputs["input_ids"].shape[1]
+        padding = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORE_INDEX}
+        for key, values in batch.items():
+            added = values.new_full((len(values), width), padding.get(key, 0))
+            if key in unseen.inputs and key != "attention_mask":
+                added[0] = unseen.inputs[key][0]
+            batch[key] = torch.cat([added, values] if self.prompt_only else [values, added], dim=1)
+        batch.update(unseen.by_image())
         return batch
+
+
+def _image_token_ids(processor: ProcessorMixin) -> list[int]:
+    """Which tokens an image becomes; begin, end and row tokens around them are text."""
+    ids = [one for one in getattr(processor, "image_token_ids", ()) if one is not None]
+    return ids or [processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))]
+
+
+def _placeholders(processor: ProcessorMixin, image_token_ids: list[int]) -> tuple[str, ...]:
+    """What a text may not spell: it would claim an image, a video or a sound."""
+    named = [getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio")]
+    tokens = [str(token) for token in named if token]
+    return tuple(dict.fromkeys([*tokens, *processor.tokenizer.convert_ids_to_tokens(image_token_ids)]))
+
+
+def _blank(sizes: Sequence[tuple[int, int]]) -> list[Image.Image]:
+    return [Image.new("RGB", size) for size in sizes]
+
+
+@lru_cache(maxsize=4096)
+def _tokens_of_sizes(processor: ProcessorMixin, settings: str, sizes: tuple[tuple[int, int], ...]) -> list[int] | None:
+    """How many tokens images of these sizes take, whatever they show; None where they join the text around them.
+
+    Kept by the processor's `settings` (its `to_json_string()`), too: its limits may be set anew.
+    """
+    text = str(processor.image_token) * len(sizes)
+    (shown,) = encode(processor, [[(text, False)]], [_blank(sizes)]).shown
+    added = processor.tokenizer.added_tokens_decoder
+    alone = all(int(place) in added for ids in shown for place in (ids[0], ids[-1]))
+    return [len(ids) for ids in shown] if alone else None

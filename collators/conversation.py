@@ -1,14 +1,8 @@
-"""Messages -> text, in segments that say which part the assistant spoke."""
+"""Messages as they come -> messages as a chat template takes them, whose texts claim no image."""
 
-from functools import cache
 from typing import Any
 
-from transformers import BatchEncoding, PreTrainedTokenizerFast, ProcessorMixin
-
-from ..rows.formats.chat import text_of
-
 Messages = list[dict[str, Any]]
-Segments = list[tuple[str, bool]]
 
 
 def clean_messages(messages: Messages, n_images: int, placeholders: tuple[str, ...]) -> Messages:
@@ -60,57 +54,3 @@ def defuse(text: str, placeholders: tuple[str, ...]) -> str:
     for placeholder in placeholders:
         text = text.replace(placeholder, f"{placeholder[0]} {placeholder[1:]}")
     return text
-
-
-def render(
-    processor: ProcessorMixin, messages: Messages, chat_template: str | None = None, prompt_only: bool = False
-) -> Segments:
-    """Render cleaned messages as `(text, spoken by the assistant)` segments; joined, they are the whole conversation.
-
-    An assistant's segment runs from just after the generation prompt to its end-of-turn token, without the white
-    space after it. A template that writes no end-of-turn token (LLaVA-1.5) gets the tokenizer's `eos_token` there,
-    or the model would never learn to stop. With `prompt_only` the last assistant turn is left out and the generation
-    prompt ends the text: the very prefix that training shows.
-
-    Raises `ValueError` for a template whose earlier text changes when a message is added.
-    """
-    eos = processor.tokenizer.eos_token
-
-    @cache  # the last turn's text is mostly that of the whole
-    def rendered(upto: int, add_generation_prompt: bool) -> str:
-        return processor.apply_chat_template(
-            messages[:upto], chat_template=chat_template, add_generation_prompt=add_generation_prompt, tokenize=False
-        )
-
-    if prompt_only and messages[-1]["role"] == "assistant":
-        messages = messages[:-1]
-    segments, done = [], 0
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        prompt, turn = rendered(i, True), rendered(i + 1, False)
-        if not turn.startswith(prompt) or len(prompt) < done:
-            raise ValueError("the chat template rewrites earlier text when a message is added; pass another template")
-        segments.append((prompt[done:], False))
-        answer = turn[len(prompt) :].rstrip()
-        done = len(prompt) + len(answer)
-        if _squeezed(answer).endswith(_squeezed(text_of(message))) and not answer.endswith(eos):
-            answer, done = answer + eos, len(turn)
-        segments.append((answer, True))
-    if rest := rendered(len(messages), prompt_only)[done:]:
-        segments.append((rest, False))
-    return segments
-
-
-def encode(tokenizer: PreTrainedTokenizerFast, segments: Segments) -> BatchEncoding:
-    """Tokenize rendered segments, with offsets into the joined text.
-
-    Llama's tokenizer starts a text with `<s>`, which LLaVA's template leaves to it; one that writes it gets no second.
-    Spelt in the text instead, it would change the token after it (`USER` for `▁USER`).
-    """
-    text, bos = "".join(text for text, _ in segments), tokenizer.bos_token
-    return tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)), return_offsets_mapping=True)
-
-
-def _squeezed(text: str) -> str:
-    return "".join(text.split())

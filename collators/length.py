@@ -1,13 +1,10 @@
 """How many tokens a row has: shorter ones are padded, and of one that is too long nothing is ever cut."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
-from transformers import ProcessorMixin
 
 from ..rows.conventions import Row, picture_sizes
 from ..rows.errors import BadRow
@@ -42,18 +39,3 @@ def within_length(adapt: Callable[[Row], Row], collator: "ChatCollator") -> Call
         return adapted
 
     return adapt if collator.max_length is None else checked
-
-
-def image_tokens(processor: ProcessorMixin, pixels: Mapping[str, torch.Tensor], n_images: int) -> list[int]:
-    """How many tokens each image of the image processor's output `pixels` takes in the text."""
-    return [processor.replace_image_token(pixels, i).count(str(processor.image_token)) for i in range(n_images)]
-
-
-@lru_cache(maxsize=4096)
-def image_tokens_of_sizes(processor: ProcessorMixin, settings: str, sizes: tuple[tuple[int, int], ...]) -> list[int]:
-    """The same for images of these sizes (width, height in pixels), whatever they show.
-
-    Kept by the processor's `settings` (its `to_json_string()`), too: its limits may be set anew.
-    """
-    images = [Image.new("RGB", size) for size in sizes]
-    return image_tokens(processor, processor.image_processor(images, return_tensors="pt"), len(images))

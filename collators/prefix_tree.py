@@ -1,6 +1,6 @@
 """Conversations with the same beginning as one sequence: the beginning once, then each as a branch of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,8 +25,7 @@ class Conversation(NamedTuple):
 class PrefixTree:
     """Conversations in one sequence: `input_ids`, `labels` `[S]`, `position_ids` `[…, S]`, `branches` `[S]`.
 
-    A token's branch is 0 where it is shared, and k in the conversation whose number is `members[k - 1]`. `pixels` is
-    what the image processor makes of the images in it, empty for text alone.
+    A token's branch is 0 where it is shared, and k in the conversation whose number is `members[k - 1]`.
     """
 
     input_ids: torch.Tensor
@@ -34,7 +33,6 @@ class PrefixTree:
     position_ids: torch.Tensor
     branches: torch.Tensor
     members: list[int]
-    pixels: Mapping[str, torch.Tensor]
 
     def part(self, branch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The shared part (0) or a branch's own: `input_ids` and `position_ids`."""
@@ -42,7 +40,7 @@ class PrefixTree:
         return self.input_ids[there], self.position_ids[:, there]
 
 
-def shared_length(conversations: Sequence[Conversation], image_token_id: int) -> int:
+def shared_length(conversations: Sequence[Conversation], image_token_ids: Sequence[int]) -> int:
     """How many tokens all conversations begin with; 0 if one has an image only behind them.
 
     Each keeps at least one token of its own, and the first of them is not trained: in one sequence, what comes after
@@ -52,7 +50,7 @@ def shared_length(conversations: Sequence[Conversation], image_token_id: int) ->
     for one in conversations[1:]:
         same = one.input_ids[:length] == conversations[0].input_ids[:length]
         length = int(same.int().cumprod(0).sum())
-    late = any((one.input_ids[length:] == image_token_id).any() for one in conversations)
+    late = any(is_image(one.input_ids[length:], image_token_ids).any() for one in conversations)
     return 0 if late else length
 
 
@@ -62,25 +60,27 @@ def _untrained(labels: torch.Tensor) -> int:
     return max((int(trained[0]) if len(trained) else len(labels)) - 1, 0)
 
 
-def rope_positions(
-    input_ids: torch.Tensor, image_token_id: int, image_grid_thw: torch.Tensor | None, merge_size: int = 1
-) -> torch.Tensor:
-    """Position ids of one sequence that begins at 0.
+def is_image(input_ids: torch.Tensor, image_token_ids: Sequence[int]) -> torch.Tensor:
+    """Which of the tokens `[S]` are an image's."""
+    return torch.isin(input_ids, torch.tensor(image_token_ids))
 
-    Without a grid `[1, S]`, which count tokens. With one `[3, S]`: time, height and width of Qwen2-VL's multimodal
-    rotary embedding (arXiv 2409.12191). Text counts in all three alike, an image's tokens by their place in the grid,
-    and what comes behind it goes on after the largest.
+
+def rope_positions(
+    input_ids: torch.Tensor, image_token_ids: Sequence[int], image_grid_thw: torch.Tensor, merge_size: int
+) -> torch.Tensor:
+    """Position ids `[3, S]` of one sequence that begins at 0: Qwen2-VL's multimodal rotary embedding.
+
+    Time, height and width (arXiv 2409.12191): text counts in all three alike, an image's tokens by their place in the
+    grid, and what comes behind it goes on after the largest.
 
     Args:
         input_ids: `[S]`, with as many tokens for each image as it takes.
         image_grid_thw: `[images, 3]` in patches, of which `merge_size` times `merge_size` make a token.
     """
-    if image_grid_thw is None:
-        return torch.arange(len(input_ids))[None]
-    is_image = (input_ids == image_token_id).tolist()
+    of_image = is_image(input_ids, image_token_ids).tolist()
     parts, done, position = [], 0, 0
     for time, height, width in image_grid_thw.tolist():
-        start = is_image.index(True, done)
+        start = of_image.index(True, done)
         parts.append(torch.arange(start - done).expand(3, -1) + position)
         position += start - done
         sides = (time, height // merge_size, width // merge_size)
@@ -91,7 +91,7 @@ def rope_positions(
     return torch.cat(parts, dim=1)
 
 
-def grow(conversations: Sequence[Conversation], shared: int, pixels: Mapping[str, torch.Tensor]) -> PrefixTree:
+def grow(conversations: Sequence[Conversation], shared: int) -> PrefixTree:
     """The tree of conversations of which the first `shared` tokens are the same."""
     own = [len(one.input_ids) - shared for one in conversations]
 
@@ -104,7 +104,6 @@ def grow(conversations: Sequence[Conversation], shared: int, pixels: Mapping[str
         position_ids=joined([one.position_ids for one in conversations]),
         branches=torch.arange(1 + len(own)).repeat_interleave(torch.tensor([shared, *own])),
         members=[one.number for one in conversations],
-        pixels=pixels,
     )
 
 

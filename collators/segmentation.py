@@ -1,6 +1,7 @@
 """Chat rows whose answers say `[SEG]`, and a mask for each -> a batch for LISA."""
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 from pycocotools import mask as coco
 from transformers import BatchFeature, ProcessorMixin
 
-from ..rows.conventions import IGNORED_PIXEL, SEG_TOKEN
+from ..rows.conventions import IGNORE_INDEX, IGNORED_PIXEL, SEG_TOKEN
 from .chat import ChatCollator
-from .conversation import Messages, Segments, clean_messages
+from .conversation import Messages, clean_messages
 from .images import by_image, named, open_image
-from .length import image_tokens
+from .length import padded
+from .rendering import Segments
 
 
 @dataclass
@@ -49,11 +51,17 @@ class SegmentationCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         shown, image_index, queries = by_image(rows)
         images = [named(row, open_image, row["images"][0] if "images" in row else row["image"]) for row in shown]
-        conversations = [named(query, self._segments, query["messages"]) for query in queries]
-        pixels = self.processor.image_processor(images, return_tensors="pt")
-        tokens = image_tokens(self.processor, pixels, len(images))
-        sequences = self.chat.sequences(queries, conversations, [tokens[i] for i in image_index])
-        batch = self.chat.text_batch(sequences)
+        places = [[n for n, of in enumerate(image_index) if of == i] for i in range(len(images))]
+        asked = [[queries[n] for n in own] for own in places]
+        conversations = [[named(query, self._segments, query["messages"]) for query in own] for own in asked]
+        sequences, pixels = self.chat.encode_by_image(asked, conversations, [[image] for image in images])
+        found = dict(zip(chain(*places), chain(*sequences), strict=True))
+        ids, labels = zip(*(found[n] for n in range(len(queries))), strict=True)
+        side = "left" if self.prompt_only else "right"
+        batch = BatchFeature({"input_ids": padded(ids, self.processor.tokenizer.pad_token_id, side)})
+        batch["attention_mask"] = padded([torch.ones_like(row) for row in ids], 0, side)
+        if not self.prompt_only:
+            batch["labels"] = padded(labels, IGNORE_INDEX)
         batch["image_index"] = torch.tensor(image_index)
         batch.update(pixels)
         for_sam = self.processor.sam_image_processor(images, return_tensors="pt")

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import BatchFeature, LlavaProcessor, ProcessorMixin, Qwen2_5_VLProcessor, Qwen2VLProcessor
+from transformers import BatchFeature
 
 from ..rows.conventions import IGNORE_INDEX
 from .chat import ChatCollator
+from .encoding import encode
 from .images import by_image, named, open_images
-from .length import image_tokens, padded
+from .length import padded
 from .prefix_tree import (
     NONE,
     Conversation,
@@ -22,12 +23,14 @@ from .prefix_tree import (
     split,
 )
 
-KNOWN = (Qwen2VLProcessor, Qwen2_5_VLProcessor, LlavaProcessor)
+
+class NoSharing(ValueError):
+    """A model cannot read an image once for several questions; the message says why."""
 
 
 @dataclass
 class SharedImageCollator(ChatCollator):
-    """Collate images with their conversations for Qwen2-VL, Qwen2.5-VL and LLaVA, so that each image is read once.
+    """Collate images with their conversations so that each image is read once, for models of docs/models.md.
 
     A row is an image with `queries`, as `vlm_recipes.rows.grouping.group_by_image` makes it, or a chat row as
     `ChatCollator` takes it; rows of a batch with the same `image_id` come together. What the conversations of an image
@@ -36,10 +39,11 @@ class SharedImageCollator(ChatCollator):
     differ, they are separate.
 
     Returns, for B sequences: `input_ids` and `labels` `[B, S]`, padded on the right; `position_ids` `[3, B, S]`
-    (Qwen-VL) or `[B, S]`, at which every branch follows the shared part; `attention_mask` `[B, 1, S, S]`, boolean,
-    as the attention called "sdpa" reads it; and what the image processor gives, in the order of the images' tokens.
-    `SharedImageCallback` makes of the mask what "eager" adds to the scores, refuses an attention without masks
-    (flash), and has the Trainer count questions and tokens, not images and pairs of tokens.
+    where the processor gives `image_grid_thw` (Qwen-VL's multimodal rotary embedding), else `[B, S]`, at which every
+    branch follows the shared part; `attention_mask` `[B, 1, S, S]`, boolean, as the attention called "sdpa" reads it;
+    and what the processor gives by image, in the order of the images' tokens. `SharedImageCallback` proves with the
+    model at hand that all this is right for it, makes of the mask what "eager" adds to the scores, refuses an
+    attention without masks (flash), and has the Trainer count questions and tokens, not images and pairs of tokens.
 
     With `prompt_only`, for `vlm_recipes.eval.generation.generate`: of the B questions `input_ids`, `attention_mask`
     and `position_ids`, the padding between the shared part and the rest; `image_index` `[B]`, and of the G shared
@@ -48,48 +52,64 @@ class SharedImageCollator(ChatCollator):
     Arguments are `ChatCollator`'s. More conversations than fit into `max_length` go on in another sequence, with the
     image again; one that is too long by itself is an error. With `train_on="all"` they are separate.
 
-    Raises `ValueError` for another model's processor, and as `ChatCollator` does.
+    Raises `NoSharing` for a processor that says of each token what it sees, and `ValueError` as `ChatCollator` does.
     """
 
     share_images = True
 
     def __post_init__(self):
-        if not isinstance(self.processor, KNOWN):
-            raise ValueError(f"{type(self.processor).__name__}: its positions are not known here, use ChatCollator")
         super().__post_init__()
+        if self.said_of_tokens:
+            raise NoSharing(
+                f"{type(self.processor).__name__} gives {' and '.join(self.said_of_tokens)}: not every token sees all "
+                "before it and nothing else"
+            )
+        self.has_grid = "image_grid_thw" in self.processor.image_processor.model_input_names
         self.padding = self.tokenizer.pad_token_id
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         shown, image_index, queries = by_image(rows)
-        asked: list[list[tuple[int, dict]]] = [[] for _ in shown]
-        for number, (place, query) in enumerate(zip(image_index, queries, strict=True)):
-            asked[place].append((number, query))
-        trees = [tree for row, own in zip(shown, asked, strict=True) for tree in self._trees(row, own)]
-        return self._prompts(trees) if self.prompt_only else self._batch(trees)
-
-    def _trees(self, row: dict[str, Any], queries: list[tuple[int, dict]]) -> list[PrefixTree]:
-        """The conversations about the images of `row`: one tree, or several where too long or too unlike."""
-        images = named(row, open_images, row)
-        pixels = self.processor.image_processor(images, return_tensors="pt") if images else {}
-        tokens = image_tokens(self.processor, pixels, len(images))
-        numbers, asked = zip(*queries, strict=True)
-        rendered = [named(query, self.segments, query["messages"], len(images)) for query in asked]
-        sequences = self.sequences(asked, rendered, tokens * len(asked))
+        numbers: list[list[int]] = [[] for _ in shown]
+        for number, place in enumerate(image_index):
+            numbers[place].append(number)
+        images = [named(row, open_images, row) for row in shown]
+        asked = [[queries[number] for number in own] for own in numbers]
         conversations = [
-            Conversation(number, ids, labels, self._positions(ids, pixels))
-            for number, (ids, labels) in zip(numbers, sequences, strict=True)
+            [named(query, self.segments, query["messages"], len(opened)) for query in own]
+            for own, opened in zip(asked, images, strict=True)
         ]
-        if shared := shared_length(conversations, self.image_token_id):
-            return [grow(part, shared, pixels) for part in split(conversations, shared, self.max_length)]
-        return [grow([one], shared_length([one], self.image_token_id), pixels) for one in conversations]
+        sequences, pixels = self.encode_by_image(asked, conversations, images)
+        grids = pixels["image_grid_thw"].split([len(own) for own in images]) if any(images) and self.has_grid else None
+        trees, begun_by = [], []
+        for i, own in enumerate(sequences):
+            grid = grids[i] if grids else torch.empty(0, 3, dtype=torch.long)
+            found = self._trees(
+                [
+                    Conversation(number, ids, labels, self._positions(ids, grid))
+                    for number, (ids, labels) in zip(numbers[i], own, strict=True)
+                ]
+            )
+            trees += found
+            begun_by += [i] * len(found)
+        if begun_by != list(range(len(images))):  # some images begin several sequences
+            pixels = encode(
+                self.processor, [conversations[i][0] for i in begun_by], [images[i] for i in begun_by]
+            ).by_image()
+        return self._prompts(trees, pixels) if self.prompt_only else self._batch(trees, pixels)
 
-    def _positions(self, ids: torch.Tensor, pixels: dict[str, torch.Tensor]) -> torch.Tensor:
-        if isinstance(self.processor, LlavaProcessor):
-            return rope_positions(ids, self.image_token_id, None)
-        grid = pixels.get("image_grid_thw", torch.empty(0, 3, dtype=torch.long))
-        return rope_positions(ids, self.image_token_id, grid, self.processor.image_processor.merge_size)
+    def _trees(self, conversations: list[Conversation]) -> list[PrefixTree]:
+        """The conversations about the same images: one tree, or several where too long or too unlike."""
+        ids = self.image_token_ids
+        if shared := shared_length(conversations, ids):
+            return [grow(part, shared) for part in split(conversations, shared, self.max_length)]
+        return [grow([one], shared_length([one], ids)) for one in conversations]
 
-    def _batch(self, trees: list[PrefixTree]) -> BatchFeature:
+    def _positions(self, ids: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        if not self.has_grid:
+            return torch.arange(len(ids))[None]
+        return rope_positions(ids, self.image_token_ids, grid, self.processor.image_processor.merge_size)
+
+    def _batch(self, trees: list[PrefixTree], pixels: dict[str, torch.Tensor]) -> BatchFeature:
         batch = {
             "input_ids": padded([tree.input_ids for tree in trees], self.padding),
             "labels": padded([tree.labels for tree in trees], IGNORE_INDEX),
@@ -98,9 +118,9 @@ class SharedImageCollator(ChatCollator):
         }
         if not (batch["labels"] != IGNORE_INDEX).any():
             raise ValueError("no token of this batch would be trained: its rows have no answer")
-        return BatchFeature(batch | _images(trees))
+        return BatchFeature(batch | pixels)
 
-    def _prompts(self, trees: list[PrefixTree]) -> BatchFeature:
+    def _prompts(self, trees: list[PrefixTree], pixels: dict[str, torch.Tensor]) -> BatchFeature:
         of_tree = torch.arange(len(trees)).repeat_interleave(torch.tensor([len(tree.members) for tree in trees]))
         order = torch.tensor([number for tree in trees for number in tree.members]).argsort()
         shared = self._prompt([tree.part(0) for tree in trees])
@@ -108,7 +128,7 @@ class SharedImageCollator(ChatCollator):
         image_index = of_tree[order]
         batch = {key: torch.cat([shared[key][..., image_index, :], own[key][..., order, :]], dim=-1) for key in own}
         batch |= {f"prefix_{key}": value for key, value in shared.items()}
-        return BatchFeature({**batch, "image_index": image_index, **_images(trees)})
+        return BatchFeature({**batch, "image_index": image_index, **pixels})
 
     def _prompt(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Parts of prompts, padded on the left."""
@@ -118,14 +138,3 @@ class SharedImageCollator(ChatCollator):
             "attention_mask": padded([torch.ones_like(one) for one in ids], 0, "left"),
             "position_ids": padded_positions(positions, "left"),
         }
-
-
-def _images(trees: list[PrefixTree]) -> dict[str, torch.Tensor]:
-    """What the image processor gave for each tree, one after another."""
-    shown = [tree.pixels for tree in trees if tree.pixels]
-    return {key: torch.cat([pixels[key] for pixels in shown]) for key in (shown[0] if shown else ())}
-
-
-def chat_collator(processor: ProcessorMixin, questions_per_row: int, **settings) -> ChatCollator:
-    """A `SharedImageCollator` where rows hold several questions about an image, else a `ChatCollator`."""
-    return (SharedImageCollator if questions_per_row > 1 else ChatCollator)(processor, **settings)

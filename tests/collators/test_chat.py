@@ -231,8 +231,8 @@ def test_a_text_that_spells_a_placeholder_takes_no_image(processor, where, place
 
 def test_a_template_that_writes_another_number_of_images_is_refused(qwen2_vl):
     template = qwen2_vl.processor.chat_template.replace("<|image_pad|>", "<|image_pad|>" * 2)
-    with pytest.raises(ValueError, match="row 'r1'.* 2 image tokens for 1 images"):
-        ChatCollator(qwen2_vl.processor, chat_template=template)([row()])
+    with pytest.raises(ValueError, match="^Qwen2VLProcessor cannot be followed here: .* 2 image tokens for 1 images"):
+        ChatCollator(qwen2_vl.processor, chat_template=template)
 
 
 def test_none_keys_that_arrow_adds_make_no_image(qwen2_vl, tmp_path):

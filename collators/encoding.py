@@ -1,0 +1,153 @@
+"""Rendered conversations and their images -> what the processor makes of them, and which tokens are spoken."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from transformers import BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
+
+from .rendering import Segments
+
+TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # by token; the rest is by image
+
+
+@dataclass
+class Encoded:
+    """The processor's own batch of conversations, see `encode`.
+
+    Args:
+        inputs: all that it gave.
+        spoken: `[B, S]`, boolean: which tokens the assistant says.
+        shown: for each conversation the tokens of each of its images `[n]`, begin, end and row tokens included.
+    """
+
+    inputs: BatchFeature
+    spoken: torch.Tensor
+    shown: list[list[torch.Tensor]]
+
+    def row(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and `spoken` `[S]` of one conversation, without padding."""
+        there = self.inputs["attention_mask"][i].bool()
+        return self.inputs["input_ids"][i][there], self.spoken[i][there]
+
+    def said_of_tokens(self) -> list[str]:
+        """Inputs by which not all tokens are alike to the attention, such as an image's that see each other."""
+        kinds = self.inputs.get("token_type_ids")
+        named = ["token_type_ids"] if kinds is not None and (kinds != kinds[:, :1]).any() else []
+        shape = self.inputs["input_ids"].shape
+        return named + [key for key, value in self.by_image().items() if value.ndim > 2 and value.shape[:2] == shape]
+
+    def by_image(self) -> dict[str, torch.Tensor]:
+        """What is not by token: pixels, grids and alike."""
+        return {key: value for key, value in self.inputs.items() if key not in TOKENS}
+
+
+def encode(
+    processor: ProcessorMixin,
+    conversations: Sequence[Segments],
+    images: Sequence[Sequence[Image.Image]],
+    padding_side: str = "right",
+) -> Encoded:
+    """The processor's call on conversations and the images of each, and where in its tokens the assistant speaks.
+
+    Raises `ValueError` for a processor that does not say where in its tokens a text is.
+    """
+    texts = ["".join(text for text, _ in segments) for segments in conversations]
+    inputs = processor(
+        text=list(texts),
+        images=[list(own) for own in images] if any(images) else None,
+        text_kwargs={
+            "padding": True,
+            "padding_side": padding_side,
+            "return_offsets_mapping": True,
+            "return_text_replacement_offsets": True,
+            **begun(processor.tokenizer, texts[0]),
+        },
+        common_kwargs={"return_tensors": "pt"},
+    )
+    starts, ends = inputs.pop("offset_mapping").unbind(-1)
+    replaced = inputs.pop("text_replacement_offsets", None) or [[] for _ in texts]
+    if any(len(own) != len(found) for own, found in zip(images, replaced, strict=True)):
+        raise ValueError("the processor does not say where in a text it puts an image's tokens")
+    is_text = ends > starts  # padding, and what the tokenizer adds, stands nowhere
+    spoken = torch.zeros_like(is_text)
+    for i, segments in enumerate(conversations):
+        for start, end in spans(segments):
+            start, end = (_moved(place, replaced[i]) for place in (start, end))
+            spoken[i] |= is_text[i] & (starts[i] >= start) & (starts[i] < end)
+    shown = [
+        [ids[(first >= new["new_span"][0]) & (last <= new["new_span"][1]) & (last > first)] for new in own]
+        for ids, first, last, own in zip(inputs["input_ids"], starts, ends, replaced, strict=True)
+    ]
+    return Encoded(inputs, spoken, shown)
+
+
+def encode_with(
+    tokenizer: PreTrainedTokenizerFast, image_token: str, segments: Segments, shown: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and `spoken` `[S]` of a conversation about images whose tokens are known, without the images.
+
+    What `encode` finds, wherever an image's tokens join no text around them.
+    """
+    text = "".join(text for text, _ in segments)
+    encoded = tokenizer(text, return_offsets_mapping=True, **begun(tokenizer, text))
+    ids = torch.tensor(encoded["input_ids"])
+    starts, ends = torch.tensor(encoded["offset_mapping"]).reshape(-1, 2).unbind(-1)
+    spoken = torch.zeros(len(ids), dtype=torch.bool)
+    for start, end in spans(segments):
+        spoken |= (ends > starts) & (starts >= start) & (starts < end)
+    places = (ids == tokenizer.convert_tokens_to_ids(image_token)).nonzero().flatten().tolist()
+    parts, done = [], 0
+    for place, own in zip(places, shown, strict=True):
+        parts += [(ids[done:place], spoken[done:place]), (own, torch.zeros(len(own), dtype=torch.bool))]
+        done = place + 1
+    parts.append((ids[done:], spoken[done:]))
+    return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+
+def begun(tokenizer: PreTrainedTokenizerFast, text: str) -> dict[str, bool]:
+    """Whether the tokenizer begins a text by itself: where the template wrote `bos_token`, there is no second.
+
+    As `apply_chat_template` of transformers has it.
+    """
+    bos = tokenizer.bos_token
+    return {"add_special_tokens": not (bos and text.startswith(bos))}
+
+
+def spans(segments: Segments) -> list[tuple[int, int]]:
+    """From where to where the assistant speaks, in characters of the joined text."""
+    found, done = [], 0
+    for text, is_spoken in segments:
+        if is_spoken:
+            found.append((done, done + len(text)))
+        done += len(text)
+    return found
+
+
+def check_spoken(tokenizer: PreTrainedTokenizerFast, ids: torch.Tensor, segments: Segments) -> None:
+    """Raise `ValueError` where the tokens `[n]` that would be trained do not read as what the assistant says.
+
+    White space does not count, and a tokenizer may normalise what it reads.
+    """
+    said = "".join(text for text, is_spoken in segments if is_spoken)
+    read = _squeezed(tokenizer.decode(ids))
+    if read == _squeezed(said):
+        return
+    normalised = tokenizer.decode(tokenizer(said, add_special_tokens=False)["input_ids"])
+    if unicodedata.normalize("NFKC", read) != unicodedata.normalize("NFKC", _squeezed(normalised)):
+        raise ValueError(f"the tokens of the answer read {read[:80]!r}, and it is {said[:80]!r}")
+
+
+def _moved(place: int, replaced: Sequence[dict]) -> int:
+    """Where a character stands once placeholders before it are replaced."""
+    return place + sum(
+        (one["new_span"][1] - one["new_span"][0]) - (one["span"][1] - one["span"][0])
+        for one in replaced
+        if one["span"][1] <= place
+    )
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
