@@ -56,12 +56,6 @@ def test_positions_are_those_of_get_rope_index(qwen, before, after):
     assert found.dtype == torch.long and torch.equal(found, expected[:, 0])
 
 
-@pytest.mark.parametrize("length", [1, 2, 30])
-def test_without_a_grid_positions_count_tokens(length):
-    ids = torch.full((length,), IMAGE)
-    assert torch.equal(rope_positions(ids, IMAGE, None), torch.arange(length)[None])
-
-
 # --- masks
 
 
