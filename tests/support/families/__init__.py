@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
-from tests.support.families import llava, qwen
+from tests.support.families import gemma, idefics, llava, mistral, mllama, qwen
 from tests.support.session import once
 
-WRITERS = {**qwen.WRITERS, **llava.WRITERS}
+WRITERS = {
+    **qwen.WRITERS,
+    **llava.WRITERS,
+    **idefics.WRITERS,
+    **gemma.WRITERS,
+    **mistral.WRITERS,
+    **mllama.WRITERS,
+}
 FAMILIES = tuple(WRITERS)
 
 

@@ -23,6 +23,7 @@ TEXTS = (
     "user\nassistant\nsystem\nmodel\nUser: Assistant: USER: ASSISTANT: Human:\n",
     "0 1 2 3 4 5 6 7 8 9 (10, 24), [35, 47] 100% +-*/\n",
     "It is red, green and blue! And as far as I can see, nothing else; not a thing. No. Yes. None of the above.\n",
+    "one\n\ntwo\n\nthree\n\nfour\n\n\nfive\n\n\nsix\n\n\nseven\n\n",  # runs become one token, as in theirs
 )
 # Llama 3's, which Mistral's newer ones follow: words, runs of up to three digits, signs, line ends.
 WORDS = (
@@ -109,7 +110,8 @@ def llama() -> LlamaTokenizerFast:
 def gemma(special: tuple[str, ...] = (), named: dict[str, str] | None = None) -> GemmaTokenizer:
     """Gemma's: `▁` for a space, none before the text, single bytes; `<bos>` comes first."""
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    lines = pre_tokenizers.Split(Regex(r"\n+"), behavior="isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([lines, pre_tokenizers.Metaspace(prepend_scheme="never")])
     head = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *special]
     trainer = trainers.BpeTrainer(
         vocab_size=500,
@@ -125,4 +127,5 @@ def gemma(special: tuple[str, ...] = (), named: dict[str, str] | None = None) ->
         model_max_length=8192,
         extra_special_tokens=named or {},
     )
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in special], special_tokens=True)
     return tokenizer
