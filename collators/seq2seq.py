@@ -10,7 +10,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from ..rows.conventions import IGNORE_INDEX
 from .conversation import defuse
-from .images import by_image, open_image
+from .images import by_image, named, open_only_image
 from .length import padded
 
 
@@ -31,7 +31,7 @@ class Seq2SeqCollator:
         image_transform: applied to each decoded RGB image before the processor, in the data loader's workers.
         prompt_only: for generation; there are no labels.
 
-    Raises `ValueError` naming the rows without an answer.
+    Raises `ValueError` naming the rows without an answer, and a row without an image, with several or a broken one.
     """
 
     processor: ProcessorMixin
@@ -41,7 +41,7 @@ class Seq2SeqCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         shown, image_index, rows = by_image(rows) if self.share_images else (rows, None, rows)
-        images = [open_image(row["image"]) for row in shown]
+        images = [named(row, open_only_image, row) for row in shown]
         if self.image_transform is not None:
             images = [self.image_transform(image) for image in images]
         # Padded afterwards: BLIP-2's processor puts the image tokens in front of text that is padded already.

@@ -9,6 +9,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from ..rows.conventions import IGNORE_INDEX
 from ..rows.errors import BadRow
+from ..rows.images import images_of, same_image
 from .conversation import defuse
 from .images import by_image, named, open_image
 from .length import padded
@@ -76,10 +77,10 @@ class VideoCollator:
 
     def _video(self, row: dict[str, Any]) -> torch.Tensor:
         """`[1, 3, H, W]` of an image, `[F, 3, H, W]` of a clip."""
-        frames = row.get("frames") or [row["image"]]
+        frames = images_of({"images": row.get("frames")}) or images_of(row)
+        if len(frames) not in (1, self.num_frames):
+            raise BadRow(f"{len(frames)} frames, where the model reads {self.num_frames}")
         images: list[Image.Image] = []
         for i, frame in enumerate(frames):  # a clip at a video's beginning repeats its first frame
-            images.append(images[-1] if i and frame == frames[i - 1] else open_image(frame))
-        if len(images) not in (1, self.num_frames):
-            raise BadRow(f"{len(images)} frames, where the model reads {self.num_frames}")
+            images.append(images[-1] if i and same_image(frame, frames[i - 1]) else open_image(frame))
         return self.processor.image_processor([images], return_tensors="pt")["pixel_values"][0]

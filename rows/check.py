@@ -1,11 +1,13 @@
 """One row and its pictures: what an adapter makes of it, or why it is refused."""
 
 from collections.abc import Callable
+from typing import Any
 
 import datasets
 
 from .conventions import Row
 from .errors import BadRow, one_line
+from .images import NO_IMAGE, images_of
 from .pictures import content_id, inspect_picture
 
 # What an adapter may raise over a row: `None.strip()` and `int(inf)` are as much the row's fault as a BadRow.
@@ -13,17 +15,26 @@ UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
 
 
 def check_row(
-    row: Row, index: int, adapt: Callable[[Row], Row], features: datasets.Features | None = None
+    row: Row,
+    index: int,
+    adapt: Callable[[Row], Row],
+    features: datasets.Features | None = None,
+    several: bool = False,
 ) -> tuple[str, str, Row]:
     """Adapt one row and check its picture or pictures, undecoded as `{"bytes", "path"}`, see `usable_rows`.
 
-    Other pictures are decoded for the adapter where `features` name them. Returns the row's id, why it is refused (""
-    where it is not), and what it became, without pictures.
+    Other pictures are decoded for the adapter where `features` name them. `several`: rows of the dataset may have any
+    number of pictures, even where this one has no key `images`. Returns the row's id, why it is refused ("" where it
+    is not), and what it became, without pictures.
     """
     row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
     try:
-        sizes, hashes = _inspected(row)
-        adapted = {"id": str(row_id), **sizes, **adapt({**_decoded(row, features), "id": row_id, **sizes}), **hashes}
+        images = images_of(row)
+        several = several or "images" in row
+        sizes, hashes = _inspected_all(images) if several else _inspected(images)
+        shown = {"images": images} if several else {}
+        asked = {**_decoded(row, features), **shown, "id": row_id, **sizes}
+        adapted = {"id": str(row_id), **sizes, **adapt(asked), **hashes}
         return str(row_id), "", {key: value for key, value in adapted.items() if key not in ("image", "images")}
     except BadRow as error:
         return str(row_id), one_line(str(error) or "refused without a reason"), {}
@@ -31,18 +42,23 @@ def check_row(
         return str(row_id), one_line(f"{type(error).__name__}: {error}"), {}
 
 
-def _inspected(row: Row) -> tuple[Row, Row]:
-    """The size of a row's picture and its hash, or those of its pictures; a fault of one of several has its place."""
-    if "image" in row:
-        size, image_hash = inspect_picture(row["image"])
-        return {"image_size": size}, {"image_hash": image_hash}
+def _inspected(images: list[Any]) -> tuple[Row, Row]:
+    """The size of a row's one picture, and its hash."""
+    if len(images) != 1:
+        raise BadRow(f"{len(images)} pictures under 'image': name the column 'images'" if images else NO_IMAGE)
+    size, image_hash = inspect_picture(images[0])
+    return {"image_size": size}, {"image_hash": image_hash}
+
+
+def _inspected_all(images: list[Any]) -> tuple[Row, Row]:
+    """The names, sizes and hashes of a row's pictures; a fault of one of them has its place."""
     found = []
-    for number, image in enumerate(row["images"] or (), start=1):
+    for number, image in enumerate(images, start=1):
         try:
             found.append(inspect_picture(image))
         except BadRow as error:
-            raise BadRow(f"{error} (picture {number} of {len(row['images'])})") from error
-    named = {"image_ids": [content_id(image) for image in row["images"] or ()]}
+            raise BadRow(f"{error} (picture {number} of {len(images)})") from error
+    named = {"image_ids": [content_id(image) for image in images]}
     return {**named, "image_sizes": [size for size, _ in found]}, {"image_hashes": [one for _, one in found]}
 
 

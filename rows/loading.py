@@ -98,6 +98,9 @@ def check_lines(folder: Path) -> None:
                     raise ValueError(f"{file}, line {number}: its JSON is no object")
 
 
+UNNAMED = {"bytes": None, "path": ""}  # an image that is refused, where a row with None for it would be a text's
+
+
 def without_outside(dataset: datasets.Dataset, folder: Path) -> datasets.Dataset:
     """Take away, to be refused by name, pictures whose file lies neither in `folder` nor in a cache of downloads."""
     roots = (folder, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
@@ -106,13 +109,14 @@ def without_outside(dataset: datasets.Dataset, folder: Path) -> datasets.Dataset
         outside = {path for path in known if not any(inside(root, os.path.abspath(path)) for root in roots)}
         if outside:
             stored = cast_pictures(dataset, column, decode=False)
-            chosen = {"column": column, "paths": outside}
+            left = UNNAMED if column == "image" and "images" in dataset.column_names else None
+            chosen = {"column": column, "paths": outside, "left": left}
             dataset = stored.map(_take_away, fn_kwargs=chosen, features=dataset.features)
     return dataset
 
 
-def _take_away(row: dict, column: str, paths: set[str]) -> dict:
+def _take_away(row: dict, column: str, paths: set[str], left: dict | None) -> dict:
     def kept(image: dict | None) -> dict | None:
-        return None if image and image["bytes"] is None and image["path"] in paths else image
+        return left if image and image["bytes"] is None and image["path"] in paths else image
 
     return {column: list(map(kept, row[column])) if isinstance(row[column], list) else kept(row[column])}

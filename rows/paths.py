@@ -28,4 +28,4 @@ def files_of(dataset: datasets.Dataset, column: str) -> list[str]:
     if picture_columns(dataset)[column]:
         images = pc.list_flatten(images)
     paths = pc.if_else(pc.is_valid(pc.struct_field(images, "bytes")), None, pc.struct_field(images, "path"))
-    return sorted(path for path in pc.unique(paths).to_pylist() if path is not None)
+    return sorted(filter(None, pc.unique(paths).to_pylist()))  # "" is none, see `vlm_recipes.rows.loading`

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from .errors import BadRow
+from .images import NO_IMAGE
 
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's resizing refuses more
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes whose conversion to RGB cuts all above 255
@@ -34,7 +35,7 @@ def inspect_picture(image: dict[str, Any] | None) -> tuple[list[int], str]:
     too large to be honest, deeper than 8 bits, or a sliver.
     """
     if not image or (image.get("bytes") is None and not image.get("path")):
-        raise BadRow("no image, or one outside the dataset's folder")
+        raise BadRow(NO_IMAGE)
     if image.get("bytes") is not None:
         size, hashed = _inspect_bytes(image["bytes"], Image.MAX_IMAGE_PIXELS)
     elif not os.path.isfile(image["path"]):

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -33,9 +34,10 @@ def usable_rows(
     """Adapt every row and check its picture or pictures; return each split's usable rows, and all refused ones.
 
     `adapt` gets the row with the `id` that it is refused by and its `image` undecoded with `image_size`, `[width,
-    height]` in pixels as displayed (EXIF rotation applied), or `images`, a list, with `image_ids` and `image_sizes`;
-    it returns the new row and raises `BadRow` (or another of `UNUSABLE`) for one it cannot use. Pictures are carried
-    over untouched and decoded when a row is read; `image_hash` or `image_hashes` is what
+    height]` in pixels as displayed (EXIF rotation applied); or, where a split has a column `images`, all of the row's
+    pictures as this list, one under `image` included, with `image_ids` and `image_sizes`. It returns the new row and
+    raises `BadRow` (or another of `UNUSABLE`) for one it cannot use. Pictures are carried over untouched and decoded
+    when a row is read; `image_hash` or `image_hashes` is what
     `vlm_recipes.rows.pictures.inspect_picture` found.
     What has been checked is found by the next start, and by all other processes, see `vlm_recipes.rows.prepared`.
     Refused rows are `{split, id, reason}`, also written to `rejected.jsonl` in `output_dir`, one a line.
@@ -47,20 +49,21 @@ def usable_rows(
         if not len(dataset):
             raise DataError(f"{split!r} has no rows")
     stored = {split: _undecoded(dataset, split) for split, dataset in splits.items()}
-    what = [*(_known_by(dataset) for _, dataset in stored.values()), adapt, Image.MAX_IMAGE_PIXELS]
-    checked = prepared(what, partial(_check, stored, adapt, num_proc))
+    several = any("images" in columns for columns, _ in stored.values())
+    what = [*(_known_by(dataset) for _, dataset in stored.values()), several, adapt, Image.MAX_IMAGE_PIXELS]
+    checked = prepared(what, partial(_check, stored, several, adapt, num_proc))
     usable, refused, end = [], [], 0
-    for split, (column, dataset) in stored.items():
+    for split, (columns, dataset) in stored.items():
         begin, end = end, end + len(dataset)
         rows = checked.select(range(begin, end))
         reasons = rows.select_columns(list(OF_REFUSED))[:]
         bad = [
             {"split": split, "id": row_id, "reason": why} for row_id, why in zip(*reasons.values(), strict=True) if why
         ]
-        rows = beside(rows.remove_columns(list(OF_REFUSED)), dataset.select_columns(column))
+        rows = beside(rows.remove_columns(list(OF_REFUSED)), dataset.select_columns(columns))
         if bad:
             rows = rows.select([i for i, reason in enumerate(reasons[REASON]) if not reason])
-        usable.append(cast_pictures(rows, column, decode=True))
+        usable.append(reduce(partial(cast_pictures, decode=True), columns, rows))
         refused += bad
     if PartialState().is_main_process:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -79,12 +82,21 @@ def usable_rows(
     return usable, refused
 
 
-def _undecoded(dataset: datasets.Dataset, split: str) -> tuple[str, datasets.Dataset]:
-    """The column of a dataset's pictures, and its rows with the files in it, or their bytes, as they are."""
-    column = "images" if "images" in dataset.column_names and "image" not in dataset.column_names else "image"
-    if column == "images" and not isinstance(getattr(dataset.features[column], "feature", None), datasets.Image):
-        raise DataError(f"'images' of {split!r} has {dataset.features[column]}, and no lists of pictures")
-    return column, cast_pictures(dataset.with_format(None), column, decode=False)
+def _undecoded(dataset: datasets.Dataset, split: str) -> tuple[list[str], datasets.Dataset]:
+    """The columns of a dataset's pictures, and its rows with the files in them, or their bytes, as they are."""
+    keys = [name for name in ("image", "images") if name in dataset.column_names]
+    columns = [name for name in keys if not _is_empty(dataset.features[name])] or keys[-1:]
+    if not columns:
+        raise DataError(f"{split!r} has no column 'image' or 'images', only {', '.join(dataset.column_names)}")
+    dataset = dataset.remove_columns([name for name in keys if name not in columns])
+    if "images" in columns and not isinstance(getattr(dataset.features["images"], "feature", None), datasets.Image):
+        raise DataError(f"'images' of {split!r} has {dataset.features['images']}, and no lists of pictures")
+    return columns, reduce(partial(cast_pictures, decode=False), columns, dataset.with_format(None))
+
+
+def _is_empty(feature: Any) -> bool:
+    """Whether a column has nothing but None or empty lists, as one of another split's keys may."""
+    return getattr(feature, "feature", feature) == datasets.Value("null")
 
 
 def _known_by(dataset: datasets.Dataset) -> list[str]:
@@ -95,13 +107,17 @@ def _known_by(dataset: datasets.Dataset) -> list[str]:
 
 
 def _check(
-    stored: dict[str, tuple[str, datasets.Dataset]], adapt: Callable[[Row], Row], num_proc: int | None, folder: Path
+    stored: dict[str, tuple[list[str], datasets.Dataset]],
+    several: bool,
+    adapt: Callable[[Row], Row],
+    num_proc: int | None,
+    folder: Path,
 ) -> datasets.Dataset:
     """All rows of all splits as `check_row` finds them, and `OF_REFUSED`, of types that hold for every one."""
     tables = []
-    for number, (split, (column, dataset)) in enumerate(stored.items()):
+    for number, (split, (columns, dataset)) in enumerate(stored.items()):
         checked = dataset.with_format("arrow").map(
-            partial(_check_some, adapt=adapt, column=column, features=dataset.features),
+            partial(_check_some, adapt=adapt, columns=columns, several=several, features=dataset.features),
             with_indices=True,
             with_rank=True,
             batched=True,
@@ -126,17 +142,18 @@ def _check_some(
     numbers: list[int],
     rank: int | None,
     adapt: Callable[[Row], Row],
-    column: str,
+    columns: list[str],
+    several: bool,
     features: datasets.Features,
 ) -> dict[str, list[bytes]]:
     """Some rows as `check_row` finds them: a table in Arrow's own format, with the types that these rows have."""
     if rank is not None:
         torch.set_num_threads(1)  # threads that were begun before the fork are not there to be waited for
-    pictures = table.column(column)
+    pictures = {column: table.column(column) for column in columns}
     rows = []
-    for i, (number, row) in enumerate(zip(numbers, table.drop_columns([column]).to_pylist(), strict=True)):
-        row[column] = pictures[i].as_py()  # one by one: they are the most of it
-        rows.append(check_row(row, number, adapt, features))
+    for i, (number, row) in enumerate(zip(numbers, table.drop_columns(columns).to_pylist(), strict=True)):
+        row |= {column: own[i].as_py() for column, own in pictures.items()}  # one by one: they are the most of it
+        rows.append(check_row(row, number, adapt, features, several))
     try:
         made = _as_table(rows)
     except UNUSABLE:  # a lone surrogate, or a number of 100 digits

@@ -25,6 +25,7 @@ from ..eval.report.page import replace_file
 from ..eval.report.report import write_report
 from ..eval.report.tables import Published
 from ..rows.conventions import Row
+from ..rows.images import images_of
 
 
 @dataclass
@@ -142,8 +143,7 @@ class RunRecord:
             if id(item) in shown:
                 row, answer, draw = rows[i], predicted["prediction"], self.evaluation.draw
                 item.question, item.prediction = self.evaluation.question(row), text_of(answer)
-                images = [row["image"]] if row.get("image") is not None else row.get("images") or []
-                upright = map(load_image, images)
+                upright = map(load_image, images_of(row))
                 item.images = [draw(image, row, answer) if draw else image for image in upright]
         return items
 

@@ -125,7 +125,7 @@ def test_an_image_is_read_from_a_path_and_never_from_a_url(blip2, tmp_path):
     picture().save(tmp_path / "a.png")
     batch, expected = (Seq2SeqCollator(blip2.processor)([row(image=i)]) for i in (tmp_path / "a.png", picture()))
     assert torch.equal(batch["pixel_values"], expected["pixel_values"])
-    with pytest.raises(FileNotFoundError, match="example.org"):
+    with pytest.raises(ValueError, match="^row 'r1': No such file: 'https://example.org/a.png' is a URL"):
         Seq2SeqCollator(blip2.processor)([row(image="https://example.org/a.png")])
 
 

@@ -1,0 +1,105 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.rows.test_usable import EXIF_ORIENTATION, encoded, picture
+from vlm_recipes.collators import Seq2SeqCollator
+from vlm_recipes.collators.images import open_image, open_images, open_only_image
+from vlm_recipes.rows.errors import BadRow
+
+PIXELS = np.asarray(picture())
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    picture().save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+def spellings(file: Path) -> dict:
+    """The same picture, spelt in every way."""
+    tensor = torch.from_numpy(PIXELS.copy())
+    return {
+        "PIL": picture(),
+        "path": str(file),
+        "Path": file,
+        "bytes": encoded(),
+        "stored path": {"bytes": None, "path": str(file)},
+        "bytes win": {**encoded(), "path": "/nowhere.png"},
+        "array": PIXELS,
+        "read-only array": np.broadcast_to(PIXELS, PIXELS.shape),
+        "tensor": tensor,
+        "channels first": tensor.permute(2, 0, 1),
+    }
+
+
+@pytest.mark.parametrize("spelling", spellings(Path("a.png")))
+def test_an_image_opens_to_the_same_pixels_however_it_is_spelt(spelling, file):
+    image = spellings(file)[spelling]
+    for row in ({"image": image}, {"images": image}, {"images": [image]}, {"image": image, "images": None}):
+        [opened] = open_images(row)
+        assert opened.mode == "RGB" and np.array_equal(np.asarray(opened), PIXELS)
+        assert np.array_equal(np.asarray(open_only_image(row)), PIXELS)
+
+
+def test_a_grey_array_becomes_a_grey_picture():
+    for grey in (PIXELS[:, :, 0], torch.from_numpy(PIXELS[:, :, 0].copy())):
+        assert np.array_equal(np.asarray(open_image(grey)), np.repeat(PIXELS[:, :, :1], 3, axis=2))
+
+
+def test_bytes_are_turned_upright_by_their_exif_tag():
+    stored = encoded(format="JPEG", orientation=6)
+    assert Image.open(io.BytesIO(stored["bytes"])).getexif()[EXIF_ORIENTATION] == 6
+    assert open_image(stored).size == (30, 40)
+
+
+def test_of_a_mixed_files_rows_no_image_is_lost():
+    rows = [{"image": encoded(), "images": None}, {"image": None, "images": [encoded()] * 2}, {"image": None}]
+    assert [len(open_images(row)) for row in rows] == [1, 2, 0]
+
+
+def test_one_image_is_due_where_a_model_reads_one():
+    for row, n in (({}, 0), ({"image": None, "images": []}, 0), ({"images": [picture()] * 2}, 2)):
+        with pytest.raises(BadRow, match=f"^{n} images, where the model reads one$"):
+            open_only_image(row)
+
+
+@pytest.mark.parametrize("wrong", [7, b"\x89PNG", {"url": "a.png"}, PIXELS / 255, [], ["a.png", "b.png"], None])
+def test_what_is_no_image_is_no_traceback(wrong):
+    with pytest.raises(BadRow, match="no image|an image that is a"):
+        open_image(wrong)
+
+
+def test_a_broken_picture_is_a_refusal_whatever_its_decoder_raises(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # DecompressionBombError is neither ValueError nor OSError
+    with pytest.raises(BadRow, match="^image cannot be read: Image size .1200 pixels. exceeds limit"):
+        open_image(encoded())
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({}, "0 images, where the model reads one"),
+        ({"image": None}, "0 images, where the model reads one"),
+        ({"images": [picture(), picture()]}, "2 images, where the model reads one"),
+        ({"image": 7}, "an image that is a int"),
+        ({"image": picture(), "images": [picture(seed=1)]}, "different pictures"),
+    ],
+    ids=range(5),
+)
+def test_a_question_about_no_image_names_its_row(blip2, row, reason):
+    with pytest.raises(ValueError, match=f"^row 'r7': .*{reason}"):
+        Seq2SeqCollator(blip2.processor)([{"id": "r7", "prompt": "So?", "answer": "yes", **row}])
+
+
+def test_a_question_reads_its_picture_under_either_key(blip2):
+    asked = {"id": "r7", "prompt": "So?", "answer": "yes"}
+    one, other = (
+        Seq2SeqCollator(blip2.processor)([asked | row])["pixel_values"]
+        for row in ({"image": picture()}, {"image": None, "images": [encoded()]})
+    )
+    assert torch.equal(one, other)
