@@ -5,19 +5,24 @@ import transformers
 from torch.utils.hooks import RemovableHandle
 
 from ..models.upstream import attention_of
+from .label_audit import collator_of
+from .sharing_proof import differing
 
 MASKED = ("sdpa", "eager")
 
 
 class AttentionError(ValueError):
-    """Questions would see each other; the message says which attention to load the model with."""
+    """Questions would see each other, or not all of what is before them; the message says what to do."""
 
 
 class SharedImageCallback(transformers.TrainerCallback):
     """For a Trainer with rows from `group_by_image`: `SharedImageCollator`'s batches train safely.
 
     - Which questions about an image come together is drawn anew in each epoch, the same in a resumed run.
-    - An attention that reads no mask of pairs, such as flash attention, ends the run with an `AttentionError`.
+    - Before the first step two short conversations about one picture, in one sequence, have to have the logits that
+      they have apart; for a model where they do not, the run ends with an `AttentionError`.
+    - An attention that reads no mask of pairs, such as flash attention, ends the run in the same way, and so does one
+      with a window that is shorter than a question with its image.
     - "sdpa" reads the boolean mask as it is; "eager", which would add ones to the scores, gets 0 or a very low number.
     - Logged `num_tokens` are tokens, where `SFTTrainer` would count pairs that see each other, and from 0 again in a
       resumed run; logged `train_samples_per_second` are questions, where a Trainer counts rows. Both in the log's
@@ -47,6 +52,12 @@ class SharedImageCallback(transformers.TrainerCallback):
                     f"attn_implementation={attention!r} reads no mask of pairs, so that questions would see each "
                     'other: load the model with "sdpa", or train on rows of one question each'
                 )
+            window = getattr(model.config.get_text_config(), "sliding_window", None) or mask.shape[-1]
+            if mask.shape[-1] > window and inputs["position_ids"].max() >= window:  # a window is no part of the mask
+                raise AttentionError(
+                    f"a question with its image has more than the {window:,} tokens that {model.config.model_type} "
+                    "sees at once: give images fewer pixels, or train on rows of one question each"
+                )
             # Numbers where another Trainer's callback on the model was here.
             tokens = (mask if mask.dtype == torch.bool else mask == 0).diagonal(dim1=-2, dim2=-1)
             if attention == "eager" and mask.dtype == torch.bool:
@@ -64,6 +75,10 @@ class SharedImageCallback(transformers.TrainerCallback):
         counted = [log["num_tokens"] for log in state.log_history if "num_tokens" in log]  # by a run that is resumed
         self.tokens.fill_(counted[-1] if counted and state.is_world_process_zero else 0)
         self.questions_per_row = _questions_per_row(train_dataloader.dataset)
+        both_ways = getattr(collator_of(train_dataloader), "both_ways", None)  # which others cannot be asked for
+        if both_ways and (why := differing(self.trainer, *both_ways())):
+            kind = self.trainer.model.config.model_type
+            raise AttentionError(f"{kind} cannot share an image, {why}; train on rows of one question each")
 
     def _move_to(self, place: int) -> int:
         """Move this among the callbacks; returns where it was."""

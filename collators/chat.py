@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
 from ..rows.conventions import IGNORE_INDEX
-from .conversation import Messages, clean_messages
+from ..rows.formats.chat import messages_of, refuse_other_markers, untrained_messages
+from .conversation import clean_messages
 from .encoding import Encoded, begun, check_spoken, encode, encode_with
 from .images import named, open_images
 from .length import check_length
@@ -24,9 +25,9 @@ TRIED = [("user", "Is it?"), ("assistant", "yes"), ("user", "And?"), ("assistant
 class ChatCollator:
     """Collate chat rows for any model that transformers loads for images and text (docs/models.md).
 
-    A row has `messages` (TRL's conversational format) and `images` (or `image`): PIL images or paths, none for a
-    text-only row; `id` is used in messages to the reader. Images are decoded, rotated by their EXIF tag and resized
-    here, that is in the data loader's workers.
+    A row has `messages`, or a `prompt` and its `completion`, which alone is trained then (TRL's formats), and `images`
+    or `image`, see `vlm_recipes.rows.images.images_of`, none for a text-only row; `id` names it to the reader. Images
+    are decoded, rotated by their EXIF tag and resized here, that is in the data loader's workers.
 
     Returns what the processor's own call on the rendered conversations gives: `input_ids` and `attention_mask`
     `[B, S]`, padded on the right, pixels (Qwen2-VL: `pixel_values` `[patches, 1176]`, `image_grid_thw` `[images, 3]`;
@@ -64,19 +65,24 @@ class ChatCollator:
         self.one_of_several = int(os.environ.get("WORLD_SIZE", 1)) > 1
         try:
             self.image_token = str(self.processor.image_token)
-            self.image_token_ids = _image_token_ids(self.processor)
-            self.placeholders = _placeholders(self.processor, self.image_token_ids)
             self.template = Template(self.processor, self.chat_template)
-            segments = self.segments([{"role": role, "content": text} for role, text in TRIED], 1)
+            self.placeholders, self.image_token_ids = _placeholders(self.processor)
+            segments = self.segments({"messages": [{"role": role, "content": text} for role, text in TRIED]}, 1)
             tried = encode(self.processor, [segments], [_blank([(64, 64)])])
             if not self.prompt_only:
                 check_spoken(self.tokenizer, tried.row(0)[0][tried.row(0)[1]], segments)
             self.said_of_tokens = tried.said_of_tokens()
+            self.mixes = "cross_attention_mask" not in tried.inputs  # Mllama's images are numbered by rows
         except Exception as error:  # whatever a processor of another kind may raise
             raise ValueError(f"{type(self.processor).__name__} cannot be followed here: {error}") from error
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         images = [named(row, open_images, row) for row in rows]
+        if not self.mixes and any(images) and not all(images):
+            raise ValueError(
+                f"{type(self.processor).__name__} reads no batch of rows with and without images: give all rows of a "
+                "dataset images, or none"
+            )
         encoded = self._encode(rows, images)
         batch = encoded.inputs
         if not self.prompt_only:
@@ -99,18 +105,18 @@ class ChatCollator:
         """
         if sizes is None:
             sizes = [image.size for image in named(row, open_images, row)]
-        conversations = [
-            named(query, self.segments, query["messages"], len(sizes)) for query in row.get("queries") or [row]
-        ]
+        conversations = [named(query, self.segments, query, len(sizes)) for query in row.get("queries") or [row]]
         return max(self._length(segments, tuple(map(tuple, sizes))) for segments in conversations)
 
-    def segments(self, messages: Messages, n_images: int) -> Segments:
-        """A conversation about `n_images` as text, in segments by who speaks.
+    def segments(self, row: dict[str, Any], n_images: int) -> Segments:
+        """A row's conversation about `n_images` as text, in segments by who speaks.
 
         Raises `ValueError` when messages and images disagree.
         """
+        messages, untrained = messages_of(row), untrained_messages(row)
+        refuse_other_markers(messages, n_images, self.placeholders)
         messages = clean_messages(messages, n_images, self.placeholders)
-        segments = self.template.segments(messages, self.prompt_only)
+        segments = self.template.segments(messages, self.prompt_only, untrained)
         placed = sum(text.count(self.image_token) for text, _ in segments)
         if placed != (shown := sum(part["type"] == "image" for m in messages for part in m["content"])):
             raise ValueError(f"the chat template writes {placed} image tokens for {shown} images")
@@ -131,12 +137,13 @@ class ChatCollator:
         sequences = []
         for i, (rows, own) in enumerate(zip(asked, conversations, strict=True)):
             found = [first.row(i)]
-            again = encode_with(self.tokenizer, self.image_token, own[0], first.shown[i]) if len(own) > 1 else None
-            if again is not None and torch.equal(again[0], found[0][0]):
-                found += [encode_with(self.tokenizer, self.image_token, one, first.shown[i]) for one in own[1:]]
-            elif again is not None:  # an image's tokens join the text around them
-                others = encode(self.processor, own[1:], [images[i]] * (len(own) - 1))
-                found += [others.row(number) for number in range(len(own) - 1)]
+            if len(own) > 1:
+                again = encode_with(self.tokenizer, self.image_token, own[0], first.shown[i])
+                if again is not None and torch.equal(again[0], found[0][0]):
+                    found += [encode_with(self.tokenizer, self.image_token, one, first.shown[i]) for one in own[1:]]
+                else:  # an image's tokens join the text around them
+                    others = encode(self.processor, own[1:], [images[i]] * (len(own) - 1))
+                    found += [others.row(number) for number in range(len(own) - 1)]
             for row, (ids, spoken), segments in zip(rows, found, own, strict=True):
                 named(row, self._check, ids, spoken, segments)
             sequences.append([(ids, self._labels(ids, spoken)) for ids, spoken in found])
@@ -155,9 +162,7 @@ class ChatCollator:
         return ids[len(before) :]
 
     def _encode(self, rows: Sequence[dict[str, Any]], images: Sequence[Sequence[Image.Image]]) -> Encoded:
-        conversations = [
-            named(row, self.segments, row["messages"], len(own)) for row, own in zip(rows, images, strict=True)
-        ]
+        conversations = [named(row, self.segments, row, len(own)) for row, own in zip(rows, images, strict=True)]
         side = "left" if self.prompt_only else "right"
         try:
             encoded = encode(self.processor, conversations, images, side)
@@ -205,17 +210,18 @@ class ChatCollator:
         return batch
 
 
-def _image_token_ids(processor: ProcessorMixin) -> list[int]:
-    """Which tokens an image becomes; begin, end and row tokens around them are text."""
-    ids = [one for one in getattr(processor, "image_token_ids", ()) if one is not None]
-    return ids or [processor.tokenizer.convert_tokens_to_ids(str(processor.image_token))]
+def _placeholders(processor: ProcessorMixin) -> tuple[tuple[str, ...], list[int]]:
+    """What a text may not spell, for it would claim an image, a video or a sound; and the tokens that images become.
 
-
-def _placeholders(processor: ProcessorMixin, image_token_ids: list[int]) -> tuple[str, ...]:
-    """What a text may not spell: it would claim an image, a video or a sound."""
+    Begin, end and row tokens around them are text.
+    """
     named = [getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio")]
+    ids = [one for one in getattr(processor, "image_token_ids", ()) if one is not None]
+    if not ids:  # Ovis2's processor does not say
+        (shown,) = encode(processor, [[(str(processor.image_token), False)]], [_blank([(64, 64)])]).shown
+        ids = [int(shown[0].mode().values)]
     tokens = [str(token) for token in named if token]
-    return tuple(dict.fromkeys([*tokens, *processor.tokenizer.convert_ids_to_tokens(image_token_ids)]))
+    return tuple(dict.fromkeys([*tokens, *processor.tokenizer.convert_ids_to_tokens(ids)])), ids
 
 
 def _blank(sizes: Sequence[tuple[int, int]]) -> list[Image.Image]:

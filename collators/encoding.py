@@ -1,5 +1,6 @@
 """Rendered conversations and their images -> what the processor makes of them, and which tokens are spoken."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,21 +63,25 @@ def encode(
             "padding": True,
             "padding_side": padding_side,
             "return_offsets_mapping": True,
-            "return_text_replacement_offsets": True,
             **begun(processor.tokenizer, texts[0]),
         },
         common_kwargs={"return_tensors": "pt"},
+        return_text_replacement_offsets=True,
     )
     starts, ends = inputs.pop("offset_mapping").unbind(-1)
-    replaced = inputs.pop("text_replacement_offsets", None) or [[] for _ in texts]
-    if any(len(own) != len(found) for own, found in zip(images, replaced, strict=True)):
-        raise ValueError("the processor does not say where in a text it puts an image's tokens")
+    replaced = inputs.pop("text_replacement_offsets", ())
+    if not len(replaced):  # each image is the one token that stands in the text (Mllama), or nobody knows
+        token = re.escape(str(processor.image_token))
+        spans_of = [[found.span() for found in re.finditer(token, text)] for text in texts]
+        replaced = [[{"span": span, "new_span": span} for span in own] for own in spans_of]
     is_text = ends > starts  # padding, and what the tokenizer adds, stands nowhere
     spoken = torch.zeros_like(is_text)
     for i, segments in enumerate(conversations):
         for start, end in spans(segments):
             start, end = (_moved(place, replaced[i]) for place in (start, end))
             spoken[i] |= is_text[i] & (starts[i] >= start) & (starts[i] < end)
+    if any(len(own) != len(found) for own, found in zip(images, replaced, strict=True)):
+        raise ValueError("the processor does not say where in a text it puts an image's tokens")
     shown = [
         [ids[(first >= new["new_span"][0]) & (last <= new["new_span"][1]) & (last > first)] for new in own]
         for ids, first, last, own in zip(inputs["input_ids"], starts, ends, replaced, strict=True)
@@ -86,10 +91,11 @@ def encode(
 
 def encode_with(
     tokenizer: PreTrainedTokenizerFast, image_token: str, segments: Segments, shown: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Tokens and `spoken` `[S]` of a conversation about images whose tokens are known, without the images.
 
-    What `encode` finds, wherever an image's tokens join no text around them.
+    What `encode` finds, wherever an image's tokens join no text around them. None where the placeholder of an image
+    is no token by itself.
     """
     text = "".join(text for text, _ in segments)
     encoded = tokenizer(text, return_offsets_mapping=True, **begun(tokenizer, text))
@@ -98,13 +104,17 @@ def encode_with(
     spoken = torch.zeros(len(ids), dtype=torch.bool)
     for start, end in spans(segments):
         spoken |= (ends > starts) & (starts >= start) & (starts < end)
-    places = (ids == tokenizer.convert_tokens_to_ids(image_token)).nonzero().flatten().tolist()
+    placeholder = tokenizer.convert_tokens_to_ids(image_token)
+    places = (ids == (-1 if placeholder is None else placeholder)).nonzero().flatten().tolist()
+    if len(places) != len(shown):
+        return None
     parts, done = [], 0
     for place, own in zip(places, shown, strict=True):
         parts += [(ids[done:place], spoken[done:place]), (own, torch.zeros(len(own), dtype=torch.bool))]
         done = place + 1
     parts.append((ids[done:], spoken[done:]))
-    return tuple(map(torch.cat, zip(*parts, strict=True)))
+    ids, spoken = map(torch.cat, zip(*parts, strict=True))
+    return ids, spoken
 
 
 def begun(tokenizer: PreTrainedTokenizerFast, text: str) -> dict[str, bool]:

@@ -2,8 +2,10 @@
 
 import warnings
 
+import jinja2
 from transformers import ProcessorMixin
 
+from ..rows.formats.chat import text_of
 from .conversation import Messages
 
 Segments = list[tuple[str, bool]]
@@ -28,7 +30,10 @@ class Template:
         self.processor, self.chat_template = processor, chat_template
         if chat_template is None and processor.chat_template is None:
             raise ValueError("there is no chat template, and nothing of a conversation can be written without")
-        mark = PRIVATE[0]
+        mark, self.as_strings = PRIVATE[0], False
+        told = [{"role": "system", "content": [{"type": "text", "text": mark}]}, QUESTION, _spoken(mark)]
+        # Some write an answer that is a list of parts as Python would print it (GLM-4.1V), or a system message so.
+        self.as_strings = self._marks(told, mark) < self._marks(_as_strings(told), mark)
         plain = self.write([QUESTION, _spoken(mark)])
         if plain.count(mark) != 1:
             raise ValueError(f"the chat template writes an answer {plain.count(mark)} times")
@@ -46,14 +51,25 @@ class Template:
 
     def write(self, messages: Messages) -> str:
         """The text of cleaned messages, as the template alone has it."""
+        messages = _as_strings(messages) if self.as_strings else messages
         return self.processor.apply_chat_template(messages, chat_template=self.chat_template, tokenize=False)
 
-    def segments(self, messages: Messages, prompt_only: bool = False) -> Segments:
+    def _marks(self, messages: Messages, mark: str) -> int:
+        """How often the mark is written, with the system message and without."""
+        found = 0
+        for written in (messages, messages[1:]):
+            try:
+                found += self.write(written).count(mark)
+            except (jinja2.TemplateError, TypeError):  # of one that takes no system message, or no lists
+                continue
+        return found
+
+    def segments(self, messages: Messages, prompt_only: bool = False, untrained: int = 0) -> Segments:
         """Cleaned messages as `(text, spoken by the assistant)`; joined, they are the whole conversation.
 
         An answer begins with the space that the template writes before it, and runs to its end-of-turn token, without
         the white space after that. With `prompt_only` the last turn of the assistant is left out: the text ends where
-        training shows its answer to begin.
+        training shows its answer to begin. The first `untrained` messages count as nobody's answers.
         """
         if prompt_only:
             messages = [*(messages[:-1] if messages[-1]["role"] == "assistant" else messages), _spoken("")]
@@ -62,7 +78,7 @@ class Template:
         if len(pieces) != len(said) + 1:
             raise ValueError(f"the chat template writes {len(pieces) - 1} of {len(said)} answers")
         segments, prompt, spoken = [], pieces[0], None
-        for (answer, is_last), following in zip(said, pieces[1:], strict=True):
+        for (number, answer, is_last), following in zip(said, pieces[1:], strict=True):
             if spoken is None:
                 segments.append((prompt.rstrip(" "), False))
                 spoken = prompt[len(segments[-1][0]) :]
@@ -75,7 +91,7 @@ class Template:
                 spoken += head + end
             else:
                 spoken, prompt = spoken.rstrip() + self.end, following.removeprefix(self.behind)
-            segments.append((spoken, True))
+            segments.append((spoken, number >= untrained))
             spoken = None
         if prompt_only:
             return segments[:-1]
@@ -85,17 +101,17 @@ class Template:
             self._warned = True
             warnings.warn(
                 "the chat template alone writes an answer in another way, because of what is in it: it is trained as "
-                f"it is, here {segments[1][0][:80]!r}",
+                f"it is, here {next((text for text, spoken in segments if spoken), '')[:80]!r}",
                 stacklevel=3,
             )
         return segments
 
-    def _marked(self, messages: Messages) -> tuple[Messages, list[tuple[str, bool]], str]:
-        """The messages with marks; what they stand for, and whether it is the last of its turn; the mark."""
+    def _marked(self, messages: Messages) -> tuple[Messages, list[tuple[int, str, bool]], str]:
+        """The messages with marks; for each whose it is, for what it stands, whether it is a turn's last; the mark."""
         written = "".join(part.get("text", "") for message in messages for part in message["content"])
         mark = next(character for character in PRIVATE if character not in written)
         shown, said = [], []
-        for message in messages:
+        for number, message in enumerate(messages):
             if message["role"] != "assistant":
                 shown.append(message)
                 continue
@@ -106,8 +122,18 @@ class Template:
                 content = [*(part for part in content if part["type"] != "text"), {"type": "text"}]
             parts = [{"type": "text", "text": mark} if part["type"] == "text" else part for part in content]
             shown.append({**message, "content": parts})
-            said += [(text, number == len(texts)) for number, text in enumerate(texts, start=1)]
+            said += [(number, text, place == len(texts)) for place, text in enumerate(texts, start=1)]
         return shown, said, mark
+
+
+def _as_strings(messages: Messages) -> Messages:
+    """Contents that are texts alone as one text each."""
+    return [
+        {**message, "content": text_of(message)}
+        if all(part["type"] == "text" for part in message["content"])
+        else message
+        for message in messages
+    ]
 
 
 def _spoken(*texts: str) -> dict:

@@ -80,7 +80,7 @@ class SegmentationCollator:
         harmless = clean_messages(messages, 1, (*self.chat.placeholders, SEG_TOKEN))
         pairs = zip(messages, harmless, strict=True)
         asked = [message if message["role"] == "assistant" else other for message, other in pairs]
-        return self.chat.segments(asked, n_images=1)
+        return self.chat.segments({"messages": asked}, n_images=1)
 
     def _masks(self, query: dict[str, Any], said: int, size: list[int]) -> torch.Tensor:
         masks, ignore = query.get("masks") or [], query.get("ignore")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import BatchFeature
 
 from ..rows.conventions import IGNORE_INDEX
@@ -22,6 +23,8 @@ from .prefix_tree import (
     shared_length,
     split,
 )
+
+TRIED = [("What is it?", "yes"), ("Which of these two can be seen?", "this one, or no other")]
 
 
 class NoSharing(ValueError):
@@ -75,7 +78,7 @@ class SharedImageCollator(ChatCollator):
         images = [named(row, open_images, row) for row in shown]
         asked = [[queries[number] for number in own] for own in numbers]
         conversations = [
-            [named(query, self.segments, query["messages"], len(opened)) for query in own]
+            [named(query, self.segments, query, len(opened)) for query in own]
             for own, opened in zip(asked, images, strict=True)
         ]
         sequences, pixels = self.encode_by_image(asked, conversations, images)
@@ -96,6 +99,20 @@ class SharedImageCollator(ChatCollator):
                 self.processor, [conversations[i][0] for i in begun_by], [images[i] for i in begun_by]
             ).by_image()
         return self._prompts(trees, pixels) if self.prompt_only else self._batch(trees, pixels)
+
+    def both_ways(self) -> tuple[BatchFeature, BatchFeature]:
+        """Two short conversations about one picture, in one sequence and apart, for a model to be tried on."""
+        picture = Image.effect_noise((96, 64), 80)
+        told = [[("user", question), ("assistant", answer)] for question, answer in TRIED]
+        rows = [
+            {
+                "image_id": "tried",
+                "images": [picture],
+                "messages": [dict(role=role, content=text) for role, text in one],
+            }
+            for one in told
+        ]
+        return self(rows), ChatCollator.__call__(self, rows)
 
     def _trees(self, conversations: list[Conversation]) -> list[PrefixTree]:
         """The conversations about the same images: one tree, or several where too long or too unlike."""

@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators.length import within_length
-from vlm_recipes.collators.shared_image import chat_collator
+from vlm_recipes.collators.sharing import chat_collator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import Majority, typed_majority
 from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
@@ -138,7 +138,8 @@ def load(data: Data, model: Model, output_dir: str | None = None):
 
 
 def evaluation(data: Data, network, processor, majority: Majority | None = None) -> Evaluation:
-    collator = chat_collator(processor, data.questions_per_row, prompt_only=True) if processor else None
+    asked = data.questions_per_row
+    collator = chat_collator(network, processor, asked, prompt_only=True) if processor else None
     return typed_evaluation(collator, data.max_new_tokens, majority, data.constrain)
 
 
@@ -146,7 +147,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     raw = read(data)
     types = types_of(raw["train"])
     network, processor = load(data, model, training.trained_into)
-    collator = chat_collator(processor, data.questions_per_row, max_length=training.max_length)
+    collator = chat_collator(network, processor, data.questions_per_row, max_length=training.max_length)
     adapt = within_length(partial(to_chat, types=types, typed_prompt=data.typed_prompt), collator)
     parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     write_once(Path(training.output_dir, TYPES_FILE), types.as_json())
@@ -154,7 +155,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     majority = typed_majority(train["answer"][:], train["question_type"][:], train["question"][:])
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
     if training.do_train:
-        grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
+        grouped = group_by_image(train, data.questions_per_row if collator.share_images else 1, seed=training.seed)
         trainer = SFTTrainer(
             network,
             training.in_rows(len(train), len(grouped)),

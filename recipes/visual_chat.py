@@ -22,7 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators.conversation import clean_messages
 from vlm_recipes.collators.length import within_length
-from vlm_recipes.collators.shared_image import chat_collator
+from vlm_recipes.collators.sharing import chat_collator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.text import conversation, text_evaluation, text_majority
 from vlm_recipes.models.qwen_vl import LANGUAGE, PixelBudget, QwenVL, load_qwen_vl, lora_on
@@ -84,14 +84,15 @@ def load(data: Data, model: Model, output_dir: str | None = None):
 
 
 def evaluation(data: Data, network, processor, majority=None, kinds: tuple[str, ...] = ()) -> Evaluation:
-    collator = chat_collator(processor, data.questions_per_row, prompt_only=True) if processor else None
+    asked = data.questions_per_row
+    collator = chat_collator(network, processor, asked, prompt_only=True) if processor else None
     return text_evaluation(collator, data.max_new_tokens, majority, kinds, question=conversation, also=("rouge_l",))
 
 
 def main(data: Data, training: Training, model: Model) -> None:
     raw = load_splits(data, ("messages", "images"))
     network, processor = load(data, model, training.trained_into)
-    collator = chat_collator(processor, data.questions_per_row, max_length=training.max_length)
+    collator = chat_collator(network, processor, data.questions_per_row, max_length=training.max_length)
     adapt = within_length(partial(to_chat, control=processor.tokenizer.all_special_tokens), collator)
     (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     train, validation = hold_out(train, data.validation_fraction, by="image_ids", seed=training.seed)
@@ -100,7 +101,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     evaluated = evaluation(data, network, processor, majority, sorted({*train.unique("question_type")} - {""}))
     run = Run(__file__, data, training, model, parts, evaluated, refused)
     if training.do_train:
-        grouped = group_by_image(train, data.questions_per_row, seed=training.seed)
+        grouped = group_by_image(train, data.questions_per_row if collator.share_images else 1, seed=training.seed)
         trainer = SFTTrainer(
             network,
             training.in_rows(len(train), len(grouped)),

@@ -1,0 +1,43 @@
+"""Proof with the model at hand that questions about a shared image are what they are by themselves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from ..rows.conventions import IGNORE_INDEX
+from .preflight.without_trace import same_model, same_randomness
+
+TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the logits' spread
+COARSE = 0.05  # where weights or sums are rounded to 16, 8 or 4 bits
+
+
+@torch.no_grad()
+def differing(trainer: Trainer, together: Mapping[str, Any], apart: Mapping[str, Any]) -> str:
+    """How the model's logits of two short conversations differ between one sequence and one each; "" if they do not.
+
+    `together` and `apart` are batches of the same conversations, see `SharedImageCollator.both_ways`.
+    """
+    model = trainer.model
+    with same_model(model), same_randomness(), trainer.compute_loss_context_manager():
+        model.eval()
+        for module in model.modules():  # in eval mode bitsandbytes packs four bits anew on a CPU
+            module.training = type(module).__module__.startswith("bitsandbytes.")
+        try:
+            shared, alone = (_answers(model, batch) for batch in (together, apart))
+        except (ValueError, TypeError, RuntimeError, IndexError) as error:  # of a model that reads no such batch
+            return f"it does not read such a batch: {type(error).__name__}: {error}"
+    spread = float((alone - alone.mean(-1, keepdim=True)).norm())
+    difference = float((shared - alone).norm()) / spread
+    rounded = next((p.dtype for p in model.parameters() if p.dtype != torch.float32), alone.dtype)
+    allowed = COARSE if trainer.args.bf16 or trainer.args.fp16 else TOLERANCES.get(rounded, COARSE)
+    return "" if difference <= allowed else f"its logits are off by {difference:.2g} of their spread"
+
+
+def _answers(model: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
+    """Logits `[tokens, vocabulary]`, in float32, of what is trained, in the order of the conversations."""
+    device = next(model.parameters()).device
+    inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+    logits = model(**inputs).logits[:, :-1].float()
+    return logits[batch["labels"][:, 1:].to(device) != IGNORE_INDEX]
