@@ -123,6 +123,7 @@ def gemma(special: tuple[str, ...] = (), named: dict[str, str] | None = None) ->
     tokenizer = GemmaTokenizer(
         vocab=learnt["vocab"],
         merges=[tuple(merge) for merge in learnt["merges"]],
+        add_bos_token=True,
         padding_side="left",
         model_max_length=8192,
         extra_special_tokens=named or {},
