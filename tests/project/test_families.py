@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tests.support.families import FAMILIES, WRITERS, checkpoint
+from tests.support.families import FAMILIES, STRANGERS, WRITERS, checkpoint
 
 
 def inputs(processor, seed: int):
@@ -19,7 +19,7 @@ def inputs(processor, seed: int):
     return processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + STRANGERS)
 def test_the_model_reads_what_its_processor_gives_and_sees_the_picture(family):
     processor = AutoProcessor.from_pretrained(checkpoint(family))
     model = AutoModelForImageTextToText.from_pretrained(checkpoint(family)).eval()
@@ -31,7 +31,7 @@ def test_the_model_reads_what_its_processor_gives_and_sees_the_picture(family):
     assert (seen - other)[0, -1].abs().max() > 0.05
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + STRANGERS)
 def test_any_text_can_be_written_and_an_answer_can_end(family):
     processor = AutoProcessor.from_pretrained(checkpoint(family))
     model = AutoModelForImageTextToText.from_pretrained(checkpoint(family))

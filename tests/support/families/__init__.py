@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.families import gemma, idefics, llava, mistral, mllama, qwen
+from tests.support.families import gemma, idefics, llava, mistral, mllama, qwen, strangers
 from tests.support.session import once
 
 WRITERS = {
@@ -14,6 +14,8 @@ WRITERS = {
     **mllama.WRITERS,
 }
 FAMILIES = tuple(WRITERS)
+STRANGERS = tuple(strangers.WRITERS)  # not in the list of those that the pieces were written for
+WRITERS |= strangers.WRITERS
 
 
 def checkpoint(name: str) -> Path:

@@ -50,8 +50,11 @@ def save(
 @torch.no_grad()
 def enliven(model: PreTrainedModel) -> None:
     """Draw weights large enough for a picture to change what is said; some of the library's own are zero."""
+    words = model.get_input_embeddings().weight
     for name, weights in model.named_parameters():
-        if weights.dim() > 1:  # a linear layer's, an embedding's, a convolution's; of experts each its own
+        if weights is words:  # small, or a tied head would repeat the last word whatever the layers say
+            torch.nn.init.normal_(weights, std=0.05)
+        elif weights.dim() > 1:  # a linear layer's, an embedding's, a convolution's; of experts each its own
             inputs = weights.shape[-1] if weights.dim() == 3 else weights[0].numel()
             torch.nn.init.normal_(weights, std=inputs**-0.5)
         elif "gate" in name.split(".")[-1] or "class_embedding" in name or "newline" in name:
