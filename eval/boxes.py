@@ -1,16 +1,18 @@
 """How rows with boxes are evaluated: boxes read from the answers, beside a constant box."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..rows.conventions import Row
 from .drawing import draw_boxes
 from .evaluation import Evaluation
-from .metrics.box_codecs import BoxCodec, Qwen2VLBoxes, box_codec
+from .metrics.box_codecs import FAMILIES, BoxCodec, Qwen2VLBoxes, box_codec
 from .metrics.boxes import Box, box_metrics, box_scores
 from .metrics.number import Scores
 
@@ -18,14 +20,21 @@ COMPARED = ("iou_mean", "iou_median", "iou_first", "giou_mean", "giou_median", "
 
 
 def codec_of(model: PreTrainedModel | None, processor: ProcessorMixin | None) -> BoxCodec:
-    """How this model writes boxes, with its processor's pixel budget; ValueError for a kind that is not known.
+    """How this model writes boxes, where it counts pixels with its processor's budget; without a model, as Qwen2-VL.
 
-    Without a model, as Qwen2-VL does.
+    Where no format of its family is known, boxes are written as Qwen3-VL does, and the main process says so once.
     """
     if model is None:
         return Qwen2VLBoxes()
-    size = processor.image_processor.size
-    return box_codec(model.config.model_type, size["shortest_edge"], size["longest_edge"])
+    if model.config.model_type not in FAMILIES:
+        _announce(model.config.model_type)
+    return box_codec(model.config.model_type, processor)
+
+
+@cache
+def _announce(model_type: str) -> None:
+    if PartialState().is_main_process:
+        print(f"no box format of {model_type!r} is known: boxes are JSON as Qwen3-VL's, in thousandths of the image")
 
 
 def box_evaluation(
@@ -40,13 +49,17 @@ def box_evaluation(
 
     Args:
         collator: a `ChatCollator` with `prompt_only=True`.
-        codec: reads boxes out of the model's text, see `vlm_recipes.eval.metrics.box_codecs.box_codec`.
+        codec: reads boxes out of the model's text, see `codec_of`; where it counts pixels, those of the images that
+            the collator's processor makes.
         baseline: in shares of the image's sides, from `constant_box` of the training rows.
         settings: further arguments of `Evaluation`.
     """
 
+    def used() -> BoxCodec:  # each time: a processor's budget may be set later
+        return codec if collator is None else codec.used_with(collator.processor)
+
     def boxes_in(answer: str | list[Box], row: Row) -> list[Box]:
-        return answer if isinstance(answer, list) else codec.decode(answer, row["image_size"])
+        return answer if isinstance(answer, list) else used().decode(answer, row["image_size"])
 
     def read(answers: list[str], rows: list[Row]) -> list[list[Box]]:
         return [boxes_in(answer, row) for answer, row in zip(answers, rows, strict=True)]
@@ -69,10 +82,10 @@ def box_evaluation(
         return [image["iou"] for image in box_scores(read(answers, rows), [row["boxes"] for row in rows])]
 
     def reference(row: Row) -> str:
-        return codec.encode(row["boxes"], row["image_size"], [""] * len(row["boxes"]))
+        return used().encode(row["boxes"], row["image_size"], [""] * len(row["boxes"]))
 
     def draw(image: Image.Image, row: Row, answer: str) -> Image.Image:
-        return draw_boxes(image, row["boxes"], codec.decode(answer, row["image_size"]))
+        return draw_boxes(image, row["boxes"], boxes_in(answer, row))
 
     settings = {"baseline": "the constant box's", "reference": reference, "draw": draw, "blind": baseline, **settings}
     settings |= {"keep": ("image_id", "image_size", "boxes"), "restore": restore}

@@ -1,118 +1,83 @@
-"""Boxes as the text that each Qwen-VL family was trained to write, and back."""
+"""Boxes as the text that each family of models was trained to write, and back."""
 
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from qwen_vl_utils.vision_process import smart_resize
 
-from .boxes import Box
-
-Size = tuple[int, int]
-
-_NUMBER = r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*"
-_PARENTHESES = re.compile(rf"\({_NUMBER},{_NUMBER}\)\s*,\s*\({_NUMBER},{_NUMBER}\)")
-_REFERENCE = re.compile(r"<\|object_ref_start\|>(?:(?!<\|object_ref_).)*<\|object_ref_end\|>", re.DOTALL)
-# The key with bare double quotes: inside a JSON string they are escaped, so a label cannot pose as a box. A pattern
-# rather than a JSON parser, because the boxes before the cut of a truncated answer still count.
-_BBOX_2D = re.compile(rf'"bbox_2d"\s*:\s*\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]')
+from .box_tokens import Florence2Boxes, InternVLBoxes, PaliGemmaBoxes, Qwen2VLBoxes
+from .box_units import NUMBERS, BoxCodec, Found, Size
 
 
-def _in_units(box: Box, size: Size, grid: Size) -> list[int]:
-    """A box in whole units of a grid laid over the image."""
-    clipped = [min(max(edge, 0.0), size[side % 2]) for side, edge in enumerate(box)]
-    if not (len(box) == 4 and all(map(math.isfinite, box)) and clipped[0] < clipped[2] and clipped[1] < clipped[3]):
-        raise ValueError(
-            f"box {list(box)} is not [x1, y1, x2, y2] with x1 < x2 and y1 < y2 "
-            f"in pixels of the {size[0]}x{size[1]} image"
-        )
-    units = [0, 0, 0, 0]
-    for axis in (0, 1):
-        # 1e-6: 2.142 px of 306 come out as 6.999999999999999 thousandths and mean 7
-        low, high = (int(edge / size[axis] * grid[axis] + 1e-6) for edge in (clipped[axis], clipped[axis + 2]))
-        # a box thinner than a unit gets a whole one: read back, an empty box would be dropped
-        high = min(max(high, low + 1), grid[axis])
-        units[axis], units[axis + 2] = min(low, high - 1), high
-    return units
+def _in_json(key: str, quotes: str = '"') -> re.Pattern:
+    """A box under `key`, and the label right after it or before.
+
+    Keys with bare quotes: inside a JSON string they are escaped, so a label cannot pose as a box. A pattern rather
+    than a JSON parser, because the boxes before the cut of a truncated answer still count.
+    """
+    text = "|".join(rf"{quote}(?:[^{quote}\\]|\\.)*{quote}" for quote in quotes)
+    label = rf"[{quotes}]label[{quotes}]\s*:\s*({text})"
+    box = rf"[{quotes}]{key}[{quotes}]\s*:\s*\[{NUMBERS}\]"
+    return re.compile(rf"(?:{label}\s*,\s*)?{box}(?:\s*,\s*{label})?", re.DOTALL)
+
+
+def _of_json(pattern: re.Pattern, text: str) -> Iterator[Found]:
+    for before, *numbers, after in pattern.findall(text):
+        label = after or before
+        try:
+            yield json.loads(label, strict=False) if label else "", numbers
+        except ValueError:  # Python's quotes, or half an escape
+            yield label[1:-1], numbers
+
+
+class Qwen3VLBoxes(BoxCodec):
+    """Qwen3-VL's box text: JSON `[{"bbox_2d": [x1, y1, x2, y2], "label": …}]`, in thousandths.
+
+    Source: cookbooks/2d_grounding.ipynb of github.com/QwenLM/Qwen3-VL, for its mixture of experts as well ("relative
+    coordinates ranging from 0 to 1000"; also its issues 1427 and 1623). For Qwen3.5, whose model card says nothing,
+    issue 4 of github.com/QwenLM/Qwen3.8-Flash-Next: a maintainer's "still" 0-1000 to who has them so from Qwen3.5.
+    """
+
+    key, pattern = "bbox_2d", _in_json("bbox_2d")
+
+    def _write(self, boxes: list[tuple[str, list[int]]]) -> str:
+        return json.dumps([{self.key: box, "label": label} for label, box in boxes], ensure_ascii=False)
+
+    def _find(self, text: str) -> Iterable[Found]:
+        return _of_json(self.pattern, text)
 
 
 @dataclass(frozen=True)
-class BoxCodec:
-    """Boxes in pixels -> the text of a Qwen-VL family, which counts whole units of a grid over the image, and back.
+class Qwen25VLBoxes(Qwen3VLBoxes):
+    """Qwen2.5-VL's box text: the same JSON, in pixels of the resized image.
 
-    Pixel boxes are `[x1, y1, x2, y2]` of the displayed image, `size` is its `(width, height)` in pixels. A coordinate
-    is cut to a whole unit, so a round trip moves it by less than a unit. Unless a family does otherwise, a unit is a
-    thousandth of the image's side, and the text a JSON list of `bbox_2d` and `label`.
-    """
-
-    def encode(self, boxes: Sequence[Box], size: Size, labels: Sequence[str]) -> str:
-        """Write boxes in pixels, one label each, as the model's text.
-
-        What reaches over the image's edge is clipped. Raises ValueError for a box that is empty, inverted, not
-        finite or wholly outside, and for a different number of labels.
-        """
-        if len(boxes) != len(labels):
-            raise ValueError(f"labels: {len(labels)} for {len(boxes)} boxes; give one label per box")
-        grid = self._grid(size)
-        return self._write([(label, _in_units(box, size, grid)) for label, box in zip(labels, boxes, strict=True)])
-
-    def decode(self, text: str, size: Size) -> list[Box]:
-        """Read the boxes in a model's text, in pixels, whatever the text: what is no box is skipped.
-
-        Special tokens may be missing (`skip_special_tokens=True`); fences and a cut-off end do no harm. Coordinates
-        are clipped to the image; empty and inverted boxes are dropped. An empty list means that nothing could be read.
-        """
-        grid, boxes = self._grid(size), []
-        for numbers in self._find(text):
-            x1, y1, x2, y2 = (
-                min(max(float(number), 0.0), grid[side % 2]) / grid[side % 2] * size[side % 2]
-                for side, number in enumerate(numbers)
-            )
-            if x1 < x2 and y1 < y2:
-                boxes.append([x1, y1, x2, y2])
-        return boxes
-
-    def _grid(self, size: Size) -> Size:
-        return 1000, 1000
-
-    def _write(self, boxes: list[tuple[str, list[int]]]) -> str:
-        return json.dumps([{"bbox_2d": box, "label": label} for label, box in boxes], ensure_ascii=False)
-
-    def _find(self, text: str) -> list[tuple[str, ...]]:
-        return _BBOX_2D.findall(text)
-
-
-class Qwen2VLBoxes(BoxCodec):
-    """Qwen2-VL's box text: special tokens around `(x1,y1),(x2,y2)`, joined by a space, in thousandths (0-1000).
-
-    Source: the grounding format of the Qwen2-VL model card and of arXiv 2409.12191.
-    """
-
-    def _write(self, boxes: list[tuple[str, list[int]]]) -> str:
-        return " ".join(
-            f"<|object_ref_start|>{label}<|object_ref_end|><|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
-            for label, (x1, y1, x2, y2) in boxes
-        )
-
-    def _find(self, text: str) -> list[tuple[str, ...]]:
-        return _PARENTHESES.findall(_REFERENCE.sub("", text))
-
-
-@dataclass(frozen=True)
-class Qwen25VLBoxes(BoxCodec):
-    """Qwen2.5-VL's box text: JSON, in pixels of the resized image.
-
-    `min_pixels` and `max_pixels` must be the image processor's (`size["shortest_edge"]`, `size["longest_edge"]`),
-    since the numbers mean pixels of what it makes of the image; `factor` is patch size times merge size. `encode`
-    and `decode` raise ValueError where an image's sides differ more than 200-fold, which the processor refuses too.
-    Source: arXiv 2502.13923, section 2.
+    The numbers mean pixels of what an image processor makes of the image: `of` takes its budget (`min_pixels` and
+    `max_pixels` are its `size["shortest_edge"]` and `size["longest_edge"]`) and `factor`, patch size times merge size.
+    Raises ValueError where the smallest budget is above the largest; `encode` and `decode` do where an image's sides
+    differ more than 200-fold, which the processor refuses too. Source: arXiv 2502.13923, section 2.
     """
 
     min_pixels: int
     max_pixels: int
     factor: int = 28
+
+    def __post_init__(self):
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}: lower it")
+
+    @classmethod
+    def of(cls, processor: Any) -> "Qwen25VLBoxes":
+        """The codec for what this processor makes of images."""
+        images = processor.image_processor
+        sides = images.size["shortest_edge"], images.size["longest_edge"]
+        return cls(*sides, images.patch_size * images.merge_size)
+
+    def used_with(self, processor: Any) -> BoxCodec:
+        return self.of(processor)
 
     def _grid(self, size: Size) -> Size:
         height, width = smart_resize(size[1], size[0], self.factor, self.min_pixels, self.max_pixels)
@@ -124,21 +89,59 @@ class Qwen25VLBoxes(BoxCodec):
         return max(width, self.factor), max(height, self.factor)
 
 
-class Qwen3VLBoxes(BoxCodec):
-    """Qwen3-VL's box text: JSON, in thousandths. Source: the 2D grounding cookbook of the Qwen3-VL repository."""
+class Gemma4Boxes(Qwen3VLBoxes):
+    """Gemma 4's box text: JSON `[{"box_2d": [y1, x1, y2, x2], "label": …}]`, in thousandths.
 
-
-def box_codec(model_type: str, min_pixels: int, max_pixels: int) -> BoxCodec:
-    """Choose the codec for a model's `config.model_type`.
-
-    `min_pixels` and `max_pixels` are the image processor's pixel budget; only Qwen2.5-VL's boxes depend on it.
-    Raises ValueError, naming the supported types, for any other type.
+    Source: huggingface.co/blog/gemma4, "GUI detection", whose `[171, 75, 245, 308]` of a button is wider than high
+    with y first, as cloud.google.com/vertex-ai/generative-ai/docs/bounding-box-detection has it for Gemini's `box_2d`.
+    Not for Gemma 3: Google does not confirm that it was trained on boxes (huggingface.co/google/gemma-3-4b-it,
+    discussion 38), and github.com/ariG23498/gemma3-object-detection says that it was not.
     """
-    codecs = {
-        "qwen2_vl": Qwen2VLBoxes(),
-        "qwen2_5_vl": Qwen25VLBoxes(min_pixels, max_pixels),
-        "qwen3_vl": Qwen3VLBoxes(),
-    }
-    if model_type not in codecs:
-        raise ValueError(f"no box format is known for model_type {model_type!r}; supported: {', '.join(codecs)}")
-    return codecs[model_type]
+
+    key, pattern, y_first = "box_2d", _in_json("box_2d"), True
+
+
+class GLM4VBoxes(BoxCodec):
+    """GLM-4.1V's, 4.5V's and 4.6V's: JSON `[{"label": …, "bbox_2d": [x1, y1, x2, y2]}]`, in rounded thousandths.
+
+    Boxes without labels are `<|begin_of_box|>[[x1, y1, x2, y2], …]<|end_of_box|>`. Source: "Grounding" in the README
+    of github.com/zai-org/GLM-V ("the bracket style may vary"), and its skills/glmv-grounding/SKILL.md for the JSON and
+    the rounding. What a model thinks before its answer may name boxes, too: of text without JSON, only boxes between
+    the special tokens are read, where there are any.
+    """
+
+    rounded = True
+    pattern = _in_json("bbox_2d", quotes="\"'")
+    answers = re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|\Z)", re.DOTALL)
+    brackets = re.compile(rf"[\[(<]{NUMBERS}[\])>]")
+
+    def _write(self, boxes: list[tuple[str, list[int]]]) -> str:
+        if any(label for label, _ in boxes):
+            return json.dumps([{"label": label, "bbox_2d": box} for label, box in boxes], ensure_ascii=False)
+        return f"<|begin_of_box|>{json.dumps([box for _, box in boxes])}<|end_of_box|>"
+
+    def _find(self, text: str) -> Iterable[Found]:
+        found = list(_of_json(self.pattern, text))
+        parts = self.answers.findall(text) or [text]
+        return found or [("", numbers) for part in parts for numbers in self.brackets.findall(part)]
+
+
+FAMILIES = {  # by `config.model_type`
+    "qwen2_vl": Qwen2VLBoxes,
+    "qwen2_5_vl": Qwen25VLBoxes,
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), Qwen3VLBoxes),
+    "internvl": InternVLBoxes,
+    **dict.fromkeys(("glm4v", "glm4v_moe", "glm46v"), GLM4VBoxes),
+    "gemma4": Gemma4Boxes,
+    "paligemma": PaliGemmaBoxes,
+    "florence2": Florence2Boxes,
+}
+
+
+def box_codec(model_type: str, processor: Any) -> BoxCodec:
+    """The codec of a model's `config.model_type`: Qwen3-VL's where none is known, see `FAMILIES`.
+
+    `processor` is the model's own; only Qwen2.5-VL's boxes depend on it.
+    """
+    family = FAMILIES.get(model_type, Qwen3VLBoxes)
+    return family.of(processor) if family is Qwen25VLBoxes else family()

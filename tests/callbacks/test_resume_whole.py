@@ -14,7 +14,7 @@ from tests.support.running import QUIET
 from vlm_recipes.callbacks import GradNormCallback, InterruptCallback, IoUCallback, PreflightCallback, ResumeCallback
 from vlm_recipes.callbacks.resume import WeightNamesError
 from vlm_recipes.collators import ChatCollator
-from vlm_recipes.eval.metrics.box_codecs import box_codec
+from vlm_recipes.eval.boxes import codec_of
 from vlm_recipes.training.checkpoints import checkpoint_to_resume
 
 SAVING = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
@@ -49,7 +49,7 @@ def trainer_in(folder, *, ours: bool = True, **settings) -> tuple[SFTTrainer, Fa
     trainer.add_callback(falling)
     if ours:
         trainer.add_callback(GradNormCallback(trainer))
-        codec = box_codec("qwen2_vl", min_pixels=4 * 784, max_pixels=16 * 784)
+        codec = codec_of(trainer.model, processor)
         trainer.add_callback(IoUCallback(trainer, rows, ChatCollator(processor, prompt_only=True), codec))
         trainer.add_callback(PreflightCallback(trainer))
         trainer.add_callback(InterruptCallback())

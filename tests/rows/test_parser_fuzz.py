@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from recipes import nutrition_tables, reasonseg, vqa_rad
-from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes, Qwen3VLBoxes, Qwen25VLBoxes
+from vlm_recipes.eval.metrics.box_codecs import FAMILIES, Qwen2VLBoxes, Qwen25VLBoxes
 from vlm_recipes.eval.metrics.masks import decode
 from vlm_recipes.eval.metrics.question_types import QuestionTypes, describe_types
 from vlm_recipes.eval.metrics.typed_answers import TYPES, canonical_text, is_right, jaccard
@@ -53,7 +53,8 @@ JSON = ["{", "}", "[", "]", ",", ":", '"', "null", "true", "NaN", "1e999", "-", 
 
 # --- boxes
 
-CODECS = [Qwen2VLBoxes(), Qwen25VLBoxes(56 * 56, 640 * 28 * 28), Qwen3VLBoxes()]
+OF_THE_IMAGE = [family() for family in dict.fromkeys(FAMILIES.values()) if family is not Qwen25VLBoxes]
+CODECS = [*OF_THE_IMAGE, Qwen25VLBoxes(56 * 56, 640 * 28 * 28)]
 ANSWERS = [
     codec.encode([[1, 2, 30, 20], [5, 6, 7, 8]], size, ["table", "box"])
     for codec in CODECS
@@ -73,6 +74,9 @@ COORDINATES = [
     "NaN",
     "<|box_end|>",
     '"bbox_2d": [',
+    "<loc_7>",
+    "<loc0007>",
+    "</ref>",
     "٣",
     " ",
 ]

@@ -20,7 +20,7 @@ from demo.worlds.small import SIZES, build
 from tests.support import tiny
 from tests.support.running import fails
 from tests.support.worlds import world
-from vlm_recipes.eval.metrics.box_codecs import box_codec
+from vlm_recipes.eval.metrics.box_codecs import FAMILIES
 from vlm_recipes.models.qwen_vl import QWEN_VL
 from vlm_recipes.models.weights import without_weights
 from vlm_recipes.training.launch import RecipeParser, launch
@@ -165,11 +165,8 @@ def test_a_part_of_another_kind_is_one_line(name, kind, part, wanted, tmp_path, 
     assert line.endswith(f"{str(other)!r} is of the kind 'clip', and {wanted}: name another model")
 
 
-def test_nutrition_tables_takes_the_families_whose_boxes_are_known():
-    for kind in QWEN_VL:
-        assert box_codec(kind, 1, 2)
-    with pytest.raises(ValueError, match=f"supported: {', '.join(QWEN_VL)}$"):
-        box_codec("llava", 1, 2)
+def test_nutrition_tables_takes_families_whose_boxes_are_known():
+    assert set(QWEN_VL) <= FAMILIES.keys()
 
 
 # --- rows
