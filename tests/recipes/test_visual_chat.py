@@ -321,3 +321,30 @@ def test_another_family_goes_on_with_conversations_too_and_says_that_it_has_no_p
     assert "LlavaProcessor resizes pictures in its own way: --min_pixels and --max" in capsys.readouterr().out
     batch = ChatCollator(processor)([{"images": [Image.new("RGB", (40, 40))], "messages": GOOD}])
     assert (batch["labels"] != IGNORE_INDEX).any()
+
+
+def test_a_mixed_file_is_read_as_one_with_lists_alone(album, tmp_path):
+    """A row's one picture under `image`, which makes Arrow give every row both keys: none is lost."""
+    picture = datasets.Image(decode=False)
+    rows = load_splits(visual_chat.Data(dataset_name=str(album / "data")), ("messages", "images"))["train"]
+    own = rows.cast_column("images", datasets.List(picture))["images"]
+    own = [[{"bytes": Path(one["path"]).read_bytes(), "path": None} for one in images] for images in own]
+    one = [images[0] if len(images) == 1 else None for images in own]
+    several = [None if first else images for first, images in zip(one, own, strict=True)]
+    assert any(one) and any(several), "a mixed file"
+    processor, batches = AutoProcessor.from_pretrained(album / "model"), []
+    for name, columns in {"lists": {"images": own}, "mixed": {"image": one, "images": several}}.items():
+        kinds = {key: picture if key == "image" else datasets.List(picture) for key in columns}
+        pictures = datasets.Dataset.from_dict(columns, datasets.Features(kinds))
+        for split in ("train", "test"):
+            file = tmp_path / name / f"{split}.parquet"
+            file.parent.mkdir(exist_ok=True)
+            datasets.concatenate_datasets([rows.remove_columns("images"), pictures], axis=1).to_parquet(file)
+        data = visual_chat.Data(dataset_name=str(tmp_path / name), **PIXELS)
+        read_rows, refused = usable(data, tmp_path / f"out_{name}")
+        batches.append(
+            (read_rows["image_ids"][:], refused, ChatCollator(processor)(list(read_rows.select(range(12)))))
+        )
+    (lists, refused, expected), (mixed, again, batch) = batches
+    assert mixed == lists and again == refused
+    assert all(torch.equal(batch[key], expected[key]) for key in expected.keys() | batch.keys())
