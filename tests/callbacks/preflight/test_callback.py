@@ -23,6 +23,7 @@ from vlm_recipes.callbacks.preflight.model import Expected, check_first_loss, ch
 from vlm_recipes.callbacks.preflight.probe import frozen_parts
 from vlm_recipes.collators import ChatCollator, SharedImageCollator
 from vlm_recipes.rows.grouping import group_by_image
+from vlm_recipes.rows.images import images_of
 
 SETTINGS = {"report_to": "none", "use_cpu": True, "save_strategy": "no", "disable_tqdm": True, "max_steps": 3}
 SETTINGS |= {"remove_unused_columns": False, "logging_steps": 1, "learning_rate": 1e-3}
@@ -402,6 +403,19 @@ def test_each_of_a_row_s_pictures_is_blank_in_its_own_size():
         blank = with_blank_images(given)
         assert [[list(image.size) for image in row["images"]] for row in blank] == sizes
         assert {image.getpixel((0, 0)) for row in blank for image in row["images"]} == {(128, 128, 128)}
+
+
+def test_blank_images_of_a_mixed_file_stand_under_one_key():
+    """Those under the other are gone: left there, they would be seen, or refused as different ones."""
+    picture = Image.new("RGB", (4, 3), "red")
+    columns = {"image": [picture, None], "images": [None, [picture] * 2], "image_sizes": [[[4, 3]], [[4, 3]] * 2]}
+    features = {"image": datasets.Image(), "images": datasets.List(datasets.Image())}
+    features |= {"image_sizes": datasets.List(datasets.List(datasets.Value("int64")))}
+    rows = Dataset.from_dict(columns, datasets.Features(features))
+    for given in (rows, list(rows)):
+        blank = [images_of(row) for row in with_blank_images(given)]
+        assert [len(images) for images in blank] == [1, 2]
+        assert {image.getpixel((0, 0)) for images in blank for image in images} == {(128, 128, 128)}
 
 
 def test_a_row_without_a_picture_is_not_asked_again():

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.support import tiny
 from vlm_recipes.eval.generation.batches import batches_by_image, each_image_once
 from vlm_recipes.eval.generation.generate import without_images
+from vlm_recipes.rows.images import images_of
 
 
 @st.composite
@@ -102,6 +103,22 @@ def test_rows_are_those_of_the_dataset_with_each_image_decoded_once_a_batch(colu
         for one, other in zip(*([r[column]] if column == "image" else r[column] for r in (row, same)), strict=True):
             assert one.size == other.size and one.tobytes() == other.tobytes()
     assert rows[1][column] is rows[4][column] if column == "image" else rows[1][column][0] is rows[4][column][0]
+
+
+def test_an_image_under_either_key_of_a_mixed_file_is_decoded_once_a_batch(decoded):
+    one, several = pictures("image"), pictures("images").select_columns("images")
+    stored = one.cast_column("image", datasets.Image(decode=False))["image"][:]
+    lists = several.cast_column("images", datasets.List(datasets.Image(decode=False)))["images"][:]
+    rows = {"image": [a if i % 2 else None for i, a in enumerate(stored)]}
+    rows |= {"images": [None if i % 2 else b for i, b in enumerate(lists)]}
+    kinds = {"image": datasets.Image(), "images": datasets.List(datasets.Image())}
+    mixed = datasets.Dataset.from_dict(rows, datasets.Features(kinds))
+    found = each_image_once(mixed).__getitems__(list(range(7)))
+    assert len(decoded) == 3
+    for i, row in enumerate(found):
+        images = images_of(row)
+        assert len(images) == (1 if i % 2 else 2)
+        assert all(image.tobytes() == one[i]["image"].tobytes() for image in images)
 
 
 def test_other_rows_are_left_as_they_are():
