@@ -19,7 +19,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from demo.checkpoints.qwen2_vl import write_qwen2_vl
 from recipes.nutrition_tables import QUESTION, prompt
 from vlm_recipes.collators import ChatCollator
-from vlm_recipes.models.qwen_vl import set_pixel_budget
+from vlm_recipes.models.chat import set_pixel_budget
 
 ROWS, BATCH, ROUNDS = 64, 8, 7
 ANSWER = "<|object_ref_start|>nutrition-table<|object_ref_end|><|box_start|>(14,57),(991,603)<|box_end|>"

@@ -23,7 +23,7 @@ from vlm_recipes.eval.generation.allowed_tokens import keep_to
 from vlm_recipes.eval.generation.generate import GREEDY
 from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
 from vlm_recipes.eval.typed import constraints_by_type
-from vlm_recipes.models.qwen_vl import set_pixel_budget
+from vlm_recipes.models.chat import set_pixel_budget
 
 BATCH, BATCHES, ROUNDS, IMAGES = 32, 6, 7, 60
 

@@ -41,7 +41,7 @@ from benchmarks.full_size import PEAKS, SIZES, full_size, random_weights
 from benchmarks.questions import FEW_PIXELS, Work, training_flops, write_model, write_questions
 from benchmarks.training_ways import CHAT, SHARED, STOCK, WAYS, collate, count, train
 from recipes import kvasir_vqa
-from vlm_recipes.models.qwen_vl import lora_on
+from vlm_recipes.models.chat import lora_on
 
 ROUNDS, IMAGES, TOY_IMAGES = 3, 5, 2
 # With what checkpointing repeats, nine questions on an image take the 7B model 355 TFLOP as rows of their own, as two
@@ -106,7 +106,7 @@ def measure_lora(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         collated = [{key: value.pin_memory() for key, value in batch.items()} for batch in collated]
-    lora = lora_on(kvasir_vqa.Model(), kvasir_vqa.LANGUAGE)
+    lora = lora_on(kvasir_vqa.Model(), kvasir_vqa.LORA, network)
     seconds = train(name, network, processor, questions, lora, collated, FULL_EPOCHS, use_cpu=not on_gpu, bf16=on_gpu)
     memory = torch.cuda.max_memory_allocated() if on_gpu else 0
     return [Measured(one, memory) for one in seconds]

@@ -11,12 +11,14 @@ import torch
 import transformers
 from torch import nn
 
+from ..models.parts import parts_of
+
 logger = logging.getLogger(__name__)
 
 # The first pattern found in a parameter's name decides its group.
-GROUPS = {
-    "lora_a": r"lora_(embedding_)?A",
-    "lora_b": r"lora_(embedding_)?B",
+LORA = {"lora_a": r"lora_(embedding_)?A", "lora_b": r"lora_(embedding_)?B"}
+# And its kind, in a model that does not itself say what its language model and its vision tower are.
+KINDS = {
     "mask_decoder": r"mask_decoder|mask_projection",
     "projector": r"merger|projector|language_projection|qformer|query_tokens",
     "vision": r"visual|vision|(^|\.)video\.",
@@ -40,14 +42,17 @@ class GradNormCallback(transformers.TrainerCallback):
     and forgets the gradients before the Trainer calls back; there its optimizer's `step` is wrapped until the training
     ends. (Where an error may end it and the optimizer lives on, call `close`.)
 
+    The groups are `lora_a`, `lora_b`, and of what else trains `language`, `vision` and `projector`, the parts that a
+    model of transformers itself names (`vlm_recipes.models.parts`); of others, what `KINDS` finds in the names.
+
     Args:
         trainer: the Trainer this is added to; its `log` reaches the trackers.
-        groups: name -> regular expression searched in parameter names, the first match counts. Default: `GROUPS`.
+        groups: name -> regular expression searched in parameter names, the first match counts, instead of these.
     """
 
     def __init__(self, trainer: "transformers.Trainer", groups: Mapping[str, str] | None = None):
         self.trainer = trainer
-        self.patterns = groups or GROUPS
+        self.patterns = groups
         self._squares: dict[str, torch.Tensor] | None = None
         self._without_gradient = 0
         self._wrapped: tuple[Any, Callable] | None = None  # DeepSpeed's optimizer and its own `step`
@@ -131,11 +136,25 @@ class GradNormCallback(transformers.TrainerCallback):
                 logger.warning("the gradient of %r has been zero at %d logged steps in a row", group, QUIET_STEPS)
 
 
-def parameters_by_group(model: nn.Module, groups: Mapping[str, str]) -> dict[str, dict[str, nn.Parameter]]:
-    """Group -> its parameters that train, by name; "other" are those that no pattern of `groups` is found in."""
+def parameters_by_group(
+    model: nn.Module, groups: Mapping[str, str] | None = None
+) -> dict[str, dict[str, nn.Parameter]]:
+    """Group -> its parameters that train, by name; "other" are those that no pattern of `groups` is found in.
+
+    Without `groups`: LoRA's two, and kinds of parts.
+    """
+    kind = kinds_of(model) if groups is None else lambda name: "other"
     found: dict[str, dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = next((group for group, pattern in groups.items() if re.search(pattern, name)), "other")
-            found.setdefault(group, {})[name] = parameter
+            patterns = LORA if groups is None else groups
+            group = next((group for group, pattern in patterns.items() if re.search(pattern, name)), None)
+            found.setdefault(group or kind(name), {})[name] = parameter
     return found
+
+
+def kinds_of(model: nn.Module) -> Callable[[str], str]:
+    """A parameter's name -> the kind of part it is in: "language", "vision", "projector", or another of `KINDS`."""
+    if parts := parts_of(model):
+        return parts.kind_of
+    return lambda name: next(kind for kind, pattern in KINDS.items() if re.search(pattern, name))

@@ -1,6 +1,8 @@
-"""LoRA on a model, refused in one line where it would have nothing to train."""
+"""LoRA on a model's parts, refused in one line where it would have nothing to train."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -8,7 +10,36 @@ from peft.utils.constants import DUMMY_TARGET_MODULES
 from transformers import PreTrainedModel
 from trl import ModelConfig
 
+from .parts import LANGUAGE, linear_layers, parts_of
 from .weights import CheckpointError
+
+NUMBER = r"(?<![^.])\d+(?![^.])"  # of a layer, in the name of a module
+
+
+def layers_of(network: PreTrainedModel, parts: Sequence[str]) -> str:
+    """A regular expression of the full names of all linear layers of these `parts`, and of nothing else.
+
+    See `linear_layers`. Raises `CheckpointError` where the network does not say which its parts are.
+    """
+    known = parts_of(network)
+    if known is None:
+        raise CheckpointError(
+            f"this {network.config.model_type} does not say which its language model and its vision tower are: "
+            "--lora_target_modules has to name the layers that LoRA goes to"
+        )
+    towers = [known.language if part == LANGUAGE else known.vision for part in parts]
+    names = [name for tower in towers for name in linear_layers(network, tower)]
+    alike = Counter(re.sub(NUMBER, "#", name) for name, _ in network.named_modules())
+    alike.subtract(re.sub(NUMBER, "#", name) for name in names)
+    branches: dict[str, list[str]] = {}
+    for name in names:
+        numberless = re.sub(NUMBER, "#", name)
+        if alike[numberless] == 0:  # fc1 of all blocks, and not 0 and 2 in a Sequential whose 1 is no linear layer
+            name = numberless
+        pattern = name.replace(".", r"\.").replace("#", r"\d+")
+        stem, number, layer = pattern.rpartition(r"\d+\.")
+        branches.setdefault(stem + number, []).append(layer)
+    return "|".join(f"{stem}({'|'.join(dict.fromkeys(layers))})" for stem, layers in branches.items())
 
 
 def refuse_unmatched(network: PreTrainedModel, adapter: PeftConfig) -> None:

@@ -18,7 +18,7 @@ from .precision import trainable_in_float32
 from .sharding import gathered, place_for_inference
 from .upstream import keep_weight_names, without_zero3
 
-FAULTS = (OSError, ValueError, RuntimeError, SafetensorError)
+FAULTS = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 weights_are_read: ContextVar[bool] = ContextVar("weights_are_read", default=True)
 
 

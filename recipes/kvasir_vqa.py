@@ -28,7 +28,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import Majority, typed_majority
 from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
 from vlm_recipes.eval.typed import typed_evaluation
-from vlm_recipes.models.qwen_vl import LANGUAGE, PixelBudget, QwenVL, load_qwen_vl, lora_on
+from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
 from vlm_recipes.rows import BadRow, group_by_image, hold_out_two, load_split, start_of, usable_rows
 from vlm_recipes.training.folder import write_once
 from vlm_recipes.training.launch import launch
@@ -36,7 +36,7 @@ from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
 
 SYSTEM = "You are a surgical VQA assistant. Answer with a single word/number when possible."
-TRAINABLE_SHARE = 0.0048  # 40,370,176 of 8.33 billion parameters, with LoRA on the 7B model
+LORA, TRAINABLE_SHARE = ("language",), 0.0048  # on this part: 40,370,176 of the 7B model's 8.33 billion parameters
 TYPES_FILE = "question_types.json"
 CONTROL = "<|"  # how Qwen's control tokens begin
 
@@ -69,7 +69,7 @@ class Training(ChatSettings, SFTConfig):
 
 
 @dataclass
-class Model(QwenVL):
+class Model(ChatModel):
     use_peft: bool = True
     lora_r: int = 16
     lora_alpha: int = 32
@@ -134,7 +134,7 @@ def to_question(data: Data, folder: Path, question: str) -> dict:
 
 def load(data: Data, model: Model, output_dir: str | None = None):
     """Model and processor; without LoRA every part of the model trains."""
-    return load_qwen_vl(model, data, output_dir, lora_on(model, LANGUAGE if model.use_peft else None))
+    return load_chat_model(model, data, output_dir, LORA if model.use_peft else ())
 
 
 def evaluation(data: Data, network, processor, majority: Majority | None = None) -> Evaluation:
@@ -163,10 +163,10 @@ def main(data: Data, training: Training, model: Model) -> None:
             train_dataset=grouped,
             eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
-            peft_config=lora_on(model, LANGUAGE if model.use_peft else None, network),
+            peft_config=lora_on(model, LORA if model.use_peft else (), network),
         )
         accuracy = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
-        lora = {"trains": "lora_", "share": TRAINABLE_SHARE} if model.use_peft else {}
+        lora = {"trains": "lora_", "parts": LORA, "share": TRAINABLE_SHARE} if model.use_peft else {}
         network = run.train(trainer, accuracy, GradNormCallback(trainer), **lora)
     run.conclude(network)
 

@@ -29,7 +29,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import constant_box
 from vlm_recipes.eval.metrics.box_codecs import BoxCodec
 from vlm_recipes.eval.metrics.boxes import Box
-from vlm_recipes.models.qwen_vl import LANGUAGE, QWEN_VL, VISION, PixelBudget, QwenVL, load_qwen_vl, lora_on
+from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
 from vlm_recipes.rows import BadRow, hold_out, load_splits, relative_boxes, usable_rows
 from vlm_recipes.rows.formats.open_food_facts import product_of
 from vlm_recipes.training.launch import launch
@@ -41,8 +41,9 @@ Your task is to analyze the provided product images and detect the nutrition tab
 Focus on delivering accurate, succinct answers based on the visual information. \
 Avoid additional explanation unless absolutely necessary."""
 QUESTION = "Detect the bounding box of the nutrition table."
-LORA = {"language": LANGUAGE, "joint": f"{LANGUAGE}|{VISION}"}
-TRAINABLE_SHARE = {"language": 0.0191, "vision": 0.0815, "joint": 0.0239, "all": 1}  # of the 7B model
+LORA = {"language": ("language",), "joint": ("language", "vision")}  # the parts of the model that it goes to
+WHOLE = {"vision": ("vision", "projector"), "all": ()}  # the parts that train themselves; (): every one
+TRAINABLE_SHARE = {"language": 0.0191, "vision": 0.0815, "joint": 0.0241, "all": 1}  # of the 7B model
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Training(ChatSettings, SFTConfig):
 
 
 @dataclass
-class Model(QwenVL):
+class Model(ChatModel):
     tune: str = setting("language", "LoRA on the language model, the tower, LoRA on both, all", *TRAINABLE_SHARE)
     lora_r: int = 64
     lora_alpha: int = 128
@@ -107,11 +108,7 @@ def to_question(data: Data, folder: Path, question: str) -> dict:
 
 def load(data: Data, model: Model, output_dir: str | None = None):
     """Model and processor, with the parts of the model that `--tune` names set to train."""
-    network, processor = load_qwen_vl(model, data, output_dir, lora_on(model, LORA.get(model.tune)), QWEN_VL)
-    if output_dir and model.tune not in LORA:
-        network.requires_grad_(model.tune == "all")
-        network.model.visual.requires_grad_(model.tune in ("vision", "all"))
-    return network, processor
+    return load_chat_model(model, data, output_dir, LORA.get(model.tune, ()), WHOLE.get(model.tune))
 
 
 def evaluation(data: Data, network, processor, baseline: Box | None = None) -> Evaluation:
@@ -138,11 +135,12 @@ def main(data: Data, training: Training, model: Model) -> None:
             train_dataset=train,
             eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
-            peft_config=lora_on(model, LORA.get(model.tune), network),
+            peft_config=lora_on(model, LORA.get(model.tune, ()), network),
         )
         iou = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
-        trains = {"vision": "visual", "all": ""}.get(model.tune, "lora_")
-        network = run.train(trainer, iou, GradNormCallback(trainer), trains=trains, share=TRAINABLE_SHARE[model.tune])
+        trains = {"parts": (LORA | WHOLE)[model.tune], "share": TRAINABLE_SHARE[model.tune]}
+        trains |= {"trains": "lora_"} if model.tune in LORA else {}
+        network = run.train(trainer, iou, GradNormCallback(trainer), **trains)
     run.conclude(network)
 
 

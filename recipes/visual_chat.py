@@ -25,14 +25,14 @@ from vlm_recipes.collators.length import within_length
 from vlm_recipes.collators.sharing import chat_collator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.text import conversation, text_evaluation, text_majority
-from vlm_recipes.models.qwen_vl import LANGUAGE, PixelBudget, QwenVL, load_qwen_vl, lora_on
+from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
 from vlm_recipes.rows import group_by_image, hold_out, load_splits, usable_rows
 from vlm_recipes.rows.formats.chat import check_answers, text_of
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
 
-TRAINABLE_SHARE = 0.0048  # 40,370,176 of 8.33 billion parameters, with LoRA on the 7B model
+LORA, TRAINABLE_SHARE = ("language",), 0.0048  # on this part: 40,370,176 of the 7B model's 8.33 billion parameters
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Training(ChatSettings, SFTConfig):
 
 
 @dataclass
-class Model(QwenVL):
+class Model(ChatModel):
     use_peft: bool = True
 
 
@@ -80,7 +80,7 @@ def to_question(data: Data, folder: Path, question: str) -> dict:
 
 def load(data: Data, model: Model, output_dir: str | None = None):
     """Model and processor; without LoRA every part of the model trains."""
-    return load_qwen_vl(model, data, output_dir, lora_on(model, LANGUAGE if model.use_peft else None))
+    return load_chat_model(model, data, output_dir, LORA if model.use_peft else ())
 
 
 def evaluation(data: Data, network, processor, majority=None, kinds: tuple[str, ...] = ()) -> Evaluation:
@@ -109,10 +109,10 @@ def main(data: Data, training: Training, model: Model) -> None:
             train_dataset=grouped,
             eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,
-            peft_config=lora_on(model, LANGUAGE if model.use_peft else None, network),
+            peft_config=lora_on(model, LORA if model.use_peft else (), network),
         )
         f1 = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
-        lora = {"trains": "lora_", "share": TRAINABLE_SHARE} if model.use_peft else {}
+        lora = {"trains": "lora_", "parts": LORA, "share": TRAINABLE_SHARE} if model.use_peft else {}
         network = run.train(trainer, f1, GradNormCallback(trainer), **lora)
     run.conclude(network)
 

@@ -7,7 +7,6 @@ what it says compared with the run's own model, before it gets its name.
 """
 
 import argparse
-import re
 import shutil
 import sys
 from collections.abc import Collection, Iterable
@@ -26,7 +25,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedModel, 
 from transformers.core_model_loading import revert_weight_conversion
 from trl import ModelConfig
 
-from ..callbacks.grad_norm import GROUPS
+from ..callbacks.grad_norm import kinds_of
 from ..models.checkpoints import CheckpointError
 from ..models.upstream import hub_weight_names
 from .ask import NOTHING_KNOWN
@@ -67,7 +66,7 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
     base = first_base(str(folder))
     if getattr(network.config, "quantization_config", None) is not None:
         raise RunError(f"{base} holds quantised weights, into which nothing is merged")
-    before = next_token_logits(recipe, data, folder, network, processor)
+    before, kind = next_token_logits(recipe, data, folder, network, processor), kinds_of(network)
     if isinstance(network, PeftModel):
         network = network.merge_and_unload()  # PEFT adds in the adapter's float32, and rounds once
     of_the_hub = type(network.config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -103,7 +102,7 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
             in_bits = next_token_logits(recipe, data, folder, *recipe.load(data, quantised))
             print(_distance(what, in_bits, again))
     adapter = weights_in([folder / ADAPTER]) if has_adapter else ()
-    if vision := [name for name in adapter if re.search(GROUPS["vision"], name)]:
+    if vision := [name for name in adapter if kind(name) == "vision"]:
         print(
             f"! {len(vision):,} weights of the adapter in {folder} are the vision tower's, which some servers drop "
             "without a word (vLLM issue 32541): serve the export, where they are merged"

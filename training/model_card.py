@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from peft import PeftModel
 from transformers import PreTrainedModel, TrainingArguments
 
-from ..callbacks.grad_norm import GROUPS
+from ..callbacks.grad_norm import kinds_of
 from ..eval.metrics.number import Scores
 from ..eval.report.page import replace_file, visible
 from ..eval.report.tables import Table, cells, metric_table
@@ -161,7 +161,8 @@ def _adapter_in_words(network: PreTrainedModel | PeftModel) -> str:
 
 
 def _holds(network: PeftModel) -> str:
-    vision = any("lora_" in name and re.search(GROUPS["vision"], name) for name, _ in network.named_parameters())
+    kind = kinds_of(network)
+    vision = any("lora_" in name and kind(name) == "vision" for name, _ in network.named_parameters())
     dropped = ", where some servers drop the vision tower's part without a word (vLLM issue 32541)" if vision else ""
     return f"This folder holds an adapter{dropped}: `vlm-export` makes a whole model of it and its base."
 

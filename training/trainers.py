@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 from transformers import Seq2SeqTrainer, Trainer
 
-from ..callbacks.grad_norm import GROUPS, parameters_by_group
+from ..callbacks.grad_norm import parameters_by_group
 from ..rows.conventions import IGNORE_INDEX
 
 
@@ -90,7 +90,7 @@ def with_rate_of_vision(trainer: Trainer, rate: float) -> None:
 
     Raises `RateError` where none of them trains, and under DeepSpeed and FSDP, which would train all at one rate.
     """
-    vision = {id(weight) for weight in parameters_by_group(trainer.model, GROUPS).get("vision", {}).values()}
+    vision = {id(weight) for weight in parameters_by_group(trainer.model).get("vision", {}).values()}
     if not vision or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         why = "DeepSpeed and FSDP have one rate for all" if vision else "no weight of a vision tower trains"
         raise RateError(f"--vision_learning_rate {rate:g}: {why}")

@@ -14,6 +14,7 @@ from ...eval.evaluation import evenly_spread
 from ...eval.report.check import Check
 from ...eval.report.data.page import EXAMPLES_SHOWN, Example
 from ...eval.report.data.seen_images import seen_images
+from ...models.ends import ends_of_answers
 from ..label_audit import check_labels
 
 INSPECTED, EXTREME = 64, 8  # rows, and those with the most questions or pixels
@@ -31,6 +32,7 @@ def inspect_batches(
         rows = list(islice(rows, INSPECTED))
     processor = getattr(collator, "processor", processing_class)
     only_answers = getattr(collator, "train_on", "assistant") == "assistant"
+    ends = ends_of_answers(processor.tokenizer, model) if only_answers else ()
     lengths: dict[int, int] = {}
     examples = []
     try:
@@ -41,7 +43,7 @@ def inspect_batches(
             batch = collator([row])
             lengths[i] = batch["input_ids"].shape[-1]
             if only_answers:
-                check_labels(batch["labels"][0], processor, f"row {row.get('id', i)!r}")
+                check_labels(batch["labels"][0], processor, ends, f"row {row.get('id', i)!r}")
             if i in pictured:
                 query = (row.get("queries") or [row])[0]
                 seen = seen_images(batch, processor.image_processor) if "pixel_values" in batch else []

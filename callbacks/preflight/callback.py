@@ -13,6 +13,7 @@ from ...eval.report.check import Check, save_checks
 from ...eval.report.data.page import write_data_page
 from ..label_audit import collator_of
 from .batches import inspect_batches
+from .lora import check_lora
 from .model import Expected, check_steps, check_trainable
 from .rows import (
     check_answers,
@@ -76,7 +77,8 @@ class PreflightCallback(TrainerCallback):
             checks, batch, what, shown = inspect_batches(
                 rows, collator, model, processing_class, args.per_device_train_batch_size
             )
-        self._say(*checks, check_trainable(model, self.expected))
+        of_model = check_trainable(model, self.expected), check_lora(model, self.expected)
+        self._say(*checks, *filter(None, of_model))
         if not self._stopping():
             self._say(*check_steps(self.trainer, batch, state.max_steps, what, self.expected))
         if PartialState().is_main_process:

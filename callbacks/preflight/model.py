@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -15,13 +15,13 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_pt_utils import get_model_param_count
 
 from ...eval.report.check import Check
-from ..grad_norm import GROUPS, parameters_by_group
+from ...models.parts import LANGUAGE, parts_of
+from ..grad_norm import KINDS, kinds_of, parameters_by_group
 from .probe import Probe, probe
 
 NEAR_FULL = 0.95  # of the GPU's memory
 ADAM_BYTES = 8  # two float32 a parameter; in 8 bits a quarter of that
 NAMED = 3  # tensors without gradient
-TOWERS = {kind: pattern for kind, pattern in GROUPS.items() if not kind.startswith("lora_")}
 WORSE = 1.25  # times the loss of a uniform guess: random weights are sure of what they say
 
 
@@ -33,11 +33,14 @@ class Expected:
         trains: a regular expression found in the name of each parameter that trains, and in no other's.
         share: of the parameters that train, 0-1; None where nothing is stated, such as for another model.
         first_loss: what an untrained model may lose at most; None: ln(vocabulary), a uniform guess at each token.
+        parts: of the model, "language", "vision" or "projector" (see `vlm_recipes.models.parts`), in which everything
+            is that trains; where it is LoRA, all their linear layers have it. Empty: nothing is said of them.
     """
 
     trains: str = ""
     share: float | None = None
     first_loss: float | None = None
+    parts: Sequence[str] = ()
 
 
 def check_trainable(model: nn.Module, expected: Expected) -> Check:
@@ -49,6 +52,8 @@ def check_trainable(model: nn.Module, expected: Expected) -> Check:
         return Check("what trains", "stop", f"none of {total:,} parameters would be trained", numbers)
     found = f"{trained:,} of {total:,} parameters ({trained / total:.2%})"
     others, differs = [name for name in trains if not re.search(expected.trains, name)], False
+    if expected.parts and (parts := parts_of(model)):
+        others += [name for name in trains if name not in others and parts.part_of(name) not in expected.parts]
     if others:
         found += f", among them {len(others):,} tensors that the recipe does not name, such as {others[0]}"
     if expected.share is not None:
@@ -150,15 +155,19 @@ def check_gradients(model: nn.Module, gradients: Mapping[str, float | None]) -> 
 def parameters_by_tower(model: nn.Module) -> dict[tuple[str, str, str], list[str]]:
     """`(group, kind, path)` -> the names of a tower's parameters that train.
 
-    The group is that of `grad_norm.GROUPS`; the kind the one that it would be without LoRA; the path says which tower
+    The group is that of `GradNormCallback`; the kind the one that it would be without LoRA; the path says which tower
     of that kind: the name as far as the kind shows in it, "" for a language model.
     """
     towers: dict[tuple[str, str, str], list[str]] = {}
-    for group, parameters in parameters_by_group(model, GROUPS).items():
+    parts, kind_of = parts_of(model), kinds_of(model)
+    for group, parameters in parameters_by_group(model).items():
         for name in parameters:
-            kind = next(kind for kind, pattern in TOWERS.items() if re.search(pattern, name))
-            heads = accumulate(name.removeprefix("base_model.model.").split("."), "{}.{}".format)
-            path = next(head for head in heads if re.search(TOWERS[kind], f"{head}.")) if TOWERS[kind] else ""
+            kind, path = kind_of(name), ""
+            if kind != LANGUAGE and parts:
+                path = parts.tower_of(name).removeprefix("base_model.model.")
+            elif kind != LANGUAGE:
+                heads = accumulate(name.removeprefix("base_model.model.").split("."), "{}.{}".format)
+                path = next(head for head in heads if re.search(KINDS[kind], f"{head}."))
             towers.setdefault((group, kind, path), []).append(name)
     return towers
 

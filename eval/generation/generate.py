@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from ...models.ends import ends_of_answers
 from ...rows.conventions import Row
 from .allowed_tokens import keep_to
 from .batches import batches_by_image, each_image_once
@@ -83,8 +84,8 @@ def generate(
     constraints = [None] * len(rows) if constraints is None else constraints
     if len(constraints) != len(rows):
         raise ValueError(f"{len(constraints)} constraints for {len(rows)} rows")
-    tokenizer, eos = collator.processor.tokenizer, model.generation_config.eos_token_id
-    ends = {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id}
+    tokenizer = collator.processor.tokenizer
+    ends = ends_of_answers(tokenizer, model)
     for constraint in {one for one in constraints if one is not None}:
         constraint.refuse_ends(ends)
     known = {i: one.only for i, one in enumerate(constraints) if one is not None and one.only is not None}

@@ -16,7 +16,7 @@ from trl import get_training_chat_template
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from vlm_recipes.collators import ChatCollator, SharedImageCollator
-from vlm_recipes.models.qwen_vl import set_pixel_budget
+from vlm_recipes.models.chat import set_pixel_budget
 
 IGNORE = -100
 IMAGE = {"type": "image"}

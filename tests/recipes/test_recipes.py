@@ -24,7 +24,7 @@ from tests.support.running import QUIET, fails, read
 from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
-from vlm_recipes.models.qwen_vl import set_pixel_budget
+from vlm_recipes.models.chat import set_pixel_budget
 from vlm_recipes.rows.pictures import inspect_picture
 
 RECIPES = [nutrition_tables, kvasir_vqa, vqa_rad, visual_chat]

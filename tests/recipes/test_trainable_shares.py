@@ -9,11 +9,13 @@ from trl import get_peft_config
 from benchmarks import full_size
 from recipes import kvasir_vqa, nutrition_tables, reasonseg, visual_chat, vqa_rad
 from tests.support import tiny
+from vlm_recipes.callbacks.preflight.lora import check_lora
 from vlm_recipes.callbacks.preflight.model import Expected, check_trainable
+from vlm_recipes.models.chat import lora_on
 from vlm_recipes.models.lisa.config import LisaConfig
 from vlm_recipes.models.lisa.loading import WHOLE
 from vlm_recipes.models.lisa.model import LisaForConditionalGeneration
-from vlm_recipes.models.qwen_vl import lora_on
+from vlm_recipes.models.parts import train_only
 
 
 def qwen2_vl_7b():
@@ -24,26 +26,30 @@ def qwen2_vl_7b():
 def tuned(tune: str):
     network, share = qwen2_vl_7b(), nutrition_tables.TRAINABLE_SHARE[tune]
     if tune != "vision":
-        return get_peft_model(network, lora_on(nutrition_tables.Model(), nutrition_tables.LORA[tune])), "lora_", share
-    network.requires_grad_(False)
-    network.model.visual.requires_grad_(True)
-    return network, "visual", share
+        parts = nutrition_tables.LORA[tune]
+        return with_lora(network, nutrition_tables.Model(), parts), "lora_", share, parts
+    train_only(network, nutrition_tables.WHOLE["vision"])
+    return network, "visual", share, nutrition_tables.WHOLE["vision"]
+
+
+def with_lora(network, model, parts):
+    return get_peft_model(network, lora_on(model, parts, network))
 
 
 def kvasir():
-    network = get_peft_model(qwen2_vl_7b(), lora_on(kvasir_vqa.Model(), kvasir_vqa.LANGUAGE))
-    return network, "lora_", kvasir_vqa.TRAINABLE_SHARE
+    network = with_lora(qwen2_vl_7b(), kvasir_vqa.Model(), kvasir_vqa.LORA)
+    return network, "lora_", kvasir_vqa.TRAINABLE_SHARE, kvasir_vqa.LORA
 
 
 def chat():
-    network = get_peft_model(qwen2_vl_7b(), lora_on(visual_chat.Model(), visual_chat.LANGUAGE))
-    return network, "lora_", visual_chat.TRAINABLE_SHARE
+    network = with_lora(qwen2_vl_7b(), visual_chat.Model(), visual_chat.LORA)
+    return network, "lora_", visual_chat.TRAINABLE_SHARE, visual_chat.LORA
 
 
 def blip2_flan_t5_xl():
     with torch.device("meta"):
         network = Blip2ForConditionalGeneration(full_size.blip2_flan_t5_xl())
-    return get_peft_model(network, get_peft_config(vqa_rad.Model())), "lora_", vqa_rad.TRAINABLE_SHARE
+    return get_peft_model(network, get_peft_config(vqa_rad.Model())), "lora_", vqa_rad.TRAINABLE_SHARE, ()
 
 
 def lisa_7b():
@@ -51,7 +57,7 @@ def lisa_7b():
     with torch.device("meta"):
         network = LisaForConditionalGeneration(config)
         network = get_peft_model(network, get_peft_config(reasonseg.Model(use_peft=True)))
-    return network, "|".join(["lora_", *WHOLE]), reasonseg.TRAINABLE_SHARE
+    return network, "|".join(["lora_", *WHOLE]), reasonseg.TRAINABLE_SHARE, ()
 
 
 MODELS = {f"nutrition_tables, {tune}": lambda tune=tune: tuned(tune) for tune in ("language", "vision", "joint")}
@@ -60,7 +66,10 @@ MODELS |= {"kvasir_vqa": kvasir, "visual_chat": chat, "vqa_rad": blip2_flan_t5_x
 
 @pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 def test_the_preflight_of_the_recipe_s_own_model_finds_what_the_recipe_states(build):
-    network, trains, share = build()
-    found = check_trainable(network, Expected(trains, share))
+    network, trains, share, parts = build()
+    expected = Expected(trains, share, parts=parts)
+    found = check_trainable(network, expected)
     assert found.status == "pass"
     assert round(found.numbers["share"], 4) == pytest.approx(share)
+    lora = check_lora(network, expected)
+    assert lora is None if trains != "lora_" or not parts else lora.status == "pass"

@@ -12,25 +12,31 @@ def seen_images(pixels: Mapping[str, torch.Tensor], image_processor: BaseImagePr
 
     `pixels` is what `image_processor` gave, or a batch that holds it; of a video the first frame is shown. For SAM's
     half of a LISA batch: `seen_images({"pixel_values": batch["sam_pixel_values"]}, processor.sam_image_processor)`.
-    SAM pads after it normalises, so its padding has the mean colour.
+    SAM pads after it normalises, so its padding has the mean colour. Of another shape, such as that of Mllama's tiles,
+    no picture is made: it is missing in what is shown.
 
     Args:
         pixels: `pixel_values`, either `[images, 3, H, W]` or `[videos, frames, 3, H, W]`, or with `image_grid_thw`
             `[images, 3]` Qwen-VL's flat patches, `[patches, 3 * temporal_patch_size * patch_size**2]`.
         image_processor: knows how the values were scaled, and how patches were cut.
-
-    Raises ValueError for another shape of `pixel_values`.
     """
     values = pixels["pixel_values"].detach().float().cpu()
-    if "image_grid_thw" in pixels:
+    if values.ndim == 2 and "image_grid_thw" in pixels and _is_cut_as_qwen_s(values, image_processor):
         grids = pixels["image_grid_thw"].tolist()
         parts = values.split([frames * height * width for frames, height, width in grids])
         pictures = [_from_patches(part, grid, image_processor) for part, grid in zip(parts, grids, strict=True)]
     elif values.ndim in (4, 5) and values.shape[-3] == 3:
         pictures = list(values if values.ndim == 4 else values[:, 0])
     else:
-        raise ValueError(f"pixel_values of shape {list(values.shape)}: neither images, videos nor patches with a grid")
+        return []
     return [_as_picture(picture, image_processor) for picture in pictures]
+
+
+def _is_cut_as_qwen_s(patches: torch.Tensor, image_processor: BaseImageProcessor) -> bool:
+    names = ("merge_size", "patch_size", "temporal_patch_size")
+    if not all(hasattr(image_processor, name) for name in names):
+        return False
+    return patches.shape[1] == 3 * image_processor.temporal_patch_size * image_processor.patch_size**2
 
 
 def _from_patches(patches: torch.Tensor, grid: list[int], image_processor: BaseImageProcessor) -> torch.Tensor:

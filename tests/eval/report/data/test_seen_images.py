@@ -95,11 +95,13 @@ def test_a_processor_that_neither_scales_nor_normalises_is_believed():
     assert difference(seen, picture(70, 50)) == 0
 
 
-def test_patches_without_their_grid_are_refused_by_their_shape(qwen2_vl):
+def test_of_a_shape_that_is_not_known_no_picture_is_made(qwen2_vl):
     processor = qwen2_vl.processor.image_processor
-    pixels = processor([picture(84, 84)], return_tensors="pt")["pixel_values"]
-    with pytest.raises(ValueError, match=r"pixel_values of shape \[36, 1176\]"):
-        seen_images({"pixel_values": pixels}, processor)
+    pixels = processor([picture(84, 84)], return_tensors="pt")
+    assert seen_images({"pixel_values": pixels["pixel_values"]}, processor) == []  # patches without their grid
+    assert seen_images(pixels | {"pixel_values": pixels["pixel_values"][:, :588]}, processor) == []  # of one frame
+    assert seen_images({"pixel_values": torch.zeros(1, 1, 4, 3, 28, 28)}, processor) == []  # Mllama's tiles
+    assert seen_images({"pixel_values": torch.zeros(1, 36, 588)}, processor) == []  # Gemma 4's and LFM2-VL's patches
 
 
 def test_a_batch_of_lisa_s_collator_shows_what_each_of_its_towers_sees():

@@ -1,0 +1,144 @@
+"""What recipes on chat models share: loading one of any family, where LoRA goes, and the area of an image."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from accelerate import PartialState
+from peft import PeftConfig, PeftModel
+from PIL import Image
+from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as CHAT
+from trl import ModelConfig, get_peft_config
+
+from .checkpoints import left_by_a_run, load_checkpoint
+from .kinds import refuse_other_kinds
+from .lora import layers_of, refuse_unmatched
+from .parts import LANGUAGE, VISION, fused_layers, parts_of, train_only
+from .precision import launched_dtype, small_card
+from .weights import CheckpointError, load_named, load_weights, without_weights
+
+TRIED = 16 * 28  # the side of a square, in pixels, to see how a processor counts its area
+# What adapters of earlier versions, which were of Qwen-VL, call the layers of these parts: they train on as they are.
+EARLIER = {(LANGUAGE,): r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"}
+EARLIER[LANGUAGE, VISION] = EARLIER[LANGUAGE,] + r"|.*visual\.blocks.*\.(qkv|attn\.proj|fc1|fc2)"
+
+
+@dataclass
+class ChatModel(ModelConfig):
+    """For a recipe's `Model` to inherit."""
+
+    model_name_or_path: str = "Qwen/Qwen2-VL-7B-Instruct"
+    dtype: str = field(default_factory=launched_dtype)
+    load_in_4bit: bool | None = field(default=None, metadata={"help": "QLoRA; by default on cards below 24 GB"})
+    use_bnb_nested_quant: bool = True
+
+
+@dataclass
+class PixelBudget:
+    """For a recipe's `Data` to inherit; it does nothing where a model's processor resizes in its own way."""
+
+    min_pixels: int = field(default=256 * 28 * 28, metadata={"help": "smaller images are enlarged to this area"})
+    max_pixels: int = field(default=1280 * 28 * 28, metadata={"help": "larger images are reduced to this area"})
+
+
+def load_chat_model(
+    model: ModelConfig,
+    budget: PixelBudget,
+    output_dir: str | None,
+    lora: Sequence[str] = (),
+    whole: Sequence[str] | None = None,
+) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
+    """Model and processor, to answer or for a training that saves in `output_dir`, see `load_checkpoint`.
+
+    LoRA goes to the parts of the model that `lora` names (see `vlm_recipes.models.parts`), on four bits where the card
+    is small, unless `model` says. Or else those parts train that `whole` names, () being all of them. What is no
+    language model is never quantised.
+
+    A processor that was saved by a run keeps the budget it was trained with, to answer. One without an area to give
+    has its own way to resize. Raises `CheckpointError` for a model that is none of images and text, or does not chat,
+    and where LoRA would have no layer to train.
+    """
+    name, to_train, says = model.model_name_or_path, output_dir is not None, PartialState().is_main_process
+    refuse_other_kinds(name, CHAT, "this recipe is for chat models of images and text", model.model_revision)
+    if model.load_in_4bit is None:
+        model = replace(model, load_in_4bit=bool(lora) and small_card())
+    outline = outline_of(model)
+    parts, adapter = parts_of(outline), lora_on(model, lora, outline)
+    if adapter is not None and not model.lora_target_modules and Path(name, "adapter_config.json").is_file():
+        if (made := PeftConfig.from_pretrained(name).target_modules) == EARLIER.get(tuple(lora)):
+            adapter.target_modules = made
+    apart = () if parts is None else parts.beside(outline)
+    network, processor = load_checkpoint(model, to_train, apart, adapter=adapter, output_dir=output_dir)
+    if processor.chat_template is None:
+        raise CheckpointError(f"{name!r} has no chat template, and this recipe is for chat models: name another model")
+    if to_train and adapter is not None and not isinstance(network, PeftModel):
+        refuse_unmatched(network, adapter)
+    if to_train and whole is not None:
+        train_only(network, whole)
+    if to_train and adapter is not None and parts is not None and says:
+        if fused := fused_layers(outline, parts.language):
+            share = sum(fused.values()) / sum(weight.numel() for weight in outline.parameters())
+            print(f"LoRA is for linear layers: {share:.0%} of the weights, fused as {min(fused)} is, stay as they are")
+    has_own_way = not has_budget(processor)
+    if has_own_way and says:
+        print(f"{type(processor).__name__} resizes pictures in its own way: --min_pixels and --max_pixels do nothing")
+    elif not has_own_way and (to_train or not left_by_a_run(name)):
+        set_pixel_budget(processor, budget.min_pixels, budget.max_pixels)
+    return network, processor
+
+
+def outline_of(model: ModelConfig) -> PreTrainedModel:
+    """The model that `model` names, or the base of that adapter, without weights: what can be known before they are.
+
+    Raises `CheckpointError` as `load_checkpoint` does.
+    """
+
+    def base(name: str, revision: str | None, config: None) -> tuple[PreTrainedModel, None]:
+        return load_weights(AutoModelForImageTextToText, name, revision=revision), None
+
+    with without_weights():
+        return load_named(model, base, to_train=True)[0]
+
+
+def lora_on(model: ModelConfig, parts: Sequence[str], network: PreTrainedModel | PeftModel) -> PeftConfig | None:
+    """LoRA as `model` says, on the layers that it names or all linear ones of these `parts` of the `network`.
+
+    None without `parts`, and for a `network` whose own adapter trains on.
+    """
+    if not parts or isinstance(network, PeftModel):
+        return None
+    layers = model.lora_target_modules or layers_of(network, parts)
+    return get_peft_config(replace(model, use_peft=True, lora_target_modules=layers))
+
+
+def has_budget(processor: ProcessorMixin) -> bool:
+    """Whether its images keep their shape and get an area between two limits, as Qwen-VL's and GLM-4V's do."""
+    image_processor = processor.image_processor
+    limit = (image_processor.size or {}).get
+    has_limits = limit("shortest_edge") is not None and limit("longest_edge") is not None
+    return has_limits and "image_grid_thw" in image_processor.model_input_names
+
+
+def set_pixel_budget(processor: ProcessorMixin, min_pixels: int, max_pixels: int) -> None:
+    """Make a processor that `has_budget` resize every image to an area between `min_pixels` and `max_pixels`.
+
+    GLM-4V counts an image as the frames of a video that it is repeated to; its limits are as many times as large.
+
+    Raises `ValueError` if an image of twice that area still becomes larger than that, as it would with a
+    processor that has its own way to name the limits.
+    """
+    image_processor = processor.image_processor
+
+    def area(side: int) -> int:
+        grid = image_processor(Image.new("RGB", (side, side)), return_tensors="pt")["image_grid_thw"][0]
+        return int(grid.prod()) * image_processor.patch_size**2
+
+    side = 2 * TRIED
+    image_processor.size = {"shortest_edge": 1, "longest_edge": TRIED**2}
+    frames = round(TRIED**2 / area(side))
+    image_processor.size = {"shortest_edge": frames * min_pixels, "longest_edge": frames * max_pixels}
+    side = math.ceil((2 * max_pixels) ** 0.5)
+    if (pixels := area(side)) > max_pixels:
+        raise ValueError(f"a {side}×{side} image becomes {pixels} pixels, more than max_pixels={max_pixels}")
