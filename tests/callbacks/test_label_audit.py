@@ -1,14 +1,16 @@
 from dataclasses import dataclass
 
 import pytest
+import torch
 from datasets import Dataset, IterableDataset
 from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from tests.support import tiny
+from tests.support.families import checkpoint
 from vlm_recipes.callbacks import LabelAuditCallback
-from vlm_recipes.callbacks.label_audit import DIM, GREEN, RESET, LabelError
+from vlm_recipes.callbacks.label_audit import DIM, GREEN, RESET, LabelError, check_labels
 from vlm_recipes.collators import ChatCollator, Seq2SeqCollator
 
 QUIET = {"report_to": "none", "use_cpu": True, "save_strategy": "no", "disable_tqdm": True, "max_steps": 1}
@@ -25,9 +27,11 @@ def blip():
     return AutoProcessor.from_pretrained(tiny.blip2())
 
 
-def audit(tmp_path, collator, rows, folder=None, callback=None, **settings):
-    """Start to train; returns after one step if nothing was refused."""
+def audit(tmp_path, collator, rows, folder=None, callback=None, ends=None, **settings):
+    """Start to train a model that stops at `ends`; returns after one step if nothing was refused."""
     model = AutoModelForImageTextToText.from_pretrained(folder or tiny.qwen2_vl())
+    if ends is not None:
+        model.generation_config.eos_token_id = ends
     args = TrainingArguments(tmp_path, **(KEEP | settings))
     trainer = Trainer(
         model, args, data_collator=collator, train_dataset=rows, callbacks=[callback or LabelAuditCallback()]
@@ -163,6 +167,34 @@ def test_another_end_of_turn_can_be_named(tmp_path, qwen):
         audit(
             tmp_path, ChatCollator(qwen), tiny.chat_rows(), callback=LabelAuditCallback(end_tokens=["<|endoftext|>"])
         )
+
+
+def test_an_answer_ends_where_the_tokenizer_or_the_model_stops_at_one_token_or_several(tmp_path):
+    """As Gemma's, whose turns end with a token that its tokenizer does not call the end."""
+    processor = AutoProcessor.from_pretrained(tiny.qwen2_vl())
+    turn, text = processor.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    collator = ChatCollator(processor)
+    batch = collator(tiny.chat_rows()[:1])
+    processor.tokenizer.eos_token = "<|endoftext|>"
+    fixed = Spoilt(processor, lambda rows: {key: value.clone() for key, value in batch.items()}, lambda batch: None)
+    for ends in ([text, turn], turn):
+        audit(tmp_path, fixed, tiny.chat_rows()[:1], ends=ends)
+    for ends in ([text], text):
+        with pytest.raises(LabelError, match="'red': an answer ends without an end-of-turn token"):
+            audit(tmp_path, fixed, tiny.chat_rows()[:1], ends=ends)
+
+
+@pytest.mark.parametrize("family", ["internvl", "qwen3_vl"])
+def test_a_token_around_an_image_is_an_image_token_too(family):
+    processor = AutoProcessor.from_pretrained(checkpoint(family))
+    tokenizer = processor.tokenizer
+    [said] = tokenizer("red", add_special_tokens=False).input_ids[:1]
+    for image in {*processor.image_token_ids, processor.image_token_id}:
+        labels = torch.tensor([-100, image, said, tokenizer.eos_token_id])
+        with pytest.raises(LabelError, match="image tokens are among the labels"):
+            check_labels(labels, processor, {tokenizer.eos_token_id}, "row 1")
+    check_labels(torch.tensor([-100, said, tokenizer.eos_token_id]), processor, {tokenizer.eos_token_id}, "row 1")
+    assert len(processor.image_token_ids) == {"internvl": 3, "qwen3_vl": 1}[family]
 
 
 def test_training_on_everything_is_shown_and_not_judged(tmp_path, qwen, capsys):

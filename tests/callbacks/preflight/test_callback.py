@@ -22,6 +22,7 @@ from vlm_recipes.callbacks.preflight.callback import PreflightDone, PreflightErr
 from vlm_recipes.callbacks.preflight.model import Expected, check_first_loss, check_gradients, duration
 from vlm_recipes.callbacks.preflight.probe import frozen_parts
 from vlm_recipes.collators import ChatCollator, SharedImageCollator
+from vlm_recipes.models.lora import layers_of
 from vlm_recipes.rows.grouping import group_by_image
 from vlm_recipes.rows.images import images_of
 
@@ -138,6 +139,35 @@ def test_what_the_recipe_does_not_name_is_a_warning(tmp_path, processor):
     attention = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl()).model.language_model.layers[0].self_attn
     sides = [sum(part.weight.shape) for part in (attention.q_proj, attention.v_proj)]
     assert line.status == "pass" and line.numbers["trainable"] == 4 * sum(sides)  # rank 4
+
+
+def test_what_trains_outside_of_the_parts_that_the_recipe_names_is_a_warning(tmp_path, processor):
+    line = started(tmp_path, processor, with_lora, expected=Expected("lora_", parts=["vision"]))["what trains"]
+    assert line.status == "warn" and "tensors that the recipe does not name, such as base_model.model" in line.found
+    line = started(tmp_path, processor, with_lora, expected=Expected("lora_", parts=["language"]))["what trains"]
+    assert line.status == "pass"
+
+
+def test_layers_that_a_pattern_for_lora_misses_are_named(tmp_path, processor):
+    of_language, of_both = Expected(parts=["language"]), Expected(parts=["language", "vision"])
+    lines = started(tmp_path, processor, with_lora, expected=of_language)
+    layers = lines["LoRA's layers"].numbers["language_layers"]
+    assert lines["LoRA's layers"].status == "warn" and layers % 7 == 0
+    assert lines["LoRA's layers"].found == (
+        f"on {layers // 7 * 2} of {layers} linear layers of model.language_model; not on "
+        "model.language_model.layers.*.self_attn.k_proj, model.language_model.layers.*.self_attn.o_proj, "
+        "model.language_model.layers.*.mlp.gate_proj and 2 more kinds"
+    )
+
+    def on_all(model):
+        return get_peft_model(model, LoraConfig(r=4, target_modules=layers_of(model, ["language", "vision"])))
+
+    line = started(tmp_path, processor, on_all, expected=of_both)["LoRA's layers"]
+    found = f"on {layers} of {layers} linear layers of model.language_model and "
+    assert line.status == "pass" and line.found.startswith(found) and "not on" not in line.found
+    # Nothing is said where no part is claimed, or where it is trained without LoRA.
+    assert "LoRA's layers" not in started(tmp_path, processor, with_lora)
+    assert "LoRA's layers" not in started(tmp_path, processor, expected=of_both)
 
 
 @pytest.mark.parametrize(("stated", "status"), [(1.0, "pass"), (0.97, "pass"), (0.5, "warn")])
