@@ -20,7 +20,7 @@ from .precision import launched_dtype, small_card
 from .weights import CheckpointError, load_named, load_weights, without_weights
 
 TRIED = 16 * 28  # the side of a square, in pixels, to see how a processor counts its area
-# What adapters of earlier versions, which were of Qwen-VL, call the layers of these parts: they train on as they are.
+# What adapters of earlier versions call the layers of these parts: they train on with those that they have.
 EARLIER = {(LANGUAGE,): r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"}
 EARLIER[LANGUAGE, VISION] = EARLIER[LANGUAGE,] + r"|.*visual\.blocks.*\.(qkv|attn\.proj|fc1|fc2)"
 
