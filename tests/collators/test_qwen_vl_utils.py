@@ -15,7 +15,7 @@ from qwen_vl_utils import process_vision_info
 from qwen_vl_utils.vision_process import smart_resize
 
 from vlm_recipes.collators import ChatCollator
-from vlm_recipes.models.qwen_vl import set_pixel_budget
+from vlm_recipes.models.chat import set_pixel_budget
 
 MIN_PIXELS, MAX_PIXELS = 16 * 28 * 28, 64 * 28 * 28
 ORIENTATION = 0x0112
