@@ -13,7 +13,7 @@ from transformers import BatchFeature, ProcessorMixin
 from ..rows.conventions import IGNORE_INDEX
 from ..rows.formats.chat import messages_of, refuse_other_markers, untrained_messages
 from .conversation import clean_messages
-from .encoding import Encoded, begun, check_spoken, encode, encode_with
+from .encoding import Encoded, begun, check_spoken, encode, encode_alone
 from .images import named, open_images
 from .length import check_length
 from .rendering import Segments, Template
@@ -138,12 +138,10 @@ class ChatCollator:
         for i, (rows, own) in enumerate(zip(asked, conversations, strict=True)):
             found = [first.row(i)]
             if len(own) > 1:
-                again = encode_with(self.tokenizer, self.image_token, own[0], first.shown[i])
-                if again is not None and torch.equal(again[0], found[0][0]):
-                    found += [encode_with(self.tokenizer, self.image_token, one, first.shown[i]) for one in own[1:]]
-                else:  # an image's tokens join the text around them
-                    others = encode(self.processor, own[1:], [images[i]] * (len(own) - 1))
-                    found += [others.row(number) for number in range(len(own) - 1)]
+                again, _ = encode_alone(self.processor, own[0], first, i)
+                if not torch.equal(again, found[0][0]):
+                    raise ValueError(f"{type(self.processor).__name__}: an image's tokens join the text around them")
+                found += [encode_alone(self.processor, one, first, i) for one in own[1:]]
             for row, (ids, spoken), segments in zip(rows, found, own, strict=True):
                 named(row, self._check, ids, spoken, segments)
             sequences.append([(ids, self._labels(ids, spoken)) for ids, spoken in found])
@@ -230,12 +228,13 @@ def _blank(sizes: Sequence[tuple[int, int]]) -> list[Image.Image]:
 
 @lru_cache(maxsize=4096)
 def _tokens_of_sizes(processor: ProcessorMixin, settings: str, sizes: tuple[tuple[int, int], ...]) -> list[int] | None:
-    """How many tokens images of these sizes take, whatever they show; None where they join the text around them.
+    """How many tokens images of these sizes take, whatever they show; None where these may join the text around them.
 
     Kept by the processor's `settings` (its `to_json_string()`), too: its limits may be set anew.
     """
     text = str(processor.image_token) * len(sizes)
-    (shown,) = encode(processor, [[(text, False)]], [_blank(sizes)]).shown
-    added = processor.tokenizer.added_tokens_decoder
-    alone = all(int(place) in added for ids in shown for place in (ids[0], ids[-1]))
-    return [len(ids) for ids in shown] if alone else None
+    encoded = encode(processor, [[(text, False)]], [_blank(sizes)])
+    added, tokenizer = processor.tokenizer.added_tokens_decoder, processor.tokenizer
+    alone = tokenizer.convert_tokens_to_ids(str(processor.image_token)) in added
+    alone = alone and all(int(place) in added for ids in encoded.shown[0] for place in (ids[0], ids[-1]))
+    return [len(ids) for ids in encoded.shown[0]] if alone else None

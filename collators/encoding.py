@@ -1,5 +1,6 @@
 """Rendered conversations and their images -> what the processor makes of them, and which tokens are spoken."""
 
+import copy
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from transformers import BatchFeature, PreTrainedTokenizerFast, ProcessorMixin
 
 from .rendering import Segments
 
-TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # by token; the rest is by image
+OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # by token; the rest is by image
+Tokens = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
@@ -22,13 +24,15 @@ class Encoded:
         inputs: all that it gave.
         spoken: `[B, S]`, boolean: which tokens the assistant says.
         shown: for each conversation the tokens of each of its images `[n]`, begin, end and row tokens included.
+        texts: the same as texts, which the processor puts in place of the images' placeholders.
     """
 
     inputs: BatchFeature
     spoken: torch.Tensor
     shown: list[list[torch.Tensor]]
+    texts: list[list[str]]
 
-    def row(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def row(self, i: int) -> Tokens:
         """Tokens and `spoken` `[S]` of one conversation, without padding."""
         there = self.inputs["attention_mask"][i].bool()
         return self.inputs["input_ids"][i][there], self.spoken[i][there]
@@ -42,7 +46,7 @@ class Encoded:
 
     def by_image(self) -> dict[str, torch.Tensor]:
         """What is not by token: pixels, grids and alike."""
-        return {key: value for key, value in self.inputs.items() if key not in TOKENS}
+        return {key: value for key, value in self.inputs.items() if key not in OF_TOKENS}
 
 
 def encode(
@@ -56,7 +60,8 @@ def encode(
     Raises `ValueError` for a processor that does not say where in its tokens a text is.
     """
     texts = ["".join(text for text, _ in segments) for segments in conversations]
-    inputs = processor(
+    followed, replaced = _followed(processor)
+    inputs = followed(
         text=list(texts),
         images=[list(own) for own in images] if any(images) else None,
         text_kwargs={
@@ -66,14 +71,13 @@ def encode(
             **begun(processor.tokenizer, texts[0]),
         },
         common_kwargs={"return_tensors": "pt"},
-        return_text_replacement_offsets=True,
     )
     starts, ends = inputs.pop("offset_mapping").unbind(-1)
-    replaced = inputs.pop("text_replacement_offsets", ())
-    if not len(replaced):  # each image is the one token that stands in the text (Mllama), or nobody knows
+    if not replaced:  # each image is the one token that stands in the text (Mllama), or nobody knows
         token = re.escape(str(processor.image_token))
-        spans_of = [[found.span() for found in re.finditer(token, text)] for text in texts]
-        replaced = [[{"span": span, "new_span": span} for span in own] for own in spans_of]
+        for text in texts:
+            spans_of = [found.span() for found in re.finditer(token, text)]
+            replaced.append([{"span": span, "new_span": span, "replacement": token} for span in spans_of])
     is_text = ends > starts  # padding, and what the tokenizer adds, stands nowhere
     spoken = torch.zeros_like(is_text)
     for i, segments in enumerate(conversations):
@@ -86,35 +90,40 @@ def encode(
         [ids[(first >= new["new_span"][0]) & (last <= new["new_span"][1]) & (last > first)] for new in own]
         for ids, first, last, own in zip(inputs["input_ids"], starts, ends, replaced, strict=True)
     ]
-    return Encoded(inputs, spoken, shown)
+    return Encoded(inputs, spoken, shown, [[new["replacement"] for new in own] for own in replaced])
 
 
-def encode_with(
-    tokenizer: PreTrainedTokenizerFast, image_token: str, segments: Segments, shown: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Tokens and `spoken` `[S]` of a conversation about images whose tokens are known, without the images.
+def encode_alone(processor: ProcessorMixin, segments: Segments, encoded: Encoded, i: int) -> Tokens:
+    """Tokens and `spoken` `[S]` of another conversation about the images of the `i`th that is `encoded`.
 
-    What `encode` finds, wherever an image's tokens join no text around them. None where the placeholder of an image
-    is no token by itself.
+    As `encode` finds them, without its images: their tokens are put in place of the placeholders, or, where a
+    placeholder is no token by itself (Ovis2), the text that they are.
     """
-    text = "".join(text for text, _ in segments)
-    encoded = tokenizer(text, return_offsets_mapping=True, **begun(tokenizer, text))
-    ids = torch.tensor(encoded["input_ids"])
-    starts, ends = torch.tensor(encoded["offset_mapping"]).reshape(-1, 2).unbind(-1)
-    spoken = torch.zeros(len(ids), dtype=torch.bool)
-    for start, end in spans(segments):
-        spoken |= (ends > starts) & (starts >= start) & (starts < end)
-    placeholder = tokenizer.convert_tokens_to_ids(image_token)
+    token = str(processor.image_token)
+    placeholder = processor.tokenizer.convert_tokens_to_ids(token)
+    ids, spoken = _tokenized(processor.tokenizer, segments)
     places = (ids == (-1 if placeholder is None else placeholder)).nonzero().flatten().tolist()
-    if len(places) != len(shown):
-        return None
+    if len(places) != len(encoded.shown[i]):
+        texts = iter(encoded.texts[i])
+        whole = [(re.sub(re.escape(token), lambda _: next(texts), text), said) for text, said in segments]
+        return _tokenized(processor.tokenizer, whole)
     parts, done = [], 0
-    for place, own in zip(places, shown, strict=True):
+    for place, own in zip(places, encoded.shown[i], strict=True):
         parts += [(ids[done:place], spoken[done:place]), (own, torch.zeros(len(own), dtype=torch.bool))]
         done = place + 1
     parts.append((ids[done:], spoken[done:]))
     ids, spoken = map(torch.cat, zip(*parts, strict=True))
     return ids, spoken
+
+
+def _tokenized(tokenizer: PreTrainedTokenizerFast, segments: Segments) -> Tokens:
+    text = "".join(text for text, _ in segments)
+    encoded = tokenizer(text, return_offsets_mapping=True, **begun(tokenizer, text))
+    starts, ends = torch.tensor(encoded["offset_mapping"]).reshape(-1, 2).unbind(-1)
+    spoken = torch.zeros(len(starts), dtype=torch.bool)
+    for start, end in spans(segments):
+        spoken |= (ends > starts) & (starts >= start) & (starts < end)
+    return torch.tensor(encoded["input_ids"]), spoken
 
 
 def begun(tokenizer: PreTrainedTokenizerFast, text: str) -> dict[str, bool]:
@@ -148,6 +157,22 @@ def check_spoken(tokenizer: PreTrainedTokenizerFast, ids: torch.Tensor, segments
     normalised = tokenizer.decode(tokenizer(said, add_special_tokens=False)["input_ids"])
     if unicodedata.normalize("NFKC", read) != unicodedata.normalize("NFKC", _squeezed(normalised)):
         raise ValueError(f"the tokens of the answer read {read[:80]!r}, and it is {said[:80]!r}")
+
+
+def _followed(processor: ProcessorMixin) -> tuple[ProcessorMixin, list[list[dict]]]:
+    """The processor, and what it will have put in place of placeholders in each text, once it is called.
+
+    Asked by `return_text_replacement_offsets`, InternVL's and Idefics3's fail where a text without images comes first.
+    """
+    followed, replaced = copy.copy(processor), []
+
+    def replacing(*arguments, **settings):
+        texts, found = processor.get_text_with_replacements(*arguments, **settings)
+        replaced.extend(found)
+        return texts, found
+
+    followed.get_text_with_replacements = replacing
+    return followed, replaced
 
 
 def _moved(place: int, replaced: Sequence[dict]) -> int:
