@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tests.support.families import FAMILIES, checkpoint
+from tests.support.families import FAMILIES, STRANGERS, checkpoint
 from vlm_recipes.models.chat import (
     ChatModel,
     PixelBudget,
@@ -30,7 +30,7 @@ LANGUAGE, BOTH = ("language",), ("language", "vision")
 # As recipes had them until chat.py, for Qwen-VL.
 EARLIER = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 EARLIER_BOTH = EARLIER + r"|.*visual\.blocks.*\.(qkv|attn\.proj|fc1|fc2)"
-OTHERS = [family for family in FAMILIES if family != "paligemma"]  # which has no chat template
+OTHERS = [family for family in FAMILIES + STRANGERS if family != "paligemma"]  # which has no chat template
 
 
 def model_of(name, **settings) -> ChatModel:

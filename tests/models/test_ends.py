@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tests.support.families import FAMILIES, checkpoint
+from tests.support.families import FAMILIES, STRANGERS, checkpoint
 from vlm_recipes.models.ends import ends_of_answers
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + STRANGERS)
 def test_the_ends_of_every_family_are_those_of_its_files(family):
     said = json.loads((checkpoint(family) / "generation_config.json").read_text())["eos_token_id"]
     tokenizer = AutoProcessor.from_pretrained(checkpoint(family)).tokenizer

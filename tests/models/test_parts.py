@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from tests.support import tiny
-from tests.support.families import FAMILIES, checkpoint
+from tests.support.families import FAMILIES, STRANGERS, checkpoint
 from vlm_recipes.callbacks.grad_norm import parameters_by_group
 from vlm_recipes.models.lora import layers_of
 from vlm_recipes.models.parts import fused_layers, linear_layers, parts_of, train_only
@@ -64,7 +64,7 @@ def on_meta(family: str, **settings):
         return AutoModelForImageTextToText.from_config(config)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + STRANGERS)
 def test_the_parts_of_every_family_are_those_that_transformers_names(family):
     network = load(family)
     parts = parts_of(network)
@@ -73,19 +73,16 @@ def test_the_parts_of_every_family_are_those_that_transformers_names(family):
     for embeddings in (network.get_input_embeddings(), network.get_output_embeddings()):
         [name] = [name for name, module in network.named_modules() if module is embeddings]
         assert parts.part_of(f"{name}.weight") == "language"
-    # What reads the pixels is the tower's.
+    # What reads the pixels, a layer of convolution or a linear one on patches, is the tower's.
     seen = []
-    hooks = [m.register_forward_pre_hook(lambda m, i: seen.append(m)) for m in network.modules() if _convolves(m)]
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
+            module.register_forward_pre_hook(lambda module, inputs, name=name: seen.append(name))
     network(**shown(family))
-    [name] = {name for name, module in network.named_modules() if module in seen}
-    assert hooks and parts.part_of(name) == "vision"
+    assert parts.part_of(seen[0]) == "vision" and "patch" in seen[0]
 
 
-def _convolves(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d | nn.Conv3d) and module.weight.shape[1] == 3
-
-
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + STRANGERS)
 def test_lora_is_on_all_linear_layers_of_its_parts_and_comes_back_so(family, tmp_path):
     """The oracle is a walk over the modules of the two parts that transformers names."""
     for names in (("language",), ("vision",), ("language", "vision")):
@@ -120,7 +117,7 @@ TUNES = {"language": ("language",), "joint": ("language", "vision")}
 WHOLE = {"vision": ("vision", "projector"), "all": ()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + STRANGERS)
 def test_every_part_that_is_named_gets_a_gradient_and_no_other_trains(family):
     batch = shown(family)
     for tune in (*TUNES, *WHOLE):
