@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C end a training after its step, with a checkpoint, whoever else got the signal."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -133,25 +134,26 @@ def test_a_worker_obeys_its_parent_and_no_one_else(tmp_path):
     assert later.exitcode == -signal.SIGTERM
 
 
-HOOKS = """
-import os
-hooks, register = [], os.register_at_fork
-os.register_at_fork = lambda **named: hooks.extend(named.values()) or register(**named)
-import vlm_recipes.callbacks.interrupt as interrupt
-ours = lambda: sum(hook.__module__ == interrupt.__name__ for hook in hooks)
-counts = [ours()]
-for _ in range(2):
-    callback = interrupt.InterruptCallback()
-    callback.listen()
-    callback.close()
-    counts.append(ours())
-print(counts)
-"""
+def note_hooks(file: Path) -> None:
+    """Write down how many hooks for forks a fresh import of the module has registered, and each time it listens."""
+    hooks, register = [], os.register_at_fork
+    os.register_at_fork = lambda **named: hooks.extend(named.values()) or register(**named)
+    for name in [name for name in sys.modules if name.startswith("vlm_recipes.")]:
+        del sys.modules[name]
+    fresh = importlib.import_module("vlm_recipes.callbacks.interrupt")
+    counts = [len([hook for hook in hooks if hook.__module__ == fresh.__name__])]
+    for _ in range(2):
+        callback = fresh.InterruptCallback()
+        callback.listen()
+        callback.close()
+        counts.append(len([hook for hook in hooks if hook.__module__ == fresh.__name__]))
+    file.write_text(str(counts))
 
 
-def test_importing_registers_nothing_for_children_and_listening_does_it_once():
-    done = subprocess.run([sys.executable, "-c", HOOKS], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[0, 1, 1]"
+def test_importing_registers_nothing_for_children_and_listening_does_it_once(tmp_path):
+    process = in_a_process(note_hooks, tmp_path / "counts")
+    process.join(60)
+    assert (tmp_path / "counts").read_text() == "[0, 1, 1]"
 
 
 class Fails(TrainerCallback):

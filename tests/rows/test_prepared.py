@@ -1,8 +1,9 @@
 """Rows are prepared once, and anew where the data, what is asked or the code that makes them has changed."""
 
 import io
+import multiprocessing
 import os
-import signal
+import runpy
 import subprocess
 import sys
 import time
@@ -51,46 +52,70 @@ def recipe(tmp_path):
     return tmp_path
 
 
-def begin(folder: Path, output: str = "out") -> subprocess.Popen:
-    command = [sys.executable, str(folder / "own.py"), str(folder), output]
-    environment = os.environ | {"HF_DATASETS_CACHE": str(folder / "cache")}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def launched(folder: Path, seed: int) -> str:
+    """What the recipe prints in an interpreter of its own, whose strings have other hashes than another seed's."""
+    command = [sys.executable, str(folder / "own.py"), str(folder), "out"]
+    environment = os.environ | {"HF_DATASETS_CACHE": str(folder / "cache"), "PYTHONHASHSEED": str(seed)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
-def told(run: subprocess.Popen) -> str:
-    out, err = run.communicate(timeout=120)
-    assert run.returncode == 0, err
-    return out.strip()
+def _run(folder: Path, output: str) -> None:
+    sys.argv = ["own.py", str(folder), output]
+    sys.path.insert(0, str(folder))
+    sys.stdout = sys.stderr = (folder / f"{output}.txt").open("w")
+    datasets.config.HF_DATASETS_CACHE = folder / "cache"
+    runpy.run_path(str(folder / "own.py"), run_name="__main__")
+
+
+def begin(folder: Path, output: str = "out") -> multiprocessing.Process:
+    """The recipe in a process forked from this one, which has all of it imported but what is the recipe's own."""
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(folder, output))
+    process.start()
+    return process
+
+
+def told(folder: Path, output: str = "out", run: multiprocessing.Process | None = None) -> str:
+    """What the recipe prints, begun now or by `run`."""
+    run = run or begin(folder, output)
+    run.join(120)
+    printed = (folder / f"{output}.txt").read_text()
+    assert run.exitcode == 0, printed
+    return printed.splitlines()[-1]
 
 
 def adapted(folder: Path) -> list[str]:
     return (folder / "adapted").read_text().split()
 
 
-def test_the_next_start_finds_the_rows_and_a_changed_line_or_picture_makes_them_anew(recipe):
-    first = told(begin(recipe))
+def test_the_next_start_finds_the_rows(recipe):
+    assert launched(recipe, seed=1) == launched(recipe, seed=2) == "['X', 'Y'] [[6, 4], [6, 4]]\n"
+    assert adapted(recipe) == ["a", "b"]
+
+
+def test_a_changed_line_or_picture_makes_the_rows_anew(recipe):
+    first = told(recipe)
     assert first == "['X', 'Y'] [[6, 4], [6, 4]]" and adapted(recipe) == ["a", "b"]
-    assert told(begin(recipe, "another")) == first and adapted(recipe) == ["a", "b"]
+    assert told(recipe, "another") == first and adapted(recipe) == ["a", "b"]
 
     own = (recipe / "own.py").read_text()
     (recipe / "own.py").write_text(own.replace('spelt(row["answer"])}', 'spelt(row["answer"]) + "!"}'))
-    assert told(begin(recipe)) == "['X!', 'Y!'] [[6, 4], [6, 4]]"
+    assert told(recipe) == "['X!', 'Y!'] [[6, 4], [6, 4]]"
     (recipe / "own.py").write_text(own)
-    assert told(begin(recipe)) == first and adapted(recipe) == ["a", "b"] * 2  # as it was: still there
+    assert told(recipe) == first and adapted(recipe) == ["a", "b"] * 2  # as it was: still there
 
     (recipe / "spelling.py").write_text(
         "def spelt(answer):\n    return answer * 2\n"
     )  # `datasets` knows its name alone
-    assert told(begin(recipe)) == "['xx', 'yy'] [[6, 4], [6, 4]]"
+    assert told(recipe) == "['xx', 'yy'] [[6, 4], [6, 4]]"
 
     Image.new("RGB", (10, 8)).save(recipe / "one.png")
-    assert told(begin(recipe)) == "['xx', 'yy'] [[10, 8], [10, 8]]"
+    assert told(recipe) == "['xx', 'yy'] [[10, 8], [10, 8]]"
     assert adapted(recipe) == ["a", "b"] * 4
 
 
 def test_two_processes_that_start_together_make_the_rows_once(recipe):
-    runs = [begin(recipe, output) for output in ("one", "two")]
-    assert len({told(run) for run in runs}) == 1
+    runs = {output: begin(recipe, output) for output in ("one", "two")}
+    assert len({told(recipe, output, run) for output, run in runs.items()}) == 1
     assert adapted(recipe) == ["a", "b"]
 
 
@@ -102,11 +127,11 @@ def test_what_a_killed_process_left_is_made_anew(recipe):
     deadline = time.time() + 60
     while not (recipe / "adapted").exists() and time.time() < deadline:
         time.sleep(0.1)
-    os.kill(run.pid, signal.SIGKILL)
-    run.communicate()
+    run.kill()
+    run.join()
     assert list((recipe / "cache").rglob("*.unfinished"))
     (recipe / "own.py").write_text(own)
-    assert told(begin(recipe)) == "['X', 'Y'] [[6, 4], [6, 4]]" and adapted(recipe) == ["a", "b"]
+    assert told(recipe) == "['X', 'Y'] [[6, 4], [6, 4]]" and adapted(recipe) == ["a", "b"]
 
 
 def test_a_change_of_one_line_in_what_makes_rows_is_another_code(tmp_path):
