@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,6 +15,7 @@ from hypothesis import settings
 from PIL import Image
 
 from tests.support.session import once
+from tests.support.short import without_preflight
 
 # The same examples on each run, so that a change is judged by itself; HYPOTHESIS_PROFILE=default draws new ones.
 settings.register_profile("same", derandomize=True)
@@ -24,8 +26,21 @@ _datasets_cache = tempfile.TemporaryDirectory(prefix="datasets-cache-")
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", HF_DATASETS_CACHE=_datasets_cache.name)
 
 
-def pytest_collection_finish(session):
+_modules = 0  # that were imported when the garbage collector was last told to leave them alone
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish(nodeid, location):
     """Each Trainer collects garbage; to search all that is imported by now took longer than most tests' training."""
+    global _modules
+    if len(sys.modules) > _modules + 50:
+        _modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_collection_finish(session):
+    """Before the first test, too."""
     gc.freeze()
 
 
@@ -45,6 +60,13 @@ def figures_are_blank(monkeypatch) -> None:
     monkeypatch.setattr(
         "matplotlib.figure.Figure.savefig", lambda self, file, **settings: file.write(blank.getvalue())
     )
+
+
+@pytest.fixture
+def preflight_is_left_out():
+    """It takes a third of a short training; the preflight's own tests run each recipe's."""
+    with without_preflight():
+        yield
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What is made of the losses that a run left beside those of the CPU; the runs themselves are in `test_gpu.py`."""
 
 import json
+import os
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -66,11 +67,13 @@ def test_a_loss_that_is_no_number_is_out_of_bounds_and_a_missing_step_an_error(t
 
 
 def test_a_launch_that_fails_says_what_the_recipe_says(tmp_path):
-    world = World("vqa_rad", "8", tmp_path, ["--dataset_name", str(tmp_path / "nowhere")], 2)
+    (tmp_path / "own.py").write_text("import sys\nprint('ready')\nsys.exit(f'error: no {sys.argv[2]}')\n")
+    own = os.path.relpath(tmp_path / "own", small_worlds.ROOT / "recipes")
+    world = World(own, "8", tmp_path, ["--dataset_name", str(tmp_path / "nowhere")], 2)
     with pytest.raises(FailedRun, match="^whole: error: .*nowhere") as failed:
         world.launch("whole")
     assert row_of(world, came_to(failed.value), came_to(None)) == {
-        "what": "vqa_rad, 8 bits",
+        "what": f"{own}, 8 bits",
         "verdict": str(failed.value),
     }
 

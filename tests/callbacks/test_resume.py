@@ -255,7 +255,7 @@ def test_another_error_is_not_taken_for_a_full_disk(tmp_path):
 
 # --- the recipes
 
-pytestmark = pytest.mark.usefixtures("figures_are_blank")
+pytestmark = pytest.mark.usefixtures("figures_are_blank", "preflight_is_left_out")
 STEPS = 6
 LEARNING = f"""--use_cpu true --per_device_train_batch_size 4 --gradient_accumulation_steps 2 --max_steps {STEPS}
     --warmup_steps 2 --logging_steps 1 --save_strategy steps --save_steps 2

@@ -16,6 +16,7 @@ from vlm_recipes.callbacks.preflight import batches
 from vlm_recipes.training.launch import RecipeParser
 
 ALL_ROWS_IN_ONE_STEP = {"per_device_train_batch_size": 1000, "gradient_accumulation_steps": 1, "max_steps": 3}
+ALL_ROWS_IN_ONE_STEP |= {"max_train_rows": 12}
 SETTINGS = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": "false", "do_predict": "false"}
 SETTINGS |= {"use_cpu": "true", "bf16": "false", "dataloader_num_workers": 0, "disable_tqdm": "true"}
 LOOKS = 3  # the preflight's own steps

@@ -12,7 +12,7 @@ from recipes import kvasir_vqa
 from tests.support.running import QUIET
 from vlm_recipes.eval.metrics.question_types import QuestionTypes
 
-pytestmark = pytest.mark.usefixtures("figures_are_blank")
+pytestmark = pytest.mark.usefixtures("figures_are_blank", "preflight_is_left_out")
 PIXELS = {"min_pixels": 16 * 28 * 28, "max_pixels": 24 * 28 * 28}
 
 

@@ -54,6 +54,7 @@ def write_scenes(folder: Path) -> None:
         folder / "model",
         [*wordings, *answers * 9, *["USER: ASSISTANT:"] * 9],
         hidden_size=64,
+        layers=1,
         image_size=32,
         patch_size=16,
         initializer_range=0.1,
@@ -149,6 +150,7 @@ def test_the_parts_of_the_loss_and_both_metrics_are_logged(learnt):
     assert {entry["tensors_without_gradient"] for entry in log if "tensors_without_gradient" in entry} == {0}
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 @pytest.mark.parametrize("questions_per_row", [1, 8])
 def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(questions_per_row, scenes, tmp_path):
     seen = []
@@ -171,6 +173,7 @@ def test_two_processes_evaluate_to_the_same_numbers_as_one(scenes, learnt, tmp_p
     assert texts[0] == texts[1]
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 def test_an_adapter_is_evaluated_again_to_the_same_masks_on_a_folder_with_a_test_split_alone(scenes, tmp_path):
     model = {"tune": "lisa", "ce_weight": 0.05}
     first = run(scenes, tmp_path / "a", model=model, **{**LEARNING, "max_steps": 40, "learning_rate": 5e-3})
@@ -199,6 +202,7 @@ def test_preflight_knows_the_recipe_s_own_loss_and_parts(scenes, tmp_path):
     assert not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 def test_training_stops_when_the_score_no_longer_rises(scenes, tmp_path):
     every = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "do_predict": False}
     still = {"max_steps": 9, "patience": 2, "learning_rate": 0.0, "load_best_model_at_end": True}
@@ -264,6 +268,7 @@ def test_broken_annotations_are_counted_and_too_many_stop_the_run(scenes, tmp_pa
     assert [row["id"] for row in refused] == ["0", "1", "other"]
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 def test_without_lora_the_mask_decoder_learns_and_of_the_language_model_only_what_seg_is(scenes, tmp_path):
     model = {"tune": "decoder", "ce_weight": 0.5}
     first = run(scenes, tmp_path / "a", model=model, **{**LEARNING, "max_steps": 80, "learning_rate": 1e-2})

@@ -110,6 +110,7 @@ def test_the_report_shows_kinds_hops_and_ssg_vqa_net_beside_them(learnt):
         assert text in report
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 @pytest.mark.parametrize("questions_per_row", [1, 4])
 def test_loss_and_gradient_do_not_depend_on_how_a_batch_is_split(questions_per_row, frames, tmp_path):
     seen = []
@@ -149,6 +150,7 @@ def test_lora_alone_trains_by_default_and_its_folder_is_a_model_again(frames, tm
     assert len(more["log"]) > 0
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 def test_training_goes_on_from_a_checkpoint_to_the_same_losses(frames, tmp_path):
     settings = {**LEARNING, "max_steps": 6, "save_strategy": "steps", "save_steps": 3, "save_total_limit": 5}
     whole = run(frames, tmp_path, do_predict=False, **settings)
@@ -158,6 +160,7 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_losses(frames, tmp_path)
     assert [log["loss"] for log in again["log"] if "loss" in log] == pytest.approx(first, rel=1e-6)
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 def test_candidates_in_the_prompt_and_the_summed_score(frames, tmp_path):
     ended = run(frames, tmp_path, {"candidates": True, "score": "sum"}, max_steps=1)
     assert ended["results"]["test"]["n"] == 16
@@ -182,6 +185,7 @@ def test_preflight_looks_at_everything_and_trains_nothing(frames, tmp_path, caps
     assert not list(tmp_path.glob("checkpoint*")) and not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 def test_clips_of_neighbours_reach_the_model_and_a_missing_neighbour_does_not(frames, tmp_path):
     dataset = shutil.copytree(frames, tmp_path / "clips")
     (dataset / "data" / "VID04" / "000001.png").unlink()
@@ -294,6 +298,7 @@ def test_ask_answers_with_a_label(frames, learnt, capsys):
     assert "tokens, where the text encoder reads " in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 @pytest.mark.parametrize("source", written_and_real("real_colon_vqa/in_template.jsonl", slow=True))
 def test_real_colon_rows_train_and_are_scored_by_their_keyword(frames, tmp_path, source):
     folder = tmp_path / "colon"

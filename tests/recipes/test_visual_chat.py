@@ -237,6 +237,7 @@ def test_labels_are_those_of_trl_for_several_pictures_and_turns(album, tmp_path)
     assert (batch["labels"] == end).sum(dim=1).tolist() == answers and len(chosen) == 6
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 def test_conversations_that_share_their_pictures_have_the_loss_gradient_and_answers_of_each_by_itself(album, tmp_path):
     steps, predictions = [], []
     for questions_per_row in (1, 4):

@@ -21,7 +21,7 @@ from vlm_recipes.training.answering import PARTIAL, weights_key
 from vlm_recipes.training.folder import LEFT
 from vlm_recipes.training.launch import RecipeParser
 
-pytestmark = pytest.mark.usefixtures("figures_are_blank")
+pytestmark = pytest.mark.usefixtures("figures_are_blank", "preflight_is_left_out")
 SETTINGS = """--use_cpu true --bf16 false --test_fraction 0.3 --questions_per_row 1 --per_device_eval_batch_size 2
     --eval_rows 8 --max_new_tokens 4 --dataloader_num_workers 1 --dataloader_pin_memory false""".split()
 LEARNING = """--max_steps 4 --logging_steps 1 --eval_strategy steps --eval_steps 2 --per_device_train_batch_size 2
@@ -30,7 +30,7 @@ LEARNING = """--max_steps 4 --logging_steps 1 --eval_strategy steps --eval_steps
 
 @pytest.fixture(scope="module")
 def polyps(tmp_path_factory) -> list[str]:
-    return [*build("kvasir_vqa", tmp_path_factory.mktemp("polyps"), images=12), *SETTINGS]
+    return [*build("kvasir_vqa", tmp_path_factory.mktemp("polyps"), images=8), *SETTINGS]
 
 
 def kept(output: Path, name: str = "test") -> int:

@@ -3,8 +3,11 @@
 The slow ones took 9 min 16 s on two cores shared with others.
 """
 
+import json
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.paths import ROOT
-from tests.support.processes.launch import ddp
-from tests.support.processes.recipes import SINGLE, SINGLE_GPU, WORLDS, Run, alone, launch
+from tests.support.processes.launch import ddp, in_two_processes
+from tests.support.processes.recipes import SINGLE, SINGLE_GPU, WORLDS, Run, launch, run_here
 
 CONFIGS = ["ddp", "zero2", "zero3"]
-FAST = [("nutrition_tables", "ddp")]
-SLOW = [(recipe, config) for recipe in WORLDS for config in CONFIGS if (recipe, config) not in FAST]
-SLOW += [("nutrition_tables", "zero3_offload")]  # at first it compiles DeepSpeed's Adam for the CPU: two minutes
+LAUNCHES = [(recipe, config) for recipe in WORLDS for config in CONFIGS]
+LAUNCHES += [("nutrition_tables", "zero3_offload")]  # at first it compiles DeepSpeed's Adam for the CPU: two minutes
 TRAINED = re.compile("loss.*|grad_norm.*|learning_rate|eval_loss")
 # TRL's own are means over rounds of all processes' batches, which are other means for one process.
 OF_TRL = "entropy|mean_token_accuracy|num_tokens"
@@ -47,7 +49,7 @@ def single(world) -> Callable[[str], Run]:
 
     def run(recipe: str) -> Run:
         if recipe not in runs:
-            runs[recipe] = alone(recipe, world(recipe), world(recipe) / SINGLE)
+            runs[recipe] = run_here(recipe, SINGLE, world(recipe), world(recipe) / SINGLE)
         return runs[recipe]
 
     return run
@@ -85,9 +87,29 @@ def test_the_last_step_of_an_epoch_is_filled_with_the_rows_that_the_epoch_began_
     assert [result["steps"] for result in results] == [2, 2]
 
 
-@pytest.mark.parametrize(
-    ("recipe", "config"), [*FAST, *(pytest.param(*one, marks=pytest.mark.slow, id="-".join(one)) for one in SLOW)]
-)
+def test_the_launch_config_starts_two_processes_that_know_each_other(tmp_path):
+    """Of a script that imports nothing large; what a recipe makes of such processes, those below show."""
+    told = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
+    script = "import json, os, sys\nopen(sys.argv[1] + os.environ['RANK'], 'w').write(\n"
+    script += f"    json.dumps({{name: os.environ[name] for name in {told}}}))\n"
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/ddp.yaml"]
+    command += ["--mixed_precision", "no", "--main_process_port", "0", tmp_path / "script.py", tmp_path / "rank "]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    ranks = [json.loads((tmp_path / f"rank {rank}").read_text()) for rank in (0, 1)]
+    assert [[rank[name] for name in told[:4]] for rank in ranks] == [["0", "0", "2", "2"], ["1", "1", "2", "2"]]
+    assert ranks[0]["MASTER_PORT"] == ranks[1]["MASTER_PORT"] != "0"
+
+
+def test_two_forked_processes_train_and_answer_as_one_does(world, single):
+    """With what a launcher tells the two; they are forked, for imports take longer than all the rest."""
+    folder = world("nutrition_tables") / "forked"
+    in_two_processes(run_here, "nutrition_tables", "ddp", world("nutrition_tables"), folder)
+    agree(Run(folder), single("nutrition_tables"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "config"), LAUNCHES, ids="-".join)
 def test_two_processes_train_and_answer_as_one_does(recipe, config, world, single):
     agree(launch(recipe, config, world(recipe), world(recipe) / config), single(recipe))
 

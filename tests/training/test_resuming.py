@@ -26,7 +26,7 @@ from vlm_recipes.training.folder import kept_in
 from vlm_recipes.training.launch import RecipeParser
 from vlm_recipes.training.resuming import TrainedAs, contents, what_decides
 
-pytestmark = pytest.mark.usefixtures("figures_are_blank")
+pytestmark = pytest.mark.usefixtures("figures_are_blank", "preflight_is_left_out")
 SHORT = "--max_steps 2 --logging_steps 1 --eval_strategy no --load_best_model_at_end false --save_strategy steps "
 SHORT += "--save_steps 1 --use_cpu true --dataloader_num_workers 0 --disable_tqdm true --max_train_rows 12 "
 SHORT += "--max_validation_rows 1 --max_test_rows 1 --max_new_tokens 2 --do_predict false --learning_rate 1e-3 "

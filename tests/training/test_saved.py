@@ -29,7 +29,7 @@ from vlm_recipes.training.launch import REFUSALS
 from vlm_recipes.training.loaded_anew import logits_of
 from vlm_recipes.training.saved import SavedError, prepare_to_save, save
 
-pytestmark = pytest.mark.usefixtures("figures_are_blank")
+pytestmark = pytest.mark.usefixtures("figures_are_blank", "preflight_is_left_out")
 FEW = """--use_cpu true --max_steps 2 --eval_strategy no --save_strategy no --load_best_model_at_end false
     --do_predict false --per_device_train_batch_size 2 --gradient_accumulation_steps 1 --warmup_steps 0
     --dataloader_num_workers 0 --dtype float32 --bf16 false --logging_steps 1 --disable_tqdm true

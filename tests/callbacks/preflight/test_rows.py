@@ -71,9 +71,13 @@ COPIES = {
 }
 
 
+@pytest.fixture(scope="module")
+def others() -> list[str]:
+    return [hashed(scene(seed)) for seed in range(20)]
+
+
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
-def test_a_copy_is_found_among_others(copy):
-    others = [hashed(scene(seed)) for seed in range(20)]
+def test_a_copy_is_found_among_others(copy, others):
     assert near_duplicates([copy(scene(7)), hashed(scene(99))], others).tolist() == [7, -1]
 
 

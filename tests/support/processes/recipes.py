@@ -150,11 +150,11 @@ def arguments(recipe: str, config: str, world: Path, output: Path) -> list[str]:
     return [part for key, value in settings.items() for part in (f"--{key}", str(value).format(world=world))]
 
 
-def alone(recipe: str, world: Path, output: Path) -> Run:
-    """A recipe in this process."""
+def run_here(recipe: str, config: str, world: Path, output: Path) -> Run:
+    """A recipe in this process, with the arguments that it has under the config."""
     module = importlib.import_module(f"recipes.{recipe}")
     parser = TrlParser((module.Data, module.Training, module.Model))
-    module.main(*parser.parse_args_and_config(arguments(recipe, SINGLE, world, output)))
+    module.main(*parser.parse_args_and_config(arguments(recipe, config, world, output)))
     return Run(output)
 
 
