@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import pytest
@@ -40,8 +40,10 @@ def pytest_runtest_logfinish(nodeid, location):
 
 
 def pytest_collection_finish(session):
-    """Before the first test, too."""
+    """Before the first test, too. And the code that names prepared rows, here hundreds of files, is read but once."""
     gc.freeze()
+    if prepared := sys.modules.get("vlm_recipes.rows.prepared"):
+        prepared.other_code = cache(prepared.other_code)
 
 
 TEXTS = [

@@ -85,12 +85,13 @@ def run(dataset: Path, output: Path, *parts: dict, **settings) -> dict:
 LEARNING = dict(per_device_train_batch_size=8, gradient_accumulation_steps=1, learning_rate=2e-3, warmup_steps=10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def learnt(scenes) -> dict:
     """The recipe after it has learnt its eight pictures by heart, each with all its queries at once."""
-    settings = {"max_steps": 100, "eval_strategy": "steps", "eval_steps": 100, "per_device_eval_batch_size": 9}
+    settings = {"max_steps": 60, "learning_rate": 3e-3, "eval_strategy": "steps", "eval_steps": 60}
+    settings |= {"per_device_eval_batch_size": 9}
     parts = {"data": {"questions_per_row": 8}, "model": {"ce_weight": 0.05}}
-    return read(once("scenes_learnt", lambda output: start(scenes, output, **parts, **LEARNING, **settings)))
+    return read(once("scenes_learnt", lambda output: start(scenes, output, **parts, **(LEARNING | settings))))
 
 
 def test_eight_masks_are_learnt_by_heart_and_drawn_after_the_model_s_own_seg(learnt):

@@ -83,7 +83,7 @@ def write_scans(folder: Path) -> None:
             )
     (folder / "rows.json").write_text(json.dumps(rows))
     texts = [text for row in rows for text in (vqa_rad.prompt(row["question"]), row["answer"])]
-    write_blip2(folder / "model", texts, width=64, queries=4)
+    write_blip2(folder / "model", texts, image_size=32, width=64, layers=1, queries=4)
 
 
 def write_polyps(folder: Path) -> None:
@@ -188,7 +188,7 @@ def run(recipe: ModuleType, dataset: Path, output: Path, *arguments: dict, **set
 LEARNING = {
     nutrition_tables: {"max_steps": 60, "learning_rate": 3e-3, "warmup_steps": 10},
     kvasir_vqa: {"max_steps": 28, "learning_rate": 5e-3, "warmup_steps": 5},
-    vqa_rad: {"max_steps": 90, "learning_rate": 5e-3, "warmup_steps": 10},
+    vqa_rad: {"max_steps": 70, "learning_rate": 8e-3, "warmup_steps": 5},
     visual_chat: {"max_steps": 28, "learning_rate": 5e-3, "warmup_steps": 5},
 }
 

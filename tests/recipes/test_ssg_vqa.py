@@ -78,7 +78,7 @@ def run(dataset: Path, output: Path, *parts: dict, **settings) -> dict:
 LEARNING = dict(per_device_train_batch_size=8, learning_rate=3e-3, warmup_steps=10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def learnt(frames) -> dict:
     """The recipe after it has learnt its sixteen questions by heart."""
     settings = {"max_steps": 100, "eval_strategy": "steps", "eval_steps": 50}

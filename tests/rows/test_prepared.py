@@ -45,7 +45,9 @@ print(usable["answer"][:], usable["image_size"][:])
 
 
 @pytest.fixture
-def recipe(tmp_path):
+def recipe(tmp_path, monkeypatch):
+    module = sys.modules[prepared.__module__]  # of which other tests keep what code was loaded
+    monkeypatch.setattr(module, "other_code", module.other_code.__wrapped__)
     (tmp_path / "own.py").write_text(RECIPE)
     (tmp_path / "spelling.py").write_text("def spelt(answer):\n    return answer.upper()\n")
     Image.new("RGB", (6, 4)).save(tmp_path / "one.png")
