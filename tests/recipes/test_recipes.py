@@ -188,7 +188,7 @@ def run(recipe: ModuleType, dataset: Path, output: Path, *arguments: dict, **set
 LEARNING = {
     nutrition_tables: {"max_steps": 60, "learning_rate": 3e-3, "warmup_steps": 10},
     kvasir_vqa: {"max_steps": 28, "learning_rate": 5e-3, "warmup_steps": 5},
-    vqa_rad: {"max_steps": 70, "learning_rate": 8e-3, "warmup_steps": 5},
+    vqa_rad: {"max_steps": 80, "learning_rate": 6e-3, "warmup_steps": 8},
     visual_chat: {"max_steps": 28, "learning_rate": 5e-3, "warmup_steps": 5},
 }
 

@@ -39,7 +39,11 @@ class RecipeRun:
         for number in (1, 2):
             os.dup2(sys.stdout.fileno(), number)
         torch.set_num_threads(1)  # a pool of threads does not survive a fork
-        tqdm.set_lock(threading.RLock())  # processes share the default one, and one that is killed may hold it
+        # Processes share tqdm's own lock, of which subclasses may keep a copy; one that is killed may hold it.
+        bars, lock = [tqdm], threading.RLock()
+        for bar in bars:
+            bar.set_lock(lock)
+            bars += bar.__subclasses__()
         sys.argv = self.command
         runpy.run_path(self.command[0], run_name="__main__")
 
