@@ -89,3 +89,6 @@ def test_a_checkpoint_of_before_stops_it_before_the_first_step(tmp_path):
     with pytest.raises(WeightNamesError, match="checkpoint-2 has '.*', under whose name the Trainer loads") as error:
         resumed.train(str(tmp_path / "checkpoint-2"))
     assert "\n" not in str(error.value) and not seen.weights
+    for callback in resumed.callback_handler.callbacks:
+        if isinstance(callback, InterruptCallback):
+            callback.close()  # as after any error: the Trainer tells no callback of one
