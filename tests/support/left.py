@@ -8,7 +8,6 @@ from unittest import mock
 
 from tests.support.paths import ROOT
 from tests.support.session import once
-from tests.support.short import without_preflight
 from tests.support.worlds import world
 
 WHOLE = {  # flags with which a recipe trains no adapter
@@ -29,7 +28,7 @@ def left_by(recipe: str, *more: str) -> Path:
 
     def train(folder: Path) -> None:
         arguments = [*world(recipe, folder), *STEPS.split(), "--output_dir", str(folder / "out"), *more]
-        with mock.patch.object(sys, "argv", [recipe, *arguments]), without_preflight():
+        with mock.patch.object(sys, "argv", [recipe, *arguments]):
             runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
 
     flags = hashlib.sha256(" ".join(more).encode()).hexdigest()[:8] if more else "plain"

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-import sys
+import time
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,7 @@ from datasets import Dataset, Image
 from demo.worlds.small import SIZES, build
 from tests.support.paths import ROOT
 from tests.support.processes.launch import in_two_processes
+from tests.support.processes.recipe_run import RecipeRun
 from tests.support.running import fails
 from tests.support.worlds import world
 from tests.training.test_folder import OTHER_PARTS, claim, refused, start
@@ -251,7 +252,12 @@ def test_processes_share_a_batch_and_refuse_together(tmp_path):
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_a_slot_with_another_rate_ends_with_the_line_and_is_not_queued_again(finished, tmp_path):
     out, arguments = finished("vqa_rad")
-    (tmp_path / "accelerate").write_text(f'#!/bin/bash\nshift 3; cd {ROOT}; exec {sys.executable} "$@"\n')
+    # The recipe runs in a process forked here, for imports take longer than all the rest.
+    asked, said, status = tmp_path / "asked", tmp_path / "recipe.txt", tmp_path / "status"
+    wait = f"until [ -s {status} ]; do sleep 0.1; done; cat {said} >&2; exit $(cat {status})"
+    (tmp_path / "accelerate").write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {asked}.new\n')
+    with (tmp_path / "accelerate").open("a") as script:
+        script.write(f"mv {asked}.new {asked}\n{wait}\n")
     (tmp_path / "scontrol").write_text(f"#!/bin/bash\ntouch {tmp_path}/queued\n")
     for program in ("accelerate", "scontrol"):
         (tmp_path / program).chmod(0o755)
@@ -259,14 +265,22 @@ def test_a_slot_with_another_rate_ends_with_the_line_and_is_not_queued_again(fin
     own = [*arguments[:place], *arguments[place + 2 :], "--learning_rate", "2e-3"]
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "4711"}
     environment |= {"RECIPE": "vqa_rad", "OUTPUT_DIR": str(out), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
+    job = subprocess.Popen(
         ["bash", str(ROOT / "slurm" / "train.sbatch"), *own],
         env=os.environ | environment,
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
     )
-    assert done.returncode == 1 and not (tmp_path / "queued").exists()
+    end = time.monotonic() + 60
+    while not asked.exists():
+        assert job.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    words = asked.read_text().splitlines()
+    assert words[3:6] == ["recipes/vqa_rad.py", "--output_dir", str(out)]
+    run = RecipeRun("vqa_rad", tmp_path / "recipe", *words[4:])
+    status.write_text(f"{run.end()}\n")
+    stderr = job.communicate(timeout=60)[1]
+    assert job.returncode == 1 and not (tmp_path / "queued").exists()
     line = f"error: cannot go on from {out}/checkpoint-2, which was trained with learning_rate 0.001 and not 0.002"
-    assert f"{line}{ADVICE}" in done.stderr.splitlines()
-    assert "Traceback" not in done.stderr
+    assert f"{line}{ADVICE}" in stderr.splitlines()
+    assert "Traceback" not in stderr
