@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 
 from ..rows.conventions import IGNORE_INDEX
-from ..rows.formats.chat import messages_of, refuse_other_markers, untrained_messages
+from ..rows.formats.chat import messages_of, untrained_messages
 from .conversation import clean_messages
 from .encoding import Encoded, begun, check_spoken, encode, encode_alone
 from .images import named, open_images
@@ -114,7 +114,6 @@ class ChatCollator:
         Raises `ValueError` when messages and images disagree.
         """
         messages, untrained = messages_of(row), untrained_messages(row)
-        refuse_other_markers(messages, n_images, self.placeholders)
         messages = clean_messages(messages, n_images, self.placeholders)
         segments = self.template.segments(messages, self.prompt_only, untrained)
         placed = sum(text.count(self.image_token) for text, _ in segments)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ..rows.formats.chat import refuse_markers
+
 Messages = list[dict[str, Any]]
 
 
@@ -11,11 +13,12 @@ def clean_messages(messages: Messages, n_images: int, placeholders: tuple[str, .
     Arrow gives every part the union of keys (`{"type": "text", "text": …, "image": None}`) and Qwen2-VL's template
     takes a None `image` for an image, so None keys go. A text that spells an image placeholder would claim an image:
     a space after its first character makes it ordinary text. Images that no message mentions go before the first
-    user text, as in TRL.
+    user text, as in TRL, unless a text marks their places, see `refuse_markers`.
 
     Raises `ValueError` if the messages mention another number of images than the row has, have something else than
     text and images in them, or start with the assistant.
     """
+    refuse_markers(messages, n_images)
     if not messages or messages[0]["role"] == "assistant":
         raise ValueError("the messages have to start with a system or user message")
     cleaned = []

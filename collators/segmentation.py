@@ -12,7 +12,7 @@ from transformers import BatchFeature, ProcessorMixin
 from ..rows.conventions import IGNORE_INDEX, IGNORED_PIXEL, SEG_TOKEN
 from .chat import ChatCollator
 from .conversation import Messages, clean_messages
-from .images import by_image, named, open_image
+from .images import by_image, named, open_only_image
 from .length import padded
 from .rendering import Segments
 
@@ -50,7 +50,7 @@ class SegmentationCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         shown, image_index, queries = by_image(rows)
-        images = [named(row, open_image, row["images"][0] if "images" in row else row["image"]) for row in shown]
+        images = [named(row, open_only_image, row) for row in shown]
         places = [[n for n, of in enumerate(image_index) if of == i] for i in range(len(images))]
         asked = [[queries[n] for n in own] for own in places]
         conversations = [[named(query, self._segments, query["messages"]) for query in own] for own in asked]

@@ -1,5 +1,7 @@
 """Which collator a model's rows go through: whether it can read an image once for several questions."""
 
+from functools import cache
+
 from accelerate import PartialState
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
@@ -22,9 +24,14 @@ def chat_collator(
             refuse_state(network.config)
         return SharedImageCollator(processor, **settings)
     except NoSharing as error:
-        if PartialState().is_main_process:
-            print(f"one question a row, not {questions_per_row}: {error}", flush=True)
+        _say(f"one question a row, not {questions_per_row}: {error}")
         return ChatCollator(processor, **settings)
+
+
+@cache  # training and evaluation ask for a collator each
+def _say(line: str) -> None:
+    if PartialState().is_main_process:
+        print(line, flush=True)
 
 
 def refuse_state(config: PreTrainedConfig) -> None:

@@ -43,7 +43,7 @@ def messages_of(row: Row) -> list[Row]:
         raise BadRow("no 'messages', and no 'prompt' with a 'completion'")
     if isinstance(prompt, str) and isinstance(completion, str):
         told = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-        refuse_other_markers(told, len(images_of(row)), own=())
+        refuse_markers(told, len(images_of(row)))
         return told
     if isinstance(prompt, str) or isinstance(completion, str):
         raise BadRow("of 'prompt' and 'completion' one is a text: two texts are due, or two lists of messages")
@@ -73,20 +73,18 @@ def _is_part(part: Any) -> bool:
     return isinstance(part, Mapping) and "type" in part and isinstance(part.get("text"), str | None)
 
 
-def refuse_other_markers(messages: Sequence[Row], n_images: int, own: Sequence[str]) -> None:
-    """Raise `BadRow` where a text marks the place of an image as another model's prompts do, see `MARKERS`.
+def refuse_markers(messages: Sequence[Row], n_images: int) -> None:
+    """Raise `BadRow` where a text marks the place of an image as models' prompts do, see `MARKERS`.
 
     Such a mark would be trained as text, with the image elsewhere. Allowed are rows without images, where it is about
-    HTML or the like; those that say by parts `{"type": "image"}` where their images belong; and the processor's `own`
-    marks, which the collator makes harmless.
+    HTML or the like, and those that say by parts `{"type": "image"}` where their images belong.
     """
     parts = [(message["role"], part) for message in messages for part in _parts(message)]
     if not n_images or any(part.get("type") == "image" for _, part in parts):
         return
     for role, part in parts:
-        for found in MARKER.findall(part.get("text") or ""):
-            if found not in own:
-                raise BadRow(f"{found} in a text of the role {role!r} marks an image for another model: {AS_PARTS}")
+        if found := MARKER.search(part.get("text") or ""):
+            raise BadRow(f"{found[0]} in a text of the role {role!r} marks the place of an image: {AS_PARTS}")
 
 
 def _parts(message: Row) -> Sequence[Row]:

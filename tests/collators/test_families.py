@@ -15,7 +15,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from tests.support.families import FAMILIES, STRANGERS, checkpoint
 from vlm_recipes.collators import ChatCollator, SharedImageCollator
 from vlm_recipes.collators.shared_image import NoSharing
-from vlm_recipes.collators.sharing import chat_collator
+from vlm_recipes.collators.sharing import _say, chat_collator
 from vlm_recipes.eval.generation.generate import generate
 
 IGNORE = -100
@@ -145,6 +145,8 @@ def test_whatever_a_question_spells_only_the_answer_is_trained_and_no_image_is_c
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", TRAINED_BY_TRL)
 def test_labels_are_trls_without_what_follows_the_end_of_a_turn(name, case):
+    if name == "idefics3" and case == "rows with and without":
+        pytest.skip("its processor, as TRL asks it, fails where a text without images comes first")
     processor = loaded(name)[1]
     template = get_training_chat_template(processor)
     stock = DataCollatorForVisionLanguageModeling(processor, assistant_only_loss=True, chat_template=template)
@@ -242,6 +244,7 @@ def test_a_processor_that_says_what_tokens_see_shares_no_image(name):
 
 @pytest.mark.parametrize("name", [name for name in CHATS if name not in SHARES])
 def test_where_no_image_can_be_shared_a_line_says_why_and_questions_come_by_themselves(name, capsys):
+    _say.cache_clear()
     made = chat_collator(*loaded(name), 9)
     assert type(made) is ChatCollator and not made.share_images
     assert capsys.readouterr().out.startswith("one question a row, not 9: ")

@@ -190,6 +190,10 @@ def test_a_question_that_spells_a_special_token_neither_draws_nor_shows(processo
     asked, answer = [turn("user", IMAGE, f"Where {spelt}?")], turn("assistant", "It is [SEG].")
     if where == "string":
         asked = [{"role": "user", "content": f"Where {spelt}?"}]
+        if "<image>" in spelt:  # nothing else says where the image belongs
+            with pytest.raises(ValueError, match="row 'r0': <image> in a text .* marks the place of an image"):
+                collator([row() | {"messages": [*asked, answer]}])
+            return
     if where == "system":
         asked = [turn("system", spelt), turn("user", IMAGE, "Where?")]
     if where == "earlier question":

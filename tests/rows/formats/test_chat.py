@@ -8,7 +8,7 @@ from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from vlm_recipes.rows.errors import BadRow
-from vlm_recipes.rows.formats.chat import MARKER, messages_of, refuse_other_markers, untrained_messages
+from vlm_recipes.rows.formats.chat import MARKER, messages_of, refuse_markers, untrained_messages
 
 ASKED = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "What is it?"}]
 SAID = [{"role": "assistant", "content": "a bowl"}]
@@ -86,7 +86,7 @@ FOREIGN = "<image> <|image|> <|image_pad|> <image_soft_token> [IMG] <img> <IMG_C
 
 
 @pytest.mark.parametrize("marker", [*FOREIGN.split(), "<image 1>", "<image_2>", "<image-placeholder>"])
-def test_a_mark_of_another_model_is_refused_by_name_in_any_text_of_a_row_with_images(marker):
+def test_a_mark_of_an_image_is_refused_by_name_in_any_text_of_a_row_with_images(marker):
     none = {"type": "text", "text": None}
     for turns in (
         [{"role": "user", "content": f"{marker}\nWhat is it?"}, *SAID],
@@ -98,12 +98,11 @@ def test_a_mark_of_another_model_is_refused_by_name_in_any_text_of_a_row_with_im
         [ASKED[1], {"role": "assistant", "content": f"see {marker}"}],
     ):
         with pytest.raises(
-            BadRow, match=rf"^{re.escape(marker)} in a text .* another model: write {{\"type\": \"image"
+            BadRow, match=rf"^{re.escape(marker)} in a text .* the place of an image: write {{\"type\": \"image"
         ):
-            refuse_other_markers(turns, 1, own=("<own>",))
-        refuse_other_markers(turns, 0, own=())
-        refuse_other_markers(turns, 1, own=("<own>", marker))
-        refuse_other_markers([{"role": "user", "content": [IMAGE, text("And?")]}, *turns], 1, own=())
+            refuse_markers(turns, 1)
+        refuse_markers(turns, 0)
+        refuse_markers([{"role": "user", "content": [IMAGE, text("And?")]}, *turns], 1)
 
 
 @pytest.mark.parametrize(
@@ -116,12 +115,12 @@ def test_a_mark_of_another_model_is_refused_by_name_in_any_text_of_a_row_with_im
     ],
 )
 def test_what_is_no_mark_stays_text(words):
-    refuse_other_markers([{"role": "user", "content": words}, *SAID], 1, own=())
+    refuse_markers([{"role": "user", "content": words}, *SAID], 1)
 
 
 def test_an_arrow_row_without_content_and_with_none_keys_passes():
     turns = [{"role": "user", "content": [{"type": "text", "text": "So?", "image": None}]}]
-    refuse_other_markers([*turns, {"role": "assistant", "content": None}], 1, own=())
+    refuse_markers([*turns, {"role": "assistant", "content": None}], 1)
 
 
 def test_trl_leaves_the_mark_as_text_and_moves_the_image_to_the_front():
