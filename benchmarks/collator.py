@@ -1,7 +1,8 @@
 """Rows per second of `ChatCollator` and of TRL's collator on the same rows: `python -m benchmarks.collator`.
 
 Both run in this process, in turns, on drawn photographs through a Qwen2-VL processor; the ratio of one run counts,
-not the seconds.
+not the seconds. Then nine questions about each photograph through `SharedImageCollator`, beside the image processor's
+own call on it: what is not that call is the text of nine questions.
 """
 
 import statistics
@@ -18,10 +19,10 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from demo.checkpoints.qwen2_vl import write_qwen2_vl
 from recipes.nutrition_tables import QUESTION, prompt
-from vlm_recipes.collators import ChatCollator
+from vlm_recipes.collators import ChatCollator, SharedImageCollator
 from vlm_recipes.models.chat import set_pixel_budget
 
-ROWS, BATCH, ROUNDS = 64, 8, 7
+ROWS, BATCH, ROUNDS, QUESTIONS = 64, 8, 7, 9
 ANSWER = "<|object_ref_start|>nutrition-table<|object_ref_end|><|box_start|>(14,57),(991,603)<|box_end|>"
 # (what, photographs' width and height in pixels, pixel budget)
 SETTINGS = [
@@ -69,6 +70,37 @@ def main() -> None:
         theirs, mine = (ROWS / statistics.median(column) for column in zip(*rounds, strict=True))
         ratio = statistics.median(their / my for their, my in rounds)
         print(f"{name:34}{theirs:12.1f}{mine:12.1f}{ratio:12.2f}")
+        share, rate = alone_to_shared(SharedImageCollator(processor), rows)
+        print(
+            f"{f'{QUESTIONS} questions on each':46}{rate:12.1f}   (the image processor alone: {share:.0%} of the time)"
+        )
+
+
+def alone_to_shared(shared: SharedImageCollator, rows: list[dict]) -> tuple[float, float]:
+    """The time of the image processor alone in that of the collator, and the collator's questions per second."""
+    asked = [
+        [
+            row | {"image_id": row["id"], "messages": [*prompt(f"{QUESTION} {n}"), row["messages"][-1]]}
+            for n in range(QUESTIONS)
+        ]
+        for row in rows
+    ]
+
+    def alone() -> float:
+        start = time.perf_counter()
+        for row in rows:
+            shared.processor.image_processor(row["images"], return_tensors="pt")
+        return time.perf_counter() - start
+
+    def whole() -> float:
+        start = time.perf_counter()
+        for group in asked:
+            shared(group)
+        return time.perf_counter() - start
+
+    rounds = [(alone(), whole()) for _ in range(ROUNDS)]
+    share = statistics.median(one / every for one, every in rounds)
+    return share, QUESTIONS * len(rows) / statistics.median(every for _, every in rounds)
 
 
 if __name__ == "__main__":
