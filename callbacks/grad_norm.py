@@ -52,7 +52,7 @@ class GradNormCallback(transformers.TrainerCallback):
 
     def __init__(self, trainer: "transformers.Trainer", groups: Mapping[str, str] | None = None):
         self.trainer = trainer
-        self.patterns = groups
+        self.patterns = groups or None
         self._squares: dict[str, torch.Tensor] | None = None
         self._without_gradient = 0
         self._wrapped: tuple[Any, Callable] | None = None  # DeepSpeed's optimizer and its own `step`

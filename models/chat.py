@@ -69,6 +69,9 @@ def load_chat_model(
     if adapter is not None and not model.lora_target_modules and Path(name, "adapter_config.json").is_file():
         if (made := PeftConfig.from_pretrained(name).target_modules) == EARLIER.get(tuple(lora)):
             adapter.target_modules = made
+    if whole and parts is None:
+        kind = outline.config.model_type
+        raise CheckpointError(f"this {kind} does not say which its language model and its vision tower are: train all")
     apart = () if parts is None else parts.beside(outline)
     network, processor = load_checkpoint(model, to_train, apart, adapter=adapter, output_dir=output_dir)
     if processor.chat_template is None:

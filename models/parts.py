@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 LANGUAGE, VISION, PROJECTOR = "language", "vision", "projector"
-HANDS_ON = r"merger|projector|adapter"  # inside a tower: what makes of its features what the language model reads
+HANDS_ON = r"merger|projector|vision_adapter"  # inside a tower: what makes its features the language model's
 
 
 @dataclass(frozen=True)

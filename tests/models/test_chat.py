@@ -9,7 +9,7 @@ from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2VLForConditionalGeneration
 
 from tests.support.families import FAMILIES, STRANGERS, checkpoint
 from vlm_recipes.models.chat import (
@@ -85,6 +85,16 @@ def test_an_adapter_of_an_earlier_version_trains_on_as_it_began(family, parts, l
     network, _ = load_chat_model(model, BUDGET, str(tmp_path / "out"), other)
     assert not isinstance(network, PeftModel)
     assert lora_on(model, other, network).target_modules == layers_of(outline_of(model), other)
+
+
+def test_a_model_that_does_not_name_its_parts_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(Qwen2VLForConditionalGeneration, "get_encoder", lambda self, modality=None: self)
+    model = model_of(checkpoint("qwen2_vl"))
+    for parts, advice in (({"lora": LANGUAGE}, "--lora_target_modules"), ({"whole": ("vision",)}, "train all")):
+        with pytest.raises(CheckpointError, match=f"^this qwen2_vl does not say which .* are: {advice}"):
+            load_chat_model(model, BUDGET, str(tmp_path), **parts)
+    network, _ = load_chat_model(model, BUDGET, str(tmp_path), whole=())
+    assert all(weight.requires_grad for weight in network.parameters())
 
 
 def test_layers_that_the_user_names_are_taken_as_they_are(tmp_path):
