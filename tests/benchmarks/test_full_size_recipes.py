@@ -10,8 +10,11 @@ from benchmarks.full_size_worlds import WORLDS
 from vlm_recipes.models import checkpoints
 from vlm_recipes.models.lisa import loading
 
+AT_ONCE = ("nutrition_tables", "reasonseg")  # an SFTTrainer's and a composed one; all in `make test-slow`
+RECIPES = [pytest.param(name, marks=[] if name in AT_ONCE else pytest.mark.slow) for name in WORLDS]
 
-@pytest.mark.parametrize("recipe", WORLDS)
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_trains_on_random_weights_and_its_preflight_s_numbers_stand_beside(recipe, capsys):
     before = checkpoints.load_weights, loading.load_weights
     [row] = full_size_recipes.measure(True, recipe)

@@ -40,7 +40,8 @@ def run(endoscopy: Path, output: Path, questions_per_row: int, family: str = "qw
     return output
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+# Both families' loss and gradient are in tests/callbacks/test_shared_image.py, too.
+@pytest.mark.parametrize("family", ["qwen2_vl", pytest.param("qwen2_5_vl", marks=pytest.mark.slow)])
 def test_loss_and_gradient_do_not_depend_on_the_questions_of_a_row_or_the_accumulation(family, endoscopy, tmp_path):
     """Each run's one step sees all questions; rows of unlike many questions weigh as their tokens do."""
     steps = []

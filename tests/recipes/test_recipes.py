@@ -442,6 +442,7 @@ def test_vqa_rad_s_own_file_is_read_with_its_quirks():
     assert len({row["image_id"] for row in rows} & in_train) == 202 and len({row["image_id"] for row in rows}) == 203
 
 
+@pytest.mark.usefixtures("preflight_is_left_out")
 def test_vqa_rad_trains_on_the_real_questions_and_ends_beside_the_majority(drawn_vqa_rad, tmp_path):
     rows = json.loads(next(drawn_vqa_rad.glob("*.json")).read_text())
     texts = [text for row in rows for text in (vqa_rad.prompt(str(row["question"])), str(row["answer"]))]

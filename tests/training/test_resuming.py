@@ -35,6 +35,9 @@ SHORT += "--per_device_train_batch_size 4 --gradient_accumulation_steps 2 --warm
 RESUME = ["--resume_from_checkpoint", "true"]
 ADVICE = ": launch it as before, or begin anew in another --output_dir"
 
+AT_ONCE = ("nutrition_tables", "reasonseg", "vqa_rad")  # a Trainer of each kind; all in `make test-slow`
+RECIPES = [pytest.param(name, marks=[] if name in AT_ONCE else pytest.mark.slow) for name in SIZES]
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -51,7 +54,7 @@ def finished(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("recipe", SIZES)
+@pytest.mark.parametrize("recipe", RECIPES)
 class TestEveryRecipe:
     def test_another_rate_is_refused_also_where_no_step_is_left_and_the_record_stays(
         self, recipe, finished, monkeypatch
