@@ -21,6 +21,8 @@ class SharedImageCallback(transformers.TrainerCallback):
     - Which questions about an image come together is drawn anew in each epoch, the same in a resumed run.
     - Before the first step two short conversations about one picture, in one sequence, have to have the logits that
       they have apart; for a model where they do not, the run ends with an `AttentionError`.
+    - The balancing loss of a model of experts, which `SFTTrainer` adds and which reads no mask of pairs, is left out,
+      with a line that says so.
     - An attention that reads no mask of pairs, such as flash attention, ends the run in the same way, and so does one
       with a window that is shorter than a question with its image.
     - "sdpa" reads the boolean mask as it is; "eager", which would add ones to the scores, gets 0 or a very low number.
@@ -68,7 +70,7 @@ class SharedImageCallback(transformers.TrainerCallback):
             self.tokens += (tokens != 0).sum()
         return changed
 
-    def on_train_begin(self, args, state, control, train_dataloader, **kwargs):
+    def on_train_begin(self, args, state, control, model, train_dataloader, **kwargs):
         self.close()
         self._hook = self.trainer.model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
         self._place = self._move_to(0)  # before all trackers
@@ -76,6 +78,10 @@ class SharedImageCallback(transformers.TrainerCallback):
         self.tokens.fill_(counted[-1] if counted and state.is_world_process_zero else 0)
         self.questions_per_row = _questions_per_row(train_dataloader.dataset)
         both_ways = getattr(collator_of(train_dataloader), "both_ways", None)  # which others cannot be asked for
+        if both_ways and getattr(self.trainer, "aux_loss_enabled", False):
+            self.trainer.aux_loss_enabled = model.config.get_text_config().output_router_logits = False
+            if state.is_world_process_zero:
+                print("the experts' balancing loss reads no mask of pairs: it is left out where images are shared")
         if both_ways and (why := differing(self.trainer, *both_ways())):
             kind = self.trainer.model.config.model_type
             raise AttentionError(f"{kind} cannot share an image, {why}; train on rows of one question each")

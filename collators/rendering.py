@@ -50,9 +50,12 @@ class Template:
         self._warned = False
 
     def write(self, messages: Messages) -> str:
-        """The text of cleaned messages, as the template alone has it."""
+        """The text of cleaned messages, as the template alone has it; `ValueError` for what it refuses."""
         messages = _as_strings(messages) if self.as_strings else messages
-        return self.processor.apply_chat_template(messages, chat_template=self.chat_template, tokenize=False)
+        try:
+            return self.processor.apply_chat_template(messages, chat_template=self.chat_template, tokenize=False)
+        except jinja2.TemplateError as error:
+            raise ValueError(f"the chat template refuses the conversation: {error}") from error
 
     def _marks(self, messages: Messages, mark: str) -> int:
         """How often the mark is written, with the system message and without."""
@@ -60,7 +63,7 @@ class Template:
         for written in (messages, messages[1:]):
             try:
                 found += self.write(written).count(mark)
-            except (jinja2.TemplateError, TypeError):  # of one that takes no system message, or no lists
+            except (ValueError, TypeError):  # of one that takes no system message, or no lists
                 continue
         return found
 

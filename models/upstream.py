@@ -113,3 +113,21 @@ def selected_from(dataset: "Dataset") -> tuple["Dataset", "np.ndarray | None"]:
 def attention_of(config: "PreTrainedConfig") -> str | None:
     """The attention that a model's text was loaded with, such as "sdpa"; transformers has only a way to set it."""
     return config.get_text_config()._attn_implementation
+
+
+@contextmanager
+def without_router_loss(config: "PreTrainedConfig") -> Iterator[None]:
+    """In here a model of experts takes no loss over its routers, which `SFTTrainer` has its `config` ask for.
+
+    That loss reads the mask of the whole sequence, and where tokens come one by one there are fewer: transformers
+    raises in the second step of `generate`.
+    """
+    text = config.get_text_config()
+    asked = getattr(text, "output_router_logits", False)
+    if asked:
+        text.output_router_logits = False
+    try:
+        yield
+    finally:
+        if asked:
+            text.output_router_logits = True

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from datasets import Dataset
 from transformers import PreTrainedModel, Trainer
 
 from ..callbacks.interrupt import Signals
 from ..eval.generation.kept import AnsweringStopped, KeptAnswers
+from ..rows.conventions import Row
+from ..rows.errors import DataError, one_line
 from .checkpoints import newest_whole
 from .settings import RunSettings
 
@@ -45,6 +48,15 @@ def kept_answers(training: RunSettings, run: dict[str, Any], model: PreTrainedMo
         signals.leave(f"interrupted when {stopped}, and kept in {folder}: {again}")
     finally:
         signals.close()
+
+
+def try_first(collator: Callable[[list[Row]], Any], answered: Mapping[str, Dataset]) -> None:
+    """Raise `DataError` where the first row of a part is refused: in one line, as no worker of a data loader does."""
+    for part, rows in answered.items():
+        try:
+            collator(list(rows.select(range(min(1, len(rows))))))
+        except ValueError as error:
+            raise DataError(f"{part}: {one_line(str(error))}") from error
 
 
 def let_go_of_optimizer(trainer: Trainer) -> None:

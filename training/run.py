@@ -27,7 +27,7 @@ from ..eval.report.tables import Published, latest
 from ..models.precision import trainable_in_float32
 from ..models.upstream import quantised_bits
 from ..rows.conventions import Row
-from .answering import kept_answers, let_go_of_optimizer
+from .answering import kept_answers, let_go_of_optimizer, try_first
 from .checkpoints import checkpoint_to_resume, full_disk_in_one_line
 from .description import changed_settings, describe_run
 from .loaded_anew import compare_anew
@@ -172,6 +172,8 @@ class Run:
         if self.training.predict_validation and "validation" in self.parts:
             answered = {"validation": self.parts["validation"]} | answered
         answered = answered if self.training.do_predict else {}
+        if not self.training.do_train:  # else the audit has seen rows already
+            try_first(self.evaluation.collator, answered)
         with kept_answers(self.training, self.record.run, model) if answered else nullcontext() as kept:
             self.record.conclude(model, answered, self.log_history, kept)
         if self.training.do_train and PartialState().is_main_process:

@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from ..models.adapters import MERGED_BASE, base_of, files_of
 from ..models.sharding import gathered
+from ..models.upstream import without_router_loss
 
 OF_ADAPTER = ("adapter_config.json", "adapter_model*")
 OF_WHOLE = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*", "generation_config.json")
@@ -70,7 +71,8 @@ def save(trainer: Trainer) -> None:
             file.unlink()
         if (folder / MERGED_BASE).resolve() not in _loaded(trainer.model):
             shutil.rmtree(folder / MERGED_BASE, ignore_errors=True)
-    trainer.save_model()
+    with without_router_loss(trainer.model.config):  # or whoever loads it could not generate
+        trainer.save_model()
     fault = [prove(trainer.model, folder)]
     broadcast_object_list(fault)
     if fault[0]:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ...models.ends import ends_of_answers
+from ...models.upstream import without_router_loss
 from ...rows.conventions import Row
 from .allowed_tokens import keep_to
 from .batches import batches_by_image, each_image_once
@@ -101,7 +102,7 @@ def generate(
     settings = {**GREEDY, "use_cache": True, "max_new_tokens": max_new_tokens, **generation_kwargs}
     device = next(model.parameters()).device
     answers: dict[int, Answer] = {}
-    with _in_eval_mode(model):
+    with _in_eval_mode(model), without_router_loss(model.config):
         progress = tqdm(loader, "answering", disable=not state.is_main_process, leave=False)
         for place, (members, batch) in enumerate(zip(asked, progress, strict=True)):
             batch = {key: value.to(device) for key, value in batch.items()}
