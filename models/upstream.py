@@ -119,8 +119,8 @@ def attention_of(config: "PreTrainedConfig") -> str | None:
 def without_router_loss(config: "PreTrainedConfig") -> Iterator[None]:
     """In here a model of experts takes no loss over its routers, which `SFTTrainer` has its `config` ask for.
 
-    That loss reads the mask of the whole sequence, and where tokens come one by one there are fewer: transformers
-    raises in the second step of `generate`.
+    That loss reads the mask of the whole sequence, and where tokens come one by one there are fewer: with padding in
+    the batch transformers raises in the second step of `generate`.
     """
     text = config.get_text_config()
     asked = getattr(text, "output_router_logits", False)

@@ -46,14 +46,16 @@ def write_nutrition_tables(folder: Path) -> None:
 
 
 def write_kvasir_vqa(folder: Path) -> None:
-    """Four images with two questions each, of a type whose answers are a closed set, and of lists of these."""
+    """Eight images with three questions each: yes or no, a count, and a list of colours."""
     (folder / "images").mkdir()
     lines = []
-    for place, colour in enumerate(COLOURS):
-        _picture(folder / "images" / f"{colour}.png", colour)
-        row = {"file_name": f"images/{colour}.png", "source": "drawn", "img_id": colour}
+    for place, colour in enumerate(COLOURS * 2):
+        name = f"{colour}{place}"
+        _picture(folder / "images" / f"{name}.png", colour)
+        row = {"file_name": f"images/{name}.png", "source": "drawn", "img_id": name}
         asked = {
             "Is there text?": ["yes", "no"][place % 2],
+            "How many polyps are in the image?": str(place),
             "What color is the abnormality? If more than one separate with ;": ["pink", "pink; red"][place % 2],
         }
         lines += [{**row, "question": question, "answer": answer} for question, answer in asked.items()]
