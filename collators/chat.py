@@ -156,6 +156,7 @@ class ChatCollator:
         before, ids = (self._tokens(segments[:n]) for n in (1, 2))
         if ids[: len(before)] != before:
             raise ValueError(f"the tokens of the prompt change before the answer {answer!r}")
+        check_spoken(self.tokenizer, torch.tensor(ids[len(before) :]), segments)
         return ids[len(before) :]
 
     def _encode(self, rows: Sequence[dict[str, Any]], images: Sequence[Sequence[Image.Image]]) -> Encoded:
