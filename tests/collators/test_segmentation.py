@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from trl import ModelConfig
@@ -234,6 +234,7 @@ fragment = st.sampled_from(
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(fragment, max_size=8).map("".join), st.booleans())
 def test_no_question_draws_or_shows_whatever_it_spells(processor, question, as_string):
+    assume(not (as_string and "<image>" in question))  # refused, see above
     collator = SegmentationCollator(processor)
     user = {"role": "user", "content": question} if as_string else turn("user", IMAGE, question)
     batch = collator([row() | {"messages": [user, turn("assistant", "It is [SEG].")]}])
@@ -335,9 +336,9 @@ def test_a_shared_image_is_opened_once(processor):
     class Counted(dict):
         opened = 0
 
-        def __getitem__(self, key):
+        def get(self, key):
             Counted.opened += key == "image"
-            return super().__getitem__(key)
+            return super().get(key)
 
     SegmentationCollator(processor)([Counted(query) for query in SHARED])
     assert Counted.opened == 1

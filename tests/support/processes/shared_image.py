@@ -29,7 +29,7 @@ def picture(size: tuple[int, int] = (60, 60), seed: int = 0) -> Image.Image:
 
 
 def talk(*turns: str, system: str = "") -> list[dict]:
-    """The user speaks first, then each in turn; images are not mentioned, so they come before the first words."""
+    """The user speaks first, then each in turn."""
     messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
     for i, said in enumerate(turns):
         messages.append({"role": ("user", "assistant")[i % 2], "content": [{"type": "text", "text": said}]})
@@ -37,8 +37,17 @@ def talk(*turns: str, system: str = "") -> list[dict]:
 
 
 def rows_about(image_id: str | None, images: list, *talks: list[dict]) -> list[dict]:
+    """A row for each talk, the images before its first words."""
+    talks = [
+        [{**m, "content": [{"type": "image"}] * len(images) * (m is first_asked(one)) + m["content"]} for m in one]
+        for one in talks
+    ]
     common = {"image_id": image_id, "images": images, "image_size": [60, 60]}
     return [{"id": f"{image_id} {i}", **common, "messages": one, "note": i} for i, one in enumerate(talks)]
+
+
+def first_asked(messages: list[dict]) -> dict:
+    return next(message for message in messages if message["role"] == "user")
 
 
 def as_group(rows: list[dict]) -> dict:
