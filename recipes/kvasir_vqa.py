@@ -1,4 +1,4 @@
-"""Qwen2-VL answers typed questions about endoscopy images: Kvasir-VQA (SFTTrainer, LoRA, constrained answers).
+"""Qwen2-VL, or another chat model, answers typed questions about endoscopy images: Kvasir-VQA (SFTTrainer, LoRA).
 
 The reference reports an accuracy of .196 on its test part, split 70/15/15 by image (`published.yaml`), and hoped for
 .28 to .30. Its types come from keywords: "Are there any abnormalities …" counts as yes_no, though answered by lists.

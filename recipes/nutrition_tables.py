@@ -1,4 +1,4 @@
-"""Qwen2-VL finds the nutrition tables on photographs of food packages (SFTTrainer, LoRA).
+"""Qwen2-VL, or another chat model, finds the nutrition tables on photographs of food packages (SFTTrainer, LoRA).
 
 The reference reports a mean IoU of .098 untrained, .835 to .864 trained (`published.yaml`). Meant for one 40 GB card
 (not measured), LoRA on the language model at the reference's rate:

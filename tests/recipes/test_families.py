@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText
 from recipes import kvasir_vqa, nutrition_tables
 from tests.support.families import FAMILIES, STRANGERS, checkpoint
 from tests.support.families.runs import PIXELS, WAYS, answer, name_of, start
+from tests.support.families.table import documented
 from tests.support.families.worlds import world
 from tests.support.running import fails, read
 from vlm_recipes.models.upstream import without_router_loss
@@ -66,6 +67,7 @@ def changed(family: str, folder) -> tuple[str, ...]:
 
 
 def trains(family: str, way: str, tmp_path, said) -> None:
+    assert documented()[family, way] == "works"
     start(way, family, tmp_path / "run")
     ended, recipe, out = read(tmp_path / "run"), name_of(WAYS[way][0]), said().out
     losses = [line["loss"] for line in ended["log"] if "loss" in line]
@@ -130,6 +132,8 @@ def test_what_a_recipe_cannot_ask_of_a_family_ends_in_one_line(family, recipe, w
         recipe, *(str(one) for name in arguments for one in (f"--{name}", arguments[name])), monkeypatch=monkeypatch
     )
     assert line.startswith("error: ") and why in line
+    ways = [way for way in WAYS if name_of(WAYS[way][0]) == recipe]
+    assert all(why in documented()[family, way] for way in ways)
 
 
 def test_a_model_of_experts_is_saved_as_one_that_answers(tmp_path):
