@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -13,9 +12,10 @@ from transformers import BatchFeature, ProcessorMixin
 from ..rows.conventions import IGNORE_INDEX
 from ..rows.formats.chat import messages_of, untrained_messages
 from .conversation import clean_messages
-from .encoding import Encoded, begun, check_spoken, encode, encode_alone
-from .images import named, open_images
-from .length import check_length
+from .encoding import Encoded, Tokens, check_spoken, encode, encode_alone, tokenized
+from .images import blank, named, open_images
+from .length import check_length, length_of
+from .placeholders import placeholders_of, with_unseen_image
 from .rendering import Segments, Template
 
 TRIED = [("user", "Is it?"), ("assistant", "yes"), ("user", "And?"), ("assistant", "no")]
@@ -66,9 +66,9 @@ class ChatCollator:
         try:
             self.image_token = str(self.processor.image_token)
             self.template = Template(self.processor, self.chat_template)
-            self.placeholders, self.image_token_ids = _placeholders(self.processor)
+            self.placeholders, self.image_token_ids = placeholders_of(self.processor)
             segments = self.segments({"messages": [{"role": role, "content": text} for role, text in TRIED]}, 1)
-            tried = encode(self.processor, [segments], [_blank([(64, 64)])])
+            tried = encode(self.processor, [segments], [blank([(64, 64)])])
             if not self.prompt_only:
                 check_spoken(self.tokenizer, tried.row(0)[0][tried.row(0)[1]], segments)
             self.said_of_tokens = tried.said_of_tokens()
@@ -87,8 +87,8 @@ class ChatCollator:
         batch = encoded.inputs
         if not self.prompt_only:
             batch["labels"] = self._labels(batch["input_ids"], encoded.spoken, batch["attention_mask"])
-        if self.one_of_several and not any(images):
-            batch = self._with_unseen_image(batch)
+        if self.one_of_several and self.mixes and not any(images):
+            batch = with_unseen_image(self.processor, batch, self.prompt_only)
         if not self.prompt_only and not (batch["labels"] != IGNORE_INDEX).any():
             names = ", ".join(repr(row.get("id", "without id")) for row in rows)
             raise ValueError(f"no token of this batch would be trained: row {names} have no answer")
@@ -106,7 +106,7 @@ class ChatCollator:
         if sizes is None:
             sizes = [image.size for image in named(row, open_images, row)]
         conversations = [named(query, self.segments, query, len(sizes)) for query in row.get("queries") or [row]]
-        return max(self._length(segments, tuple(map(tuple, sizes))) for segments in conversations)
+        return max(length_of(self.processor, segments, sizes) for segments in conversations)
 
     def segments(self, row: dict[str, Any], n_images: int) -> Segments:
         """A row's conversation about `n_images` as text, in segments by who speaks.
@@ -126,7 +126,7 @@ class ChatCollator:
         asked: Sequence[Sequence[dict[str, Any]]],
         conversations: Sequence[Sequence[Segments]],
         images: Sequence[Sequence[Image.Image]],
-    ) -> tuple[list[list[tuple[torch.Tensor, torch.Tensor]]], dict[str, torch.Tensor]]:
+    ) -> tuple[list[list[Tokens]], dict[str, torch.Tensor]]:
         """Tokens and labels `[S]` of each conversation about the same images, and what the model reads beside tokens.
 
         The rows `asked` and their `conversations` come by `images`. These go through the image processor once, with
@@ -153,11 +153,11 @@ class ChatCollator:
         """
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
         segments = self.template.segments(clean_messages(turns, 0, self.placeholders))[:2]
-        before, ids = (self._tokens(segments[:n]) for n in (1, 2))
-        if ids[: len(before)] != before:
+        (before, _), (ids, _) = (tokenized(self.tokenizer, segments[:n]) for n in (1, 2))
+        if not torch.equal(ids[: len(before)], before):
             raise ValueError(f"the tokens of the prompt change before the answer {answer!r}")
-        check_spoken(self.tokenizer, torch.tensor(ids[len(before) :]), segments)
-        return ids[len(before) :]
+        check_spoken(self.tokenizer, ids[len(before) :], segments)
+        return ids[len(before) :].tolist()
 
     def _encode(self, rows: Sequence[dict[str, Any]], images: Sequence[Sequence[Image.Image]]) -> Encoded:
         conversations = [named(row, self.segments, row, len(own)) for row, own in zip(rows, images, strict=True)]
@@ -181,60 +181,3 @@ class ChatCollator:
         if self.train_on == "all":
             spoken = (torch.as_tensor(attention_mask) == 1) & ~torch.isin(ids, torch.tensor(self.image_token_ids))
         return torch.where(spoken, ids, IGNORE_INDEX)
-
-    def _tokens(self, segments: Segments) -> list[int]:
-        """The tokens of a text whose images, if there are any, are one placeholder each."""
-        text = "".join(text for text, _ in segments)
-        return self.tokenizer(text, **begun(self.tokenizer, text))["input_ids"]
-
-    def _length(self, segments: Segments, sizes: tuple[tuple[int, int], ...]) -> int:
-        if not sizes:
-            return len(self._tokens(segments))
-        counts = _tokens_of_sizes(self.processor, self.processor.to_json_string(), sizes)
-        if counts is not None:
-            return len(self._tokens(segments)) - len(sizes) + sum(counts)
-        return len(encode(self.processor, [segments], [_blank(sizes)]).row(0)[0])
-
-    def _with_unseen_image(self, batch: BatchFeature) -> BatchFeature:
-        unseen = encode(self.processor, [[(self.image_token, False)]], [_blank([(32, 32)])])
-        width = unseen.inputs["input_ids"].shape[1]
-        padding = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORE_INDEX}
-        for key, values in batch.items():
-            added = values.new_full((len(values), width), padding.get(key, 0))
-            if key in unseen.inputs and key != "attention_mask":
-                added[0] = unseen.inputs[key][0]
-            batch[key] = torch.cat([added, values] if self.prompt_only else [values, added], dim=1)
-        batch.update(unseen.by_image())
-        return batch
-
-
-def _placeholders(processor: ProcessorMixin) -> tuple[tuple[str, ...], list[int]]:
-    """What a text may not spell, for it would claim an image, a video or a sound; and the tokens that images become.
-
-    Begin, end and row tokens around them are text.
-    """
-    named = [getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio")]
-    ids = [one for one in getattr(processor, "image_token_ids", ()) if one is not None]
-    if not ids:  # Ovis2's processor does not say
-        (shown,) = encode(processor, [[(str(processor.image_token), False)]], [_blank([(64, 64)])]).shown
-        ids = [int(shown[0].mode().values)]
-    tokens = [str(token) for token in named if token]
-    return tuple(dict.fromkeys([*tokens, *processor.tokenizer.convert_ids_to_tokens(ids)])), ids
-
-
-def _blank(sizes: Sequence[tuple[int, int]]) -> list[Image.Image]:
-    return [Image.new("RGB", size) for size in sizes]
-
-
-@lru_cache(maxsize=4096)
-def _tokens_of_sizes(processor: ProcessorMixin, settings: str, sizes: tuple[tuple[int, int], ...]) -> list[int] | None:
-    """How many tokens images of these sizes take, whatever they show; None where these may join the text around them.
-
-    Kept by the processor's `settings` (its `to_json_string()`), too: its limits may be set anew.
-    """
-    text = str(processor.image_token) * len(sizes)
-    encoded = encode(processor, [[(text, False)]], [_blank(sizes)])
-    added, tokenizer = processor.tokenizer.added_tokens_decoder, processor.tokenizer
-    alone = tokenizer.convert_tokens_to_ids(str(processor.image_token)) in added
-    alone = alone and all(int(place) in added for ids in encoded.shown[0] for place in (ids[0], ids[-1]))
-    return [len(ids) for ids in encoded.shown[0]] if alone else None

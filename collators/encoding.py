@@ -101,12 +101,12 @@ def encode_alone(processor: ProcessorMixin, segments: Segments, encoded: Encoded
     """
     token = str(processor.image_token)
     placeholder = processor.tokenizer.convert_tokens_to_ids(token)
-    ids, spoken = _tokenized(processor.tokenizer, segments)
+    ids, spoken = tokenized(processor.tokenizer, segments)
     places = (ids == (-1 if placeholder is None else placeholder)).nonzero().flatten().tolist()
     if len(places) != len(encoded.shown[i]):
         texts = iter(encoded.texts[i])
         whole = [(re.sub(re.escape(token), lambda _: next(texts), text), said) for text, said in segments]
-        return _tokenized(processor.tokenizer, whole)
+        return tokenized(processor.tokenizer, whole)
     parts, done = [], 0
     for place, own in zip(places, encoded.shown[i], strict=True):
         parts += [(ids[done:place], spoken[done:place]), (own, torch.zeros(len(own), dtype=torch.bool))]
@@ -116,7 +116,8 @@ def encode_alone(processor: ProcessorMixin, segments: Segments, encoded: Encoded
     return ids, spoken
 
 
-def _tokenized(tokenizer: PreTrainedTokenizerFast, segments: Segments) -> Tokens:
+def tokenized(tokenizer: PreTrainedTokenizerFast, segments: Segments) -> Tokens:
+    """Tokens and `spoken` `[S]` of a conversation as text alone: an image is one placeholder."""
     text = "".join(text for text, _ in segments)
     encoded = tokenizer(text, return_offsets_mapping=True, **begun(tokenizer, text))
     starts, ends = torch.tensor(encoded["offset_mapping"]).reshape(-1, 2).unbind(-1)

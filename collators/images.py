@@ -1,7 +1,7 @@
 """Pictures of a batch: opened upright, each once, and named in what goes wrong with them."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,3 +71,8 @@ def named(row: dict[str, Any], function: Callable, *arguments) -> Any:
         return function(*arguments)
     except (ValueError, OSError) as error:
         raise ValueError(f"row {row.get('id', 'without id')!r}: {error}") from error
+
+
+def blank(sizes: Sequence[Sequence[int]]) -> list[Image.Image]:
+    """Black images of these sizes (width, height in pixels), for what does not depend on what they show."""
+    return [Image.new("RGB", tuple(size)) for size in sizes]
