@@ -14,8 +14,7 @@ def chat_collator(
 ) -> ChatCollator:
     """A `SharedImageCollator` where rows are to hold several questions about an image, else a `ChatCollator`.
 
-    So it is for a model that cannot share an image, which a line says of training; `share_images` tells which one it
-    became.
+    So it is for a model that cannot share an image, which a line says once; `share_images` tells which one it became.
     Without a `network` only the processor is asked.
     """
     if questions_per_row == 1:

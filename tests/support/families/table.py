@@ -19,8 +19,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from tests.support.families import FAMILIES, STRANGERS, checkpoint
 from tests.support.families.runs import WAYS, export_adapter, resume, start
 from tests.support.paths import ROOT
-from vlm_recipes.collators import ChatCollator
-from vlm_recipes.collators.sharing import chat_collator
+from vlm_recipes.collators import ChatCollator, SharedImageCollator
+from vlm_recipes.collators.sharing import refuse_state
 from vlm_recipes.eval.boxes import codec_of
 from vlm_recipes.eval.generation.constraints import Constraint
 from vlm_recipes.eval.generation.generate import generate
@@ -88,10 +88,8 @@ def trained(family: str, *rows: dict) -> str:
 def shared(family: str) -> str:
     """Two conversations in one sequence have the logits that they have apart, or a line says why not."""
     network, processor = loaded(family)
-    with redirect_stdout(StringIO()) as said:
-        collator = chat_collator(network, processor, 9)
-    if not collator.share_images:
-        return said.getvalue().strip().partition(": ")[2]
+    refuse_state(network.config)
+    collator = SharedImageCollator(processor)
     found = []
     for batch in collator.both_ways():
         trains = batch.pop("labels")[:, 1:] != -100
