@@ -6,13 +6,9 @@ from torch.utils.hooks import RemovableHandle
 
 from ..models.upstream import attention_of
 from .label_audit import collator_of
-from .sharing_proof import differing
+from .sharing_proof import AttentionError, differing
 
 MASKED = ("sdpa", "eager")
-
-
-class AttentionError(ValueError):
-    """Questions would see each other, or not all of what is before them; the message says what to do."""
 
 
 class SharedImageCallback(transformers.TrainerCallback):

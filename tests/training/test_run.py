@@ -79,11 +79,14 @@ def polyps(tmp_path_factory) -> Path:
 
 
 def test_labels_that_would_teach_no_end_are_one_line_and_named_once(polyps, tmp_path, monkeypatch, capsys):
-    """The tokenizer's end is another token than the one that the template writes."""
+    """The tokenizer's end, and the model's, is another token than the one that the template writes."""
     for part in ("data", "model"):
         shutil.copytree(polyps / part, tmp_path / part)
     config = tmp_path / "model" / "tokenizer_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token": "<|endoftext|>"}))
+    stops = tmp_path / "model" / "generation_config.json"
+    settings = json.loads(stops.read_text())
+    stops.write_text(json.dumps(settings | {"eos_token_id": settings["pad_token_id"]}))
     line = started("kvasir_vqa", tmp_path, monkeypatch)
     assert line.startswith("error: ") and line.count("ends without an end-of-turn token") == 1
     assert "row '" in line

@@ -171,7 +171,7 @@ def cell(family: str, column: str) -> str:
     except ValueError as error:
         line = re.sub("^(train|test|row '[^']*'): ", "", str(error)).replace(repr(str(checkpoint(family))), "it")
         assert "\n" not in line
-        return line
+        return f"no: {line}"
 
 
 def table(families: Sequence[str], columns: Sequence[str], cells: dict, notes: list[str]) -> str:
@@ -179,12 +179,11 @@ def table(families: Sequence[str], columns: Sequence[str], cells: dict, notes: l
     lines = [["", *columns], ["---"] * (1 + len(columns))]
     for family in families:
         said = [cells[family, column] for column in columns]
-        notes += [text for text in dict.fromkeys(said) if len(text) > LONGEST and text not in notes]
+        notes += [text for text in dict.fromkeys(said) if text.startswith("no: ") and text not in notes]
         lines.append([NAMES[family], *(f"no [{notes.index(text) + 1}]" if text in notes else text for text in said)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-LONGEST = 35  # characters in a cell
 BEGIN = """# Which models work with what
 
 The collators, LoRA and the recipes for chat models know no family by name: they ask processor and model. What comes
@@ -204,8 +203,8 @@ MIDDLE = """
 
 "Works": two steps, evaluated, saved, and loaded anew by the recipe and by plain transformers and PEFT with the same
 logits. Resumed: a whole model goes on from its first step's checkpoint with the same loss and weights. Exported: the
-adapter merged, with the base's names. Where no image can be shared, kvasir_vqa trains on one question a row, as a line
-says.
+adapter merged, with the base's names. kvasir_vqa shares images, in Qwen3-VL-MoE without the experts' balancing loss;
+where none can be shared it trains on one question a row. A line says either.
 """
 END = """
 ## Two that are on nobody's list
@@ -220,7 +219,7 @@ def page(cells: dict) -> str:
     notes: list[str] = []
     first = table((*FAMILIES, *STRANGERS), list(TRIED), cells, notes)
     second = table((*FAMILIES, *STRANGERS), list(TRAINED), cells, notes)
-    numbered = "\n".join(f"{number}. {note}" for number, note in enumerate(notes, start=1))
+    numbered = "\n".join(f"{number}. {note.removeprefix('no: ')}" for number, note in enumerate(notes, start=1))
     return f"{BEGIN}\n{first}\n{MIDDLE}\n{second}\n\nWhat the numbers in brackets say:\n\n{numbered}\n{END}"
 
 
@@ -237,7 +236,7 @@ def documented() -> dict[tuple[str, str], str]:
         elif name != "---":
             for column, one in zip(columns, said, strict=True):
                 number = re.fullmatch(r"no \[(\d+)\]", one)
-                cells[of_name[name], column] = notes[number[1]] if number else one
+                cells[of_name[name], column] = f"no: {notes[number[1]]}" if number else one
     return cells
 
 
