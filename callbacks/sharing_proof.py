@@ -7,7 +7,7 @@ import torch
 from transformers import Trainer
 
 from ..rows.conventions import IGNORE_INDEX
-from .preflight.without_trace import same_model, same_randomness
+from .without_trace import same_model, same_randomness
 
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the logits' spread
 COARSE = 0.03  # where something is rounded to 16 bits or fewer: families were off by .011 at most, wrong by .038

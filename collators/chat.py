@@ -178,6 +178,8 @@ class ChatCollator:
             check_spoken(self.tokenizer, ids[spoken], segments)
 
     def _labels(self, ids: torch.Tensor, spoken: torch.Tensor, attention_mask: torch.Tensor | int = 1) -> torch.Tensor:
+        if self.prompt_only:
+            return torch.full_like(ids, IGNORE_INDEX)
         if self.train_on == "all":
             spoken = (torch.as_tensor(attention_mask) == 1) & ~torch.isin(ids, torch.tensor(self.image_token_ids))
         return torch.where(spoken, ids, IGNORE_INDEX)

@@ -18,9 +18,9 @@ def clean_messages(messages: Messages, n_images: int, placeholders: tuple[str, .
     Raises `ValueError` if the messages mention another number of images than the row has, have something else than
     text and images in them, or start with the assistant.
     """
-    refuse_markers(messages, n_images)
     if not messages or messages[0]["role"] == "assistant":
         raise ValueError("the messages have to start with a system or user message")
+    refuse_markers(messages, n_images)
     cleaned = []
     for message in messages:
         content = message["content"]

@@ -138,8 +138,7 @@ def load(data: Data, model: Model, output_dir: str | None = None):
 
 
 def evaluation(data: Data, network, processor, majority: Majority | None = None) -> Evaluation:
-    asked = data.questions_per_row
-    collator = chat_collator(network, processor, asked, prompt_only=True) if processor else None
+    collator = processor and chat_collator(network, processor, data.questions_per_row, prompt_only=True)
     return typed_evaluation(collator, data.max_new_tokens, majority, data.constrain)
 
 

@@ -84,8 +84,7 @@ def load(data: Data, model: Model, output_dir: str | None = None):
 
 
 def evaluation(data: Data, network, processor, majority=None, kinds: tuple[str, ...] = ()) -> Evaluation:
-    asked = data.questions_per_row
-    collator = chat_collator(network, processor, asked, prompt_only=True) if processor else None
+    collator = processor and chat_collator(network, processor, data.questions_per_row, prompt_only=True)
     return text_evaluation(collator, data.max_new_tokens, majority, kinds, question=conversation, also=("rouge_l",))
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, Trainer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from trl import ModelConfig, SFTTrainer, get_quantization_config
 
-from ..callbacks.preflight.without_trace import same_model
+from ..callbacks.without_trace import same_model
 from .runs import load_recipe, restore
 from .saved import SavedError
 

@@ -23,7 +23,7 @@ from .rows import (
     check_rows,
     check_shared_images,
 )
-from .without_trace import same_randomness
+from ..without_trace import same_randomness
 
 
 class PreflightError(ValueError):

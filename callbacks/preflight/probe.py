@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import Trainer
 
 from .allocations import CountAllocations
-from .without_trace import same_loss_scale, same_model, same_randomness, twin
+from ..without_trace import same_loss_scale, same_model, same_randomness, twin
 
 BACKED_OFF = 2.0**-4  # a loss scale that overflowed, as often as it takes; the Trainer halves it at each step
 

@@ -131,7 +131,7 @@ def test_the_mask_that_the_collator_made_is_what_sdpa_reads_and_eager_s_is_the_s
             )
         trainer = new_trainer(model, processor, tmp_path, twelve_questions(), True, images=4, use_cpu=True)
         trainer.train()
-        came, read = masks
+        came, read = masks[-2:]  # behind those of the proof
         assert came.dtype == torch.bool and came.nbytes == len(came) * came.shape[-1] ** 2
         seen.append((came, read))
     (came, read), (_, added) = seen
@@ -341,7 +341,8 @@ class Seen(SharedImageCollator):
 
     def __call__(self, rows):
         with self.file.open("a") as file:
-            file.writelines(", ".join(sorted(query["id"] for query in row["queries"])) + "\n" for row in rows)
+            groups = [row["queries"] for row in rows if "queries" in row]  # and not the two that are tried before
+            file.writelines(", ".join(sorted(query["id"] for query in group)) + "\n" for group in groups)
         return super().__call__(rows)
 
 

@@ -74,7 +74,7 @@ def test_another_row_is_refused_with_the_reason(row, reason):
 @pytest.mark.parametrize("marker", ["<image>", "<|vision_start|><|image_pad|><|vision_end|>", "[IMG]"])
 def test_texts_that_mark_their_image_as_trl_wants_it_are_refused_with_the_way_to_write_it(marker):
     row = {"prompt": f"{marker}What is it?", "completion": "a bowl"}
-    with pytest.raises(BadRow, match='marks an image .*{"type": "image"}'):
+    with pytest.raises(BadRow, match='marks the place of an image: .*{"type": "image"}'):
         messages_of(row | {"image": Image.new("RGB", (2, 2))})
     assert messages_of(row | {"image": None})[0]["content"] == row["prompt"]
 
