@@ -1,13 +1,15 @@
 """Proof with the model at hand that questions about a shared image are what they are by themselves."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import Trainer
 
 from ..rows.conventions import IGNORE_INDEX
 from .without_trace import same_model, same_randomness
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the logits' spread
 COARSE = 0.03  # where something is rounded to 16 bits or fewer: families were off by .011 at most, wrong by .038
@@ -18,7 +20,7 @@ class AttentionError(ValueError):
 
 
 @torch.no_grad()
-def differing(trainer: Trainer, together: Mapping[str, Any], apart: Mapping[str, Any]) -> str:
+def differing(trainer: "Trainer", together: Mapping[str, Any], apart: Mapping[str, Any]) -> str:
     """How the model's logits of two short conversations differ between one sequence and one each; "" if they do not.
 
     `together` and `apart` are batches of the same conversations, see `SharedImageCollator.both_ways`.

@@ -4,15 +4,17 @@ import copy
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import Trainer
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 
-def twin(trainer: Trainer) -> Trainer:
+def twin(trainer: "Trainer") -> "Trainer":
     """A shallow copy that counts for itself, and takes a batch as a whole step of the optimizer."""
     twin = copy.copy(trainer)
     for name, value in vars(trainer).items():
@@ -49,7 +51,7 @@ def same_model(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def same_loss_scale(trainer: Trainer) -> Iterator[None]:
+def same_loss_scale(trainer: "Trainer") -> Iterator[None]:
     scaler = trainer.accelerator.scaler  # None but in float16
     before = scaler.state_dict() if scaler is not None else {}
     try:

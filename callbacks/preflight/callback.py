@@ -12,6 +12,7 @@ from ...eval.evaluation import Evaluation
 from ...eval.report.check import Check, save_checks
 from ...eval.report.data.page import write_data_page
 from ..label_audit import collator_of
+from ..without_trace import same_randomness
 from .batches import inspect_batches
 from .lora import check_lora
 from .model import Expected, check_steps, check_trainable
@@ -23,7 +24,6 @@ from .rows import (
     check_rows,
     check_shared_images,
 )
-from ..without_trace import same_randomness
 
 
 class PreflightError(ValueError):

@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 from transformers import Trainer
 
-from .allocations import CountAllocations
 from ..without_trace import same_loss_scale, same_model, same_randomness, twin
+from .allocations import CountAllocations
 
 BACKED_OFF = 2.0**-4  # a loss scale that overflowed, as often as it takes; the Trainer halves it at each step
 
