@@ -145,11 +145,13 @@ def test_whatever_a_question_spells_only_the_answer_is_trained_and_no_image_is_c
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", TRAINED_BY_TRL)
 def test_labels_are_trls_without_what_follows_the_end_of_a_turn(name, case):
-    if name == "idefics3" and case == "rows with and without":
-        pytest.skip("its processor, as TRL asks it, fails where a text without images comes first")
     processor = loaded(name)[1]
     template = get_training_chat_template(processor)
     stock = DataCollatorForVisionLanguageModeling(processor, assistant_only_loss=True, chat_template=template)
+    if name == "idefics3" and case == "rows with and without":
+        with pytest.raises(ValueError, match="text_replacement_offsets"):  # mended upstream: compare here, too
+            stock(copy.deepcopy(CASES[case]))
+        return
     expected, batch = stock(copy.deepcopy(CASES[case])), collator(name)(CASES[case])
     if name == "llava_next":  # TRL leaves out the <s> that its tokenizer begins with
         assert (batch["input_ids"][:, 0] == processor.tokenizer.bos_token_id).all()
