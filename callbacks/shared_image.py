@@ -4,11 +4,9 @@ import torch
 import transformers
 from torch.utils.hooks import RemovableHandle
 
-from ..models.upstream import attention_of
+from ..models.upstream import attention_of, reads_pairs
 from .label_audit import collator_of
 from .sharing_proof import AttentionError, differing
-
-MASKED = ("sdpa", "eager")
 
 
 class SharedImageCallback(transformers.TrainerCallback):
@@ -45,7 +43,7 @@ class SharedImageCallback(transformers.TrainerCallback):
         tokens, changed = mask, None
         if mask.ndim == 4:
             attention = attention_of(model.config)
-            if attention not in MASKED:
+            if not reads_pairs(model.config):
                 raise AttentionError(
                     f"attn_implementation={attention!r} reads no mask of pairs, so that questions would see each "
                     'other: load the model with "sdpa", or train on rows of one question each'

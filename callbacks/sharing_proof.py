@@ -5,17 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..eval.generation.agreement import SharingError, disagreement
 from ..rows.conventions import IGNORE_INDEX
 from .without_trace import same_model, same_randomness
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
-TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the logits' spread
-COARSE = 0.03  # where something is rounded to 16 bits or fewer: families were off by .011 at most, wrong by .038
 
-
-class AttentionError(ValueError):
+class AttentionError(SharingError):
     """Questions would see each other, or not all of what is before them; the message says what to do."""
 
 
@@ -36,16 +34,12 @@ def differing(trainer: "Trainer", together: Mapping[str, Any], apart: Mapping[st
             raise
         except (ValueError, TypeError, RuntimeError, IndexError) as error:  # of a model that reads no such batch
             return f"it does not read such a batch: {type(error).__name__}: {error}"
-    spread = float((alone - alone.mean(-1, keepdim=True)).norm())
-    difference = float((shared - alone).norm()) / spread
-    rounded = next((p.dtype for p in model.parameters() if p.dtype != torch.float32), alone.dtype)
-    allowed = COARSE if trainer.args.bf16 or trainer.args.fp16 else TOLERANCES.get(rounded, COARSE)
-    return "" if difference <= allowed else f"its logits are off by {difference:.2g} of their spread"
+    return disagreement(shared, alone, model, trainer.args.bf16 or trainer.args.fp16)
 
 
 def _answers(model: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
-    """Logits `[tokens, vocabulary]`, in float32, of what is trained, in the order of the conversations."""
+    """Logits `[tokens, vocabulary]` of what is trained, in the order of the conversations."""
     device = next(model.parameters()).device
     inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
-    logits = model(**inputs).logits[:, :-1].float()
+    logits = model(**inputs).logits[:, :-1]
     return logits[batch["labels"][:, 1:].to(device) != IGNORE_INDEX]

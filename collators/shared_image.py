@@ -1,5 +1,6 @@
 """Images with all their questions -> a batch in which each image is encoded and read once."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,13 +107,16 @@ class SharedImageCollator(ChatCollator):
         told = [[("user", question), ("assistant", answer)] for question, answer in TRIED]
         rows = [
             {
+                "id": "tried",
                 "image_id": "tried",
                 "images": [picture],
                 "messages": [dict(role=role, content=text) for role, text in one],
             }
             for one in told
         ]
-        return self(rows), ChatCollator.__call__(self, rows)
+        free = copy.copy(self)
+        free.max_length = None  # which is about a dataset's rows
+        return free(rows), ChatCollator.__call__(free, rows)
 
     def _trees(self, conversations: list[Conversation]) -> list[PrefixTree]:
         """The conversations about the same images: one tree, or several where too long or too unlike."""

@@ -115,6 +115,11 @@ def attention_of(config: "PreTrainedConfig") -> str | None:
     return config.get_text_config()._attn_implementation
 
 
+def reads_pairs(config: "PreTrainedConfig") -> bool:
+    """Whether that attention reads a mask of pairs of tokens; flash attention does not, nor do others."""
+    return attention_of(config) in ("sdpa", "eager")
+
+
 @contextmanager
 def without_router_loss(config: "PreTrainedConfig") -> Iterator[None]:
     """In here a model of experts takes no loss over its routers, which `SFTTrainer` has its `config` ask for.

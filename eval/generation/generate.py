@@ -18,7 +18,7 @@ from .allowed_tokens import keep_to
 from .batches import batches_by_image, each_image_once
 from .constraints import Constraint
 from .kept import AnsweringStopped, KeptAnswers
-from .shared_prefix import BEGINNINGS, generate_after_prefix
+from .shared_prefix import BEGINNINGS, generate_after_prefix, refuse_other_answers
 from .workers import SameWorkers
 
 Answer = str | dict[str, Any]
@@ -78,7 +78,10 @@ def generate(
         generation_kwargs: override greedy decoding. `num_beams=k, length_penalty=0.0` finds the most likely answer of
             a set of up to k.
 
+    Where an image is read once, the model is first tried on two short questions about a drawn picture.
+
     Raises ValueError for another number of constraints than rows, and for an answer that would end inside;
+    `SharingError` for a model that reads questions about a shared image otherwise than by themselves;
     `AnsweringStopped` where `kept` is told to stop.
     """
     state = PartialState()
@@ -102,14 +105,19 @@ def generate(
     settings = {**GREEDY, "use_cache": True, "max_new_tokens": max_new_tokens, **generation_kwargs}
     device = next(model.parameters()).device
     answers: dict[int, Answer] = {}
+    precision = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
     with _in_eval_mode(model), without_router_loss(model.config):
+        if batches and ask is None and hasattr(collator, "both_ways"):
+            tried = [{key: value.to(device) for key, value in way.items()} for way in collator.both_ways()]
+            with precision:
+                refuse_other_answers(model, *tried, rounded=autocast is not None)
         progress = tqdm(loader, "answering", disable=not state.is_main_process, leave=False)
         for place, (members, batch) in enumerate(zip(asked, progress, strict=True)):
             batch = {key: value.to(device) for key, value in batch.items()}
             prompt_length = 1 if model.config.is_encoder_decoder else batch["input_ids"].shape[1]
             allowed = [constraints[i] for i in members]
             kept_to = keep_to(allowed, prompt_length, max_new_tokens, model) if any(allowed) else {}
-            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            with precision:
                 if ask is not None:
                     tokens, more = ask(model, batch, **settings | kept_to)
                 elif BEGINNINGS in batch:

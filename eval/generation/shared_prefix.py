@@ -6,6 +6,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, PreTrainedModel
 
+from ...models.upstream import attention_of, reads_pairs
+from .agreement import SharingError, disagreement
 from .label_tree import LabelTree, tree_mask
 
 BEGINNINGS = "prefix_input_ids"
@@ -51,6 +53,28 @@ def prefill(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> Cache:
 
 
 @torch.no_grad()
+def refuse_other_answers(
+    model: PreTrainedModel, shared: dict[str, torch.Tensor], alone: dict[str, torch.Tensor], rounded: bool = False
+) -> None:
+    """Raise `SharingError` for a model whose first new token after what is shared is another than after whole prompts.
+
+    Args:
+        model: in eval mode.
+        shared, alone: batches of the same prompts, see `SharedImageCollator.both_ways`.
+        rounded: the model computes in 16 bits, whatever its weights are.
+    """
+    settings = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    try:
+        first = generate_after_prefix(model, shared, **settings).logits[0]
+        whole = model.generate(**alone, **settings).logits[0]
+        why = disagreement(first, whole, model, rounded)
+    except (ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
+        why = f"it does not read such a batch: {type(error).__name__}: {error}"
+    if why:
+        raise SharingError(f"{model.config.model_type} cannot share an image, {why}; ask one question a row")
+
+
+@torch.no_grad()
 def score_labels(
     model: PreTrainedModel, batch: dict[str, torch.Tensor], labels: Sequence[LabelTree], mean: bool = True
 ) -> list[torch.Tensor]:
@@ -62,7 +86,12 @@ def score_labels(
         model: as for `generate_after_prefix`, with the attention called "sdpa" or "eager".
         batch: as for `generate_after_prefix`.
         labels: one closed set for each question, the end of turn in each answer's end token.
+
+    Raises `SharingError` for an attention that reads no mask of pairs, such as flash attention.
     """
+    if not reads_pairs(model.config):
+        attention = attention_of(model.config)
+        raise SharingError(f'attn_implementation={attention!r} reads no mask of pairs: load the model with "sdpa"')
     cache, device = prefill(model, batch), batch["input_ids"].device
     shared = batch[BEGINNINGS].shape[1]
     asked = batch["input_ids"].shape[1] - shared

@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.support.families import FAMILIES, STRANGERS, checkpoint
 from vlm_recipes.collators import ChatCollator, SharedImageCollator
+from vlm_recipes.eval.generation.agreement import SharingError
 from vlm_recipes.eval.generation.constraints import Constraint
 from vlm_recipes.eval.generation.generate import generate
 from vlm_recipes.eval.generation.label_tree import LabelTree
@@ -90,3 +91,33 @@ def test_scores_of_a_closed_set_are_minus_the_loss_of_each_answer(name):
     found = score_labels(network, batch, [tree] * len(QUESTIONS), mean=False)
     for question, scores in zip(QUESTIONS, found, strict=True):
         torch.testing.assert_close(scores, log_probabilities(name, question), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "lfm2_vl"])
+def test_a_model_that_reads_shared_images_otherwise_answers_nothing(name):
+    """What a run that only evaluates has in place of the proof before a training's first step."""
+    network, _ = loaded(name)
+    shared = collator(name, SharedImageCollator, True)
+    with pytest.raises(
+        SharingError, match=f"^{name} cannot share an image, it does not read such a batch: .*question a row$"
+    ):
+        generate(network, [asked(*question) for question in QUESTIONS], shared, max_new_tokens=2)
+
+
+def test_positions_of_another_kind_of_model_are_found_before_an_answer(monkeypatch):
+    network, _ = loaded("qwen2_vl")
+    shared = collator("qwen2_vl", SharedImageCollator, True)
+    rows = [asked(*question) for question in QUESTIONS]
+    assert all(generate(network, rows, shared, max_new_tokens=2))
+    monkeypatch.setattr(shared, "has_grid", False)  # as for a model without a multimodal rotary embedding
+    with pytest.raises(SharingError, match="off by"):
+        generate(network, rows, shared, max_new_tokens=2)
+
+
+def test_answers_are_not_scored_by_an_attention_without_masks_of_pairs(monkeypatch):
+    network, processor = loaded("qwen2_vl")
+    tree = LabelTree([[5], [6]], processor.tokenizer.eos_token_id)
+    batch = collator("qwen2_vl", SharedImageCollator, True)([asked(*QUESTIONS[0])])
+    monkeypatch.setattr(network.config.get_text_config(), "_attn_implementation_internal", "flash_attention_2")
+    with pytest.raises(SharingError, match="'flash_attention_2' reads no mask of pairs"):
+        score_labels(network, batch, [tree])
