@@ -13,7 +13,7 @@ from vlm_recipes.callbacks.shared_image import AttentionError
 from vlm_recipes.callbacks.sharing_proof import differing
 from vlm_recipes.collators import SharedImageCollator
 
-RIGHT = ["qwen2_vl", "qwen3_vl_moe", "glm4v", "llava_next", "idefics3", "internvl", "ovis2", "pixtral"]
+RIGHT = ["qwen2_vl", "qwen3_vl_moe", "glm4v", "llava_next", "idefics3", "internvl", "ovis2", "deepseek_vl", "pixtral"]
 STATE = ["qwen3_5", "lfm2_vl"]  # whose layers carry state from token to token: no processor tells
 
 

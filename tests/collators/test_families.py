@@ -23,7 +23,7 @@ IMAGE = {"type": "image"}
 CHATS = [name for name in (*FAMILIES, *STRANGERS) if name != "paligemma"]
 SHARES = [name for name in CHATS if name not in ("qwen3_5", "gemma3", "mllama", *STRANGERS)]
 # Templates that write nothing behind an answer: the tokenizer's end token is put there.
-ENDLESS = {"llava": "</s>", "glm4v": "<|endoftext|>"}
+ENDLESS = {"llava": "</s>", "glm4v": "<|endoftext|>", "deepseek_vl": "<｜end▁of▁sentence｜>"}
 # Whose answers and system messages have to be one text: as lists they are printed as Python would, or raise.
 STRINGS = {"glm4v", "pixtral"}
 TRAINED_BY_TRL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "llava_next", "smolvlm", "idefics3", "gemma3")
@@ -90,6 +90,7 @@ def by_processor(name: str, rows: list[dict]) -> dict[str, torch.Tensor]:
                     blank = " " if name == "llava" else ""
                     assert text.count(f"{said}{blank}") == 1
                     text = text.replace(f"{said}{blank}", said + ENDLESS[name])
+            text = text.replace(2 * ENDLESS[name], ENDLESS[name])  # DeepSeek-VL's lacks behind the last answer alone
         texts.append(text)
     images = [one["images"] for one in rows]
     bos = processor.tokenizer.bos_token

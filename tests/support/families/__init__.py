@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from tests.support.families import gemma, idefics, llava, mistral, mllama, qwen, strangers
+from tests.support.families import deepseek, gemma, idefics, llava, mistral, mllama, qwen, strangers
 from tests.support.session import once
 
 WRITERS = {
     **qwen.WRITERS,
     **llava.WRITERS,
+    **deepseek.WRITERS,
     **idefics.WRITERS,
     **gemma.WRITERS,
     **mistral.WRITERS,

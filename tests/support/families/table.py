@@ -42,6 +42,7 @@ NAMES = {
     "llava_onevision": "LLaVA-OneVision",
     "internvl": "InternVL3",
     "ovis2": "Ovis2",
+    "deepseek_vl": "DeepSeek-VL",
     "smolvlm": "SmolVLM",
     "idefics3": "Idefics3",
     "gemma3": "Gemma 3",
