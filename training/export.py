@@ -144,7 +144,7 @@ def next_token_logits(
         evaluation.answer(network, [row], constrained=False)
     finally:
         watch.remove()
-    return said[0]
+    return said[-1]  # before it a model may be tried on other questions
 
 
 def _distance(what: str, first: torch.Tensor, second: torch.Tensor) -> str:
