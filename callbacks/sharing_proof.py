@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..eval.generation.agreement import SharingError, disagreement
 from ..rows.conventions import IGNORE_INDEX
 from .without_trace import same_model, same_randomness
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 
-class AttentionError(SharingError):
+class AttentionError(ValueError):
     """Questions would see each other, or not all of what is before them; the message says what to do."""
 
 
@@ -23,6 +22,8 @@ def differing(trainer: "Trainer", together: Mapping[str, Any], apart: Mapping[st
 
     `together` and `apart` are batches of the same conversations, see `SharedImageCollator.both_ways`.
     """
+    from ..eval.generation.agreement import disagreement  # here, so that importing the callback loads no evaluation
+
     model = trainer.model
     with same_model(model), same_randomness(), trainer.compute_loss_context_manager():
         model.eval()

@@ -42,6 +42,7 @@ class ChatCollator:
             answer is ever cut: leave it out beforehand with `dataset.filter(collator.fits)`.
         prompt_only: for generation. The last answer is left out, padding goes to the left, there are no labels.
         chat_template: instead of the processor's own.
+        background: what is transparent in a picture shows it, a colour's name.
 
     In several processes a batch without images gets a black one among its padding, where no token sees it: the vision
     tower has to run, and to get its (zero) gradients, in all processes or in none.
@@ -56,6 +57,7 @@ class ChatCollator:
     max_length: int | None = None
     prompt_only: bool = False
     chat_template: str | None = None
+    background: str = "white"
     share_images = False
 
     def __post_init__(self):
@@ -77,7 +79,7 @@ class ChatCollator:
             raise ValueError(f"{type(self.processor).__name__} cannot be followed here: {error}") from error
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
-        images = [named(row, open_images, row) for row in rows]
+        images = [named(row, open_images, row, self.background) for row in rows]
         if not self.mixes and any(images) and not all(images):
             raise ValueError(
                 f"{type(self.processor).__name__} reads no batch of rows with and without images: give all rows of a "

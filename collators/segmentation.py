@@ -34,6 +34,7 @@ class SegmentationCollator:
         processor: a `vlm_recipes.models.lisa.loading.LisaProcessor`: LLaVA's, with SAM's image processor as
             `sam_image_processor`, and a tokenizer that knows `[SEG]`.
         prompt_only: for generation. The last answer is left out, padding goes to the left, no labels, no masks.
+        background: what is transparent in a picture shows it, a colour's name.
 
     Raises `ValueError` naming the row whose answer has another number of `[SEG]` than of masks, or whose mask has
     another size than its image.
@@ -41,6 +42,7 @@ class SegmentationCollator:
 
     processor: ProcessorMixin
     prompt_only: bool = False
+    background: str = "white"
     chat: ChatCollator = field(init=False, repr=False)
     share_images = True
 
@@ -50,7 +52,7 @@ class SegmentationCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         shown, image_index, queries = by_image(rows)
-        images = [named(row, open_only_image, row) for row in shown]
+        images = [named(row, open_only_image, row, self.background) for row in shown]
         places = [[n for n, of in enumerate(image_index) if of == i] for i in range(len(images))]
         asked = [[queries[n] for n in own] for own in places]
         conversations = [[named(query, self._segments, query["messages"]) for query in own] for own in asked]

@@ -30,6 +30,7 @@ class Seq2SeqCollator:
     Args:
         image_transform: applied to each decoded RGB image before the processor, in the data loader's workers.
         prompt_only: for generation; there are no labels.
+        background: what is transparent in a picture shows it, a colour's name.
 
     Raises `ValueError` naming the rows without an answer, and a row without an image, with several or a broken one.
     """
@@ -38,10 +39,11 @@ class Seq2SeqCollator:
     image_transform: Callable[[Image.Image], Image.Image] | None = None
     prompt_only: bool = False
     share_images: bool = False
+    background: str = "white"
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
         shown, image_index, rows = by_image(rows) if self.share_images else (rows, None, rows)
-        images = [named(row, open_only_image, row) for row in shown]
+        images = [named(row, open_only_image, row, self.background) for row in shown]
         if self.image_transform is not None:
             images = [self.image_transform(image) for image in images]
         # Padded afterwards: BLIP-2's processor puts the image tokens in front of text that is padded already.

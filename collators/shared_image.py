@@ -76,7 +76,7 @@ class SharedImageCollator(ChatCollator):
         numbers: list[list[int]] = [[] for _ in shown]
         for number, place in enumerate(image_index):
             numbers[place].append(number)
-        images = [named(row, open_images, row) for row in shown]
+        images = [named(row, open_images, row, self.background) for row in shown]
         asked = [[queries[number] for number in own] for own in numbers]
         conversations = [
             [named(query, self.segments, query, len(opened)) for query in own]

@@ -32,6 +32,7 @@ class VideoCollator:
             `tokenizer`.
         num_frames: how many frames the model reads.
         prompt_only: for generation; there are no labels.
+        background: what is transparent in a picture shows it, a colour's name.
 
     Raises `ValueError` naming the row whose answer is empty, whose video has another number of frames, or whose
     prompt is longer than the text encoder reads: nothing is ever cut.
@@ -40,6 +41,7 @@ class VideoCollator:
     processor: ProcessorMixin
     num_frames: int = 8
     prompt_only: bool = False
+    background: str = "white"
     share_images = True
 
     def __call__(self, rows: list[dict[str, Any]]) -> BatchFeature:
@@ -82,5 +84,5 @@ class VideoCollator:
             raise BadRow(f"{len(frames)} frames, where the model reads {self.num_frames}")
         images: list[Image.Image] = []
         for i, frame in enumerate(frames):  # a clip at a video's beginning repeats its first frame
-            images.append(images[-1] if i and same_image(frame, frames[i - 1]) else open_image(frame))
+            images.append(images[-1] if i and same_image(frame, frames[i - 1]) else open_image(frame, self.background))
         return self.processor.image_processor([images], return_tensors="pt")["pixel_values"][0]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from demo.worlds.build import DEMO, build
+from demo.worlds.build import DEMO, RECIPES, build
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"drawing the dataset and making the model in {output}", flush=True)
         build(recipe, dataset, checkpoint)
     command = [sys.executable, "-m", "accelerate.commands.launch"]
-    command += ["--config_file", "accelerate_configs/cpu.yaml", f"recipes/{recipe}.py"]
+    command += ["--config_file", "accelerate_configs/cpu.yaml", f"recipes/{RECIPES.get(recipe, recipe)}.py"]
     command += ["--dataset_name", dataset, "--model_name_or_path", checkpoint, "--output_dir", output]
     command += ["--config", f"demo/configs/{recipe}.yaml"]
     # Threads that wait asleep: on busy cores the default, waiting awake, made a step ten times slower.

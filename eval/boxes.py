@@ -1,5 +1,6 @@
-"""How rows with boxes are evaluated: boxes read from the answers, beside a constant box."""
+"""How rows with boxes are evaluated: boxes and their names read from the answers, beside a constant box."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -12,11 +13,15 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..rows.conventions import Row
 from .drawing import draw_boxes
 from .evaluation import Evaluation
+from .metrics.baselines import ConstantBox
 from .metrics.box_codecs import FAMILIES, BoxCodec, Qwen2VLBoxes, box_codec
-from .metrics.boxes import Box, box_metrics, box_scores
+from .metrics.box_units import LabelledBox
+from .metrics.boxes import Box, box_metrics, box_scores, image_boxes
+from .metrics.detection import class_names, detection_metrics, paired_classes
 from .metrics.number import Scores
 
 COMPARED = ("iou_mean", "iou_median", "iou_first", "giou_mean", "giou_median", "accuracy_50", "accuracy_70")
+Said = str | list[Box] | list[LabelledBox]
 
 
 def codec_of(model: PreTrainedModel | None, processor: ProcessorMixin | None) -> BoxCodec:
@@ -38,56 +43,109 @@ def _announce(model_type: str) -> None:
 
 
 def box_evaluation(
-    collator: Any, codec: BoxCodec, max_new_tokens: int, baseline: Box | None = None, **settings
+    collator: Any,
+    codec: BoxCodec,
+    max_new_tokens: int,
+    baseline: ConstantBox | Box | None = None,
+    categories: Sequence[str] = (),
+    **settings,
 ) -> Evaluation:
     """An `Evaluation` of chat rows with `boxes` (`[x1, y1, x2, y2]` in pixels as displayed), `image_size` (`[width,
-    height]`) and, optionally, `image_id`.
+    height]`) and, optionally, `categories`, a name for each of the boxes, and `image_id`.
 
-    The metric is `box_metrics`, with intervals over images, and as baseline that of `baseline` given for every
-    image. The reference is written by the codec, without names of categories. An answer is a text, or boxes in pixels
-    that somebody has read already, as in the lines of `predictions.jsonl` (`predicted_boxes`).
+    The metrics are `box_metrics` and `detection_metrics`, with intervals over images, and as baseline those of
+    `baseline` given for every image. The reference is written by the codec. An answer is a text, or boxes in pixels
+    that somebody has read already, with their names or without.
+
+    Names count where there are two categories or more: boxes are matched within a class, as the metrics say. With a
+    single category its name is in the question, and numbers stay comparable with published ones: whatever an answer
+    calls its boxes, they count. How many there are is what `categories` says, else what `baseline` has seen in
+    training; where neither does, the names of rows that have some count.
 
     Args:
         collator: a `ChatCollator` with `prompt_only=True`.
         codec: reads boxes out of the model's text, see `codec_of`; where it counts pixels, those of the images that
             the collator's processor makes.
-        baseline: in shares of the image's sides, from `constant_box` of the training rows.
+        baseline: from `constant_box` of the training rows, or a box in shares of the image's sides.
+        categories: all names that may be answered, in the order to show; the first is the baseline's.
         settings: further arguments of `Evaluation`.
     """
+    constant = baseline if isinstance(baseline, ConstantBox | None) else ConstantBox(baseline)
+    classes = class_names(categories or (constant.categories if constant else ()))
+
+    def names_count(row: Row) -> bool:
+        return len(classes) > 1 or (not classes and "categories" in row)
 
     def used() -> BoxCodec:  # each time: a processor's budget may be set later
         return codec if collator is None else codec.used_with(collator.processor)
 
-    def boxes_in(answer: str | list[Box], row: Row) -> list[Box]:
-        return answer if isinstance(answer, list) else used().decode(answer, row["image_size"])
+    def found_in(answer: Said, row: Row) -> list[LabelledBox]:
+        if isinstance(answer, str):
+            return used().decode_labelled(answer, row["image_size"])
+        return [one if isinstance(one, LabelledBox) else LabelledBox(one, "") for one in answer]
 
-    def read(answers: list[str], rows: list[Row]) -> list[list[Box]]:
-        return [boxes_in(answer, row) for answer, row in zip(answers, rows, strict=True)]
+    def compared(answers: list[Said], rows: list[Row]) -> dict[str, list | None]:
+        found = [found_in(answer, row) for answer, row in zip(answers, rows, strict=True)]
+        named = bool(rows) and names_count(rows[0])
+        return {
+            "predictions": [[one.box for one in own] for own in found],
+            "references": [row["boxes"] for row in rows],
+            "predicted_categories": [[one.label for one in own] for own in found] if named else None,
+            "reference_categories": [row["categories"] for row in rows] if named else None,
+        }
 
-    def restore(line: Row) -> tuple[Row, str | list[Box]]:
-        boxes = line["boxes"] if "boxes" in line else boxes_in(line["reference"], line)
-        return {"boxes": boxes}, line["predicted_boxes"] if "predicted_boxes" in line else line["prediction"]
-
-    def metric(answers: list[str], rows: list[Row]) -> Scores:
-        references = [row["boxes"] for row in rows]
+    def metric(answers: list[Said], rows: list[Row]) -> Scores:
+        given, blind, blindly = compared(answers, rows), Scores(), None
         images = [row["image_id"] for row in rows] if rows and "image_id" in rows[0] else None
-        metrics = box_metrics(read(answers, rows), references, images)
-        if baseline is None:
-            return metrics
-        constant = [[np.multiply(baseline, [*row["image_size"]] * 2).tolist()] for row in rows]
-        blind = box_metrics(constant, references)
-        return metrics | {name: replace(metrics[name], baseline=blind[name].value) for name in COMPARED}
+        if constant is not None:
+            boxes = [[np.multiply(constant.box, [*row["image_size"]] * 2).tolist()] for row in rows]
+            names = given["reference_categories"] and [[next(iter(classes.values()), "")]] * len(rows)
+            blindly = boxes, names
+            blind = box_metrics(**given | {"predictions": boxes, "predicted_categories": names})
+        metrics = box_metrics(**given, groups=images)
+        metrics |= {name: replace(metrics[name], baseline=blind[name].value) for name in COMPARED if name in blind}
+        return metrics | detection_metrics(**given, groups=images, classes=classes.values(), baseline=blindly)
 
-    def score(answers: list[str], rows: list[Row]) -> list[float | None]:
-        return [image["iou"] for image in box_scores(read(answers, rows), [row["boxes"] for row in rows])]
+    def score(answers: list[Said], rows: list[Row]) -> list[float | None]:
+        return [image["iou"] for image in box_scores(**compared(answers, rows))]
+
+    def class_pairs(row: Row, answer: Said) -> list[tuple[str | None, str | None]]:
+        if not names_count(row):
+            return []
+        shown = class_names([*classes.values(), *row["categories"]])
+        pairs = paired_classes(*image_boxes(**compared([answer], [row])))
+        return [tuple(key and shown.get(key, key) for key in pair) for pair in pairs]
 
     def reference(row: Row) -> str:
-        return used().encode(row["boxes"], row["image_size"], [""] * len(row["boxes"]))
+        names = row["categories"] if names_count(row) else [""] * len(row["boxes"])
+        return used().encode(row["boxes"], row["image_size"], names)
 
-    def draw(image: Image.Image, row: Row, answer: str) -> Image.Image:
-        return draw_boxes(image, row["boxes"], boxes_in(answer, row))
+    def read(row: Row, answer: Said) -> Row:
+        found = found_in(answer, row)
+        labels = {"predicted_categories": [one.label for one in found]} if names_count(row) else {}
+        return {"predicted_boxes": [one.box for one in found], **labels}
 
-    settings = {"baseline": "the constant box's", "reference": reference, "draw": draw, "blind": baseline, **settings}
-    settings |= {"keep": ("image_id", "image_size", "boxes"), "restore": restore}
-    settings |= {"read": lambda row, answer: {"predicted_boxes": boxes_in(answer, row)}}
+    def restore(line: Row) -> tuple[Row, Said]:
+        written = [] if "boxes" in line else found_in(line["reference"], line)
+        true = {"boxes": line["boxes"] if "boxes" in line else [one.box for one in written]}
+        if names_count(line):
+            of_text = "boxes" not in line and "categories" not in line
+            true["categories"] = [one.label for one in written] if of_text else line["categories"]
+        if "predicted_boxes" not in line:
+            return true, line["prediction"]
+        boxes = line["predicted_boxes"]
+        names = line["predicted_categories"] if names_count(line) else [""] * len(boxes)
+        if len(names) != len(boxes):
+            raise ValueError(f"predicted_categories: {len(names)} names for {len(boxes)} boxes")
+        return true, [LabelledBox(*one) for one in zip(boxes, names, strict=True)]
+
+    def draw(image: Image.Image, row: Row, answer: Said) -> Image.Image:
+        found = found_in(answer, row)
+        names = ((), ()) if len(classes) == 1 else (row.get("categories", ()), [one.label for one in found])
+        return draw_boxes(image, row["boxes"], [one.box for one in found], *names)
+
+    settings = {"baseline": "the constant box's", "reference": reference, "draw": draw, "blind": constant, **settings}
+    settings |= {"keep": ("image_id", "image_size", "boxes"), "restore": restore, "read": read}
+    if len(classes) != 1:
+        settings |= {"keep": (*settings["keep"], "categories"), "class_pairs": class_pairs}
     return Evaluation(collator, metric, score, "iou_mean", max_new_tokens, **settings)

@@ -53,7 +53,7 @@ def closed_set_evaluation(
         blind=majority,
         groups=groups,
         group=lambda row: row["kind"],
-        answer_class=lambda row, answer: answer if answer in labels else None,
+        class_pairs=lambda row, answer: [(row["answer"], answer)] if row["answer"] in labels else [],
         ask=choose,
         closed=True,
         also=("macro_f1",),

@@ -38,8 +38,8 @@ class Evaluation:
         blind: what is said without looking, of the training rows (`vlm_recipes.eval.metrics.baselines`).
         groups: the names of `group`, in the order in which the report shows them.
         group: row -> the group, of which the headline has a number, too.
-        answer_class: `(row, answer)` -> the class that the answer counts as in the confusion table of its group; None
-            where there are no classes.
+        class_pairs: `(row, answer)` -> what counts in the confusion table of its group: pairs of a true class and the
+            one answered, with None for a box that is invented or missed; no pair where there are no classes.
         constrain: row -> what its answer may be (`vlm_recipes.eval.generation.constraints`), None where anything.
         ask: how a model answers with more than text, see `vlm_recipes.eval.generation.generate.generate`.
         closed: `ask` chooses from a closed set; freely, the model answers by its own `generate`.
@@ -62,7 +62,7 @@ class Evaluation:
     blind: Any = None
     groups: tuple[str, ...] = ()
     group: Callable[[Row], str] | None = None
-    answer_class: Callable[[Row, str], str | None] | None = None
+    class_pairs: Callable[[Row, Answer], list[tuple[str | None, str | None]]] | None = None
     constrain: Callable[[Row], Constraint | None] | None = None
     ask: Ask | None = None
     closed: bool = False

@@ -58,9 +58,9 @@ def typed_evaluation(
     def score(answers: list[str], rows: list[Row]) -> list[float]:
         return right_answers(answers, *([row[key] for row in rows] for key in ("answer", "question_type")))
 
-    def answer_class(row: Row, answer: str) -> str | None:
+    def class_pairs(row: Row, answer: str) -> list[tuple[str, str]]:
         kind = row["question_type"]
-        return None if kind == "open_ended" else canonical_text(answer, kind)
+        return [] if kind == "open_ended" else [(canonical_text(row["answer"], kind), canonical_text(answer, kind))]
 
     return Evaluation(
         collator=collator,
@@ -72,7 +72,7 @@ def typed_evaluation(
         blind=majority,
         groups=TYPES,
         group=lambda row: row["question_type"],
-        answer_class=answer_class,
+        class_pairs=class_pairs,
         constrain=(lambda row: constraints(QuestionType.of(row))) if constraints else None,
         **settings,
     )

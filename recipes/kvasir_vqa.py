@@ -10,8 +10,8 @@ Meant for one 40 GB card (not measured); no hints in the prompt; four bits on 8 
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/kvasir_vqa.py --questions_per_row 4 \
         --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_pixels 401408 --output_dir outputs/kvasir_2b
     accelerate launch … recipes/kvasir_vqa.py --do_train false --model_name_or_path outputs/kvasir --output_dir …
-Your own questions: --dataset_name FOLDER, an imagefolder whose metadata.jsonl has `file_name`, `question`, `answer`
-and `img_id`, one line per question (--dataset_train_split names its one split, `raw` on the Hub).
+Your own questions: --dataset_name FOLDER or FILE, a CSV, TSV, JSON, JSONL, Parquet or imagefolder with `image` (or
+`file_name`), `question`, `answer` and, perhaps, `img_id`, one line per question (docs/data.md).
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from vlm_recipes.eval.metrics.baselines import Majority, typed_majority
 from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
 from vlm_recipes.eval.typed import typed_evaluation
 from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
-from vlm_recipes.rows import BadRow, group_by_image, hold_out_two, load_split, start_of, usable_rows
+from vlm_recipes.rows import BadRow, content_id, group_by_image, read_rows, start_of, three_parts, usable_rows
 from vlm_recipes.training.folder import write_once
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
@@ -90,12 +90,8 @@ def prompt(question: str, kind: QuestionType | None) -> list[dict]:
 
 def read(data: Data) -> dict[str, Dataset]:
     """Training, validation and test part; no image is in two of them, and no part depends on what is refused."""
-    data.refuse_without_effect("dataset_test_split", "kvasir_vqa splits by image, see --test_fraction")
-    columns = ("image", "question", "answer", "img_id")
-    rows = load_split(data.dataset_name, data.dataset_config, data.dataset_train_split, columns)
-    ids = [f"{image}#{i}" for i, image in enumerate(rows["img_id"][:])]  # the same may be asked per polyp
-    rows = rows.select_columns(list(columns)).add_column("id", ids)
-    return hold_out_two(rows, data.validation_fraction, data.test_fraction, by="img_id", seed=data.split_seed)
+    splits = read_rows("questions", data, ("image", "question", "answer")).splits
+    return three_parts(splits, data, data.split_seed)
 
 
 def types_of(rows: Dataset) -> QuestionTypes:
@@ -110,15 +106,13 @@ def to_chat(row: dict, types: QuestionTypes, typed_prompt: bool) -> dict:
         raise BadRow(f"empty {'question' if not question else 'answer'}")
     if (question, answer) == ("none", "nan"):
         raise BadRow("a placeholder where upstream has no question")
-    if row["img_id"] is None:
-        raise BadRow("no img_id")
     if CONTROL in answer:
         raise BadRow(f"the answer {start_of(answer)} spells a control token")
     kind = types[question]
     messages = prompt(question, kind if typed_prompt else None)
     return {
         "id": row["id"],
-        "image_id": row["img_id"],
+        "image_id": row.get("img_id") or row.get("image_id") or content_id(row["image"]),
         "question": question,
         "answer": answer,
         **kind.columns(),
@@ -138,7 +132,7 @@ def load(data: Data, model: Model, output_dir: str | None = None):
 
 
 def evaluation(data: Data, network, processor, majority: Majority | None = None) -> Evaluation:
-    collator = processor and chat_collator(network, processor, data.questions_per_row, prompt_only=True)
+    collator = processor and chat_collator(network, processor, data.questions_per_row, prompt_only=True, **data.shown)
     return typed_evaluation(collator, data.max_new_tokens, majority, data.constrain)
 
 
@@ -146,7 +140,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     raw = read(data)
     types = types_of(raw["train"])
     network, processor = load(data, model, training.trained_into)
-    collator = chat_collator(network, processor, data.questions_per_row, max_length=training.max_length)
+    collator = chat_collator(network, processor, data.questions_per_row, max_length=training.max_length, **data.shown)
     adapt = within_length(partial(to_chat, types=types, typed_prompt=data.typed_prompt), collator)
     parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     write_once(Path(training.output_dir, TYPES_FILE), types.as_json())

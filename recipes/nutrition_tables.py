@@ -8,11 +8,10 @@ Both parts, four bits on an 8 GB card (on by itself below 24 GiB):
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/nutrition_tables.py \
         --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --tune joint --max_pixels 401408 --output_dir outputs/joint_2b
 The vision tower on top of the first; only evaluate what a run left:
-    accelerate launch … recipes/nutrition_tables.py --model_name_or_path outputs/nutrition_language --tune vision \
-        --learning_rate 5e-5 --output_dir outputs/nutrition_stage2
+    accelerate launch … --model_name_or_path outputs/nutrition_language --tune vision --learning_rate 5e-5 …
     accelerate launch … recipes/nutrition_tables.py --do_train false --model_name_or_path outputs/… --output_dir …
-Your own photographs: --dataset_name FOLDER, an imagefolder whose metadata.jsonl has `image_id` and
-`objects: {bbox: [[y_min, x_min, y_max, x_max]] in 0-1, category_name}` (--dataset_test_split names the test part).
+Your own objects, in COCO, YOLO, Pascal VOC, labelme or Hugging Face's `objects` (docs/data.md):
+    accelerate launch … --dataset_name FOLDER --system "You find objects." --prompt "Detect all of: {categories}." …
 """
 
 from dataclasses import dataclass
@@ -26,12 +25,14 @@ from vlm_recipes.collators import ChatCollator
 from vlm_recipes.collators.length import within_length
 from vlm_recipes.eval.boxes import box_evaluation, codec_of
 from vlm_recipes.eval.evaluation import Evaluation
-from vlm_recipes.eval.metrics.baselines import constant_box
+from vlm_recipes.eval.metrics.baselines import ConstantBox, constant_box
 from vlm_recipes.eval.metrics.box_codecs import BoxCodec
-from vlm_recipes.eval.metrics.boxes import Box
 from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
-from vlm_recipes.rows import BadRow, hold_out, load_splits, relative_boxes, usable_rows
+from vlm_recipes.rows import content_id, hold_out, read_boxes, usable_rows
+from vlm_recipes.rows.boxes import PUBLISHED, BoxFormat, doubt_of, named_boxes
+from vlm_recipes.rows.formats.chat import text_of
 from vlm_recipes.rows.formats.open_food_facts import product_of
+from vlm_recipes.training.detection import DetectionSettings, asked_before
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
@@ -47,9 +48,11 @@ TRAINABLE_SHARE = {"language": 0.0191, "vision": 0.0815, "joint": 0.0241, "all":
 
 
 @dataclass
-class Data(RowSettings, PixelBudget):
+class Data(RowSettings, DetectionSettings, PixelBudget):
     dataset_name: str = "openfoodfacts/nutrition-table-detection"
     dataset_test_split: str = "val"
+    system: str = SYSTEM
+    prompt: str = QUESTION
     validation_fraction: float = setting(0.05, "share of training products to validate on, 0-1")
     eval_rows: int = 64
     max_new_tokens: int = 256  # a box takes about 30
@@ -76,34 +79,31 @@ class Model(ChatModel):
     lora_dropout: float = 0.1
 
 
-def prompt(question: str = QUESTION) -> list[dict]:
+def prompt(system: str = SYSTEM, question: str = QUESTION) -> list[dict]:
     """What the model is asked: the same in training, evaluation and `vlm-ask`."""
-    return [
-        {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
-    ]
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    return [{"role": "system", "content": [{"type": "text", "text": system}]}, *asked] if system else asked
 
 
-def to_chat(row: dict, codec: BoxCodec) -> dict:
+def to_chat(row: dict, codec: BoxCodec, given: BoxFormat = PUBLISHED, asked: tuple = (SYSTEM, QUESTION)) -> dict:
     """One row of the dataset as a chat row, with its boxes in pixels, in reading order."""
-    if row["image_id"] is None:
-        raise BadRow("no image_id")
-    found = row["objects"] or {"category_name": [], "bbox": []}
-    boxes, categories = relative_boxes(found["bbox"], found["category_name"], row["image_size"])
-    answer = codec.encode(boxes, row["image_size"], categories)
+    row = row | {"image_id": row.get("image_id") or content_id(row["image"])}
+    boxes, categories = named_boxes(row["objects"], row["image_size"], given)
+    answer = codec.encode(boxes, row["image_size"], categories) or "none"  # Qwen2-VL writes nothing for no box
     return {
-        "id": row["image_id"],
-        "image_id": row["image_id"],
+        **dict.fromkeys(("id", "image_id"), row["image_id"]),
         "product": product_of(row),
         "boxes": boxes,
+        "categories": categories,
         "answer": answer,
-        "messages": [*prompt(), {"role": "assistant", "content": [{"type": "text", "text": answer}]}],
+        "messages": [*prompt(*asked), {"role": "assistant", "content": [{"type": "text", "text": answer}]}],
     }
 
 
 def to_question(data: Data, folder: Path, question: str) -> dict:
     """What `vlm-ask` asks about a picture that nobody has annotated."""
-    return {"messages": prompt(question)}
+    system, kept = asked_before(folder, data)
+    return {"messages": prompt(system, kept if question == QUESTION else question)}
 
 
 def load(data: Data, model: Model, output_dir: str | None = None):
@@ -111,22 +111,24 @@ def load(data: Data, model: Model, output_dir: str | None = None):
     return load_chat_model(model, data, output_dir, LORA.get(model.tune, ()), WHOLE.get(model.tune))
 
 
-def evaluation(data: Data, network, processor, baseline: Box | None = None) -> Evaluation:
-    collator = processor and ChatCollator(processor, prompt_only=True)  # no processor: to score alone
-    texts = {"reference": lambda row: row["answer"], "question": lambda row: QUESTION}
+def evaluation(data: Data, network, processor, baseline: ConstantBox | None = None) -> Evaluation:
+    collator = processor and ChatCollator(processor, prompt_only=True, **data.shown)  # no processor: to score alone
+    texts = {"reference": lambda row: row["answer"], "question": lambda row: text_of(row["messages"][-2])}
     return box_evaluation(collator, codec_of(network, processor), data.max_new_tokens, baseline, **texts)
 
 
 def main(data: Data, training: Training, model: Model) -> None:
-    raw = load_splits(data, ("image_id", "image", "objects"))
+    raw, given, categories = read_boxes(data, ("image", "objects"), training.seed, Data.dataset_name)
     network, processor = load(data, model, training.trained_into)
-    collator = ChatCollator(processor, max_length=training.max_length)
-    adapt = within_length(partial(to_chat, codec=codec_of(network, processor)), collator)
+    collator = ChatCollator(processor, max_length=training.max_length, **data.shown)
+    asked = data.asked(categories, training.output_dir)
+    adapt = within_length(partial(to_chat, codec=codec_of(network, processor), given=given, asked=asked), collator)
     (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     train, validation = hold_out(train, data.validation_fraction, by="product", seed=training.seed)
     parts = train, validation, test = data.limited(train, validation, test, training)
-    baseline = constant_box(train["boxes"], train["image_size"])
-    run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, baseline), refused)
+    baseline = constant_box(train["boxes"], train["image_size"], train["categories"])
+    evaluated = evaluation(data, network, processor, baseline)
+    run = Run(__file__, data, training, model, parts, evaluated, refused, data.experiment)
     if training.do_train:
         trainer = SFTTrainer(
             network,
@@ -139,7 +141,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         )
         iou = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         trains = {"parts": (LORA | WHOLE)[model.tune], "share": TRAINABLE_SHARE[model.tune]}
-        trains |= {"trains": "lora_"} if model.tune in LORA else {}
+        trains |= {"trains": "lora_" if model.tune in LORA else "", "doubt": doubt_of(train, given)}
         network = run.train(trainer, iou, GradNormCallback(trainer), **trains)
     run.conclude(network)
 

@@ -16,7 +16,7 @@ Only evaluate what a run left, for example on a Hub copy of the test part:
     accelerate launch … recipes/reasonseg.py --do_train false --model_name_or_path outputs/lisa \
         --dataset_name Ricky06662/ReasonSeg_test --output_dir outputs/lisa_test
 Your own masks: --dataset_name FOLDER as ReasonSeg's authors give it (`train/`, `val/`, `test/`; a `kind` beside `text`
-groups the numbers), or with `image`, `text` (a sentence) and `mask` for `datasets.load_dataset`.
+groups the numbers), in COCO, labelme or PNG files (docs/data.md), or with `image`, `text` (a sentence) and `mask`.
 """
 
 import math
@@ -39,9 +39,9 @@ from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, load_lisa, with_adapter
 from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
-from vlm_recipes.rows import DataError, apart, content_id, group_by_image, load_split, one_per_query, usable_rows
+from vlm_recipes.rows import apart, content_id, group_by_image, one_per_query, read_rows, three_parts, usable_rows
 from vlm_recipes.rows.conventions import IGNORED_PIXEL
-from vlm_recipes.rows.formats.reasonseg import load_annotated_folder, read_annotated
+from vlm_recipes.rows.formats.reasonseg import read_annotated
 from vlm_recipes.rows.grouping import with_questions_shuffled
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
@@ -63,6 +63,7 @@ ANSWERS = ["It is [SEG].", "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segm
 class Data(RowSettings):
     dataset_name: str = "data/ReasonSeg"  # linked from github.com/dvlab-research/LISA; not on the Hub as a whole
     dataset_validation_split: str = "val"
+    validation_fraction: float = setting(0.1, "share of images to validate on where a dataset has no part for it, 0-1")
     questions_per_row: int = setting(2, "train on so many of an image's queries at once; 1: on each by itself")
 
 
@@ -108,20 +109,18 @@ def prompt(query: str, is_sentence: bool = True, source: random.Random | None = 
     return [{"role": "user", "content": wording.format(query).replace("the the ", "the ")}]
 
 
-def read(data: Data, do_train: bool) -> dict[str, Dataset]:
-    """Each split with an image a row; to evaluate, only the test split has to be there."""
-    splits = {}
-    for split in apart(data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split):
-        try:
-            if any(Path(data.dataset_name).glob("*/*.json")):
-                data.refuse_without_effect("dataset_config", "ReasonSeg's own folders have none")
-                splits[split] = load_annotated_folder(Path(data.dataset_name, split))
-            else:
-                splits[split] = load_split(data.dataset_name, data.dataset_config, split, ("image", "text", "mask"))
-        except DataError:
-            if do_train or split == data.dataset_test_split:
-                raise
-    return splits
+def read(data: Data, do_train: bool, seed: int = 42) -> dict[str, Dataset]:
+    """Each part with an image a row; to evaluate, only that to test on has to be there."""
+    splits = read_rows("masks", data, ("image", "text", "mask")).splits
+    if not do_train and data.dataset_test_split in splits:
+        named = {"train": data.dataset_train_split, "validation": data.dataset_validation_split}
+        apart(data.dataset_test_split, *named.values())
+        return {
+            part: splits[split]
+            for part, split in [*named.items(), ("test", data.dataset_test_split)]
+            if split in splits
+        }
+    return three_parts(splits, data, seed, data.dataset_validation_split)
 
 
 def asked(query: dict, source: random.Random | None = None, answers: list[str] = ANSWERS) -> dict:
@@ -166,18 +165,17 @@ def load(data: Data, model: Model, output_dir: str | None = None):
 
 
 def evaluation(data: Data, network, processor, constant=None, kinds: tuple[str, ...] = ()) -> Evaluation:
-    collator = processor and SegmentationCollator(processor, prompt_only=True)  # no processor: to score alone
+    collator = processor and SegmentationCollator(processor, prompt_only=True, **data.shown)  # none: to score alone
     return mask_evaluation(collator, data.max_new_tokens, constant, kinds)
 
 
 def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
-    raw = read(data, training.do_train)
+    raw = read(data, training.do_train, training.seed)
     network, processor = load(data, model, training.trained_into)
     usable, refused = usable_rows(raw, to_row, training.output_dir, data.max_rejected, training.dataset_num_proc)
     rows = {split: one_per_query(images) for split, images in zip(raw, usable, strict=True)}
-    splits = (data.dataset_train_split, data.dataset_validation_split, data.dataset_test_split)
-    parts = train, validation, test = data.limited(*map(rows.get, splits), training)
+    parts = train, validation, test = data.limited(*map(rows.get, ("train", "validation", "test")), training)
     known = test if train is None else train  # then the baseline has even seen the answers
     constant = best_constant_mask(known["masks"], known["ignore"])
     kinds = tuple(sorted({kind for part in rows.values() for kind in part.unique("kind")}))
@@ -188,7 +186,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         trainer = LisaTrainer(
             network,
             training.in_rows(len(train), len(grouped)),
-            data_collator=SegmentationCollator(processor),
+            data_collator=SegmentationCollator(processor, **data.shown),
             train_dataset=grouped,
             eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,

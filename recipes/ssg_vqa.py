@@ -112,7 +112,7 @@ def frames_of(data: Data) -> Path:
 def read(data: Data) -> dict[str, Dataset]:
     """Training, validation and test part, a row for each question; no video is in two of them."""
     source, real_colon = Path(data.dataset_name), data.dataset_format == "real_colon"
-    data.refuse_without_effect("dataset_(config|.*_split)", "ssg_vqa splits by video, see --videos")
+    data.refuse_without_effect("dataset_(config|.*_split)|test_fraction", "ssg_vqa splits by video, see --videos")
     splits = read_videos(Path(data.videos or Path(__file__).with_name(f"{data.dataset_format}_videos.yaml")))
     frames = frames_of(data)
     if real_colon:
@@ -166,7 +166,7 @@ def load(data: Data, model: Model, output_dir: str | None = None):
 
 
 def evaluation(data: Data, network, processor, majority=None, groups: tuple[str, ...] = ()) -> Evaluation:
-    collator = processor and VideoCollator(processor, network.config.video.num_frames, prompt_only=True)
+    collator = processor and VideoCollator(processor, network.config.video.num_frames, prompt_only=True, **data.shown)
     if data.dataset_format == "real_colon":
         return keyword_evaluation(collator, data.max_new_tokens, majority, groups)
     if processor is None:  # to score alone
@@ -181,7 +181,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
     raw = read(data)
     network, processor = load(data, model, training.trained_into)
-    collator = VideoCollator(processor, network.config.video.num_frames)
+    collator = VideoCollator(processor, network.config.video.num_frames, **data.shown)
     adapt = partial(to_row, data=data, collator=collator)
     usable, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     parts = train, validation, test = data.limited(*usable, training)

@@ -9,8 +9,8 @@ Meant for one 40 GB card (not measured), with --max_test_rows 1000; four bits on
         --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_test_rows 1000 --output_dir outputs/chat_2b
     accelerate launch … recipes/visual_chat.py --model_name_or_path llava-hf/llava-1.5-7b-hf --output_dir outputs/llava
     accelerate launch … recipes/visual_chat.py --do_train false --model_name_or_path outputs/chat --output_dir …
-Your own: --dataset_name FOLDER, whatever `datasets.load_dataset` reads with these two columns, or an imagefolder whose
-metadata.jsonl has `messages`, `file_names` (a list: ["front.jpg", "back.jpg"]) and, for numbers by kind, `kind`.
+Your own: --dataset_name FOLDER or FILE: rows like these in JSONL or Parquet, ShareGPT's or LLaVA's (docs/data.md),
+or an imagefolder whose metadata.jsonl has `messages`, `file_names` (["front.jpg", "back.jpg"]) and, perhaps, `kind`.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from vlm_recipes.collators.sharing import chat_collator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.text import conversation, text_evaluation, text_majority
 from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
-from vlm_recipes.rows import group_by_image, hold_out, load_splits, usable_rows
+from vlm_recipes.rows import group_by_image, hold_out, read_rows, two_parts, usable_rows
 from vlm_recipes.rows.formats.chat import check_answers, text_of
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
@@ -84,14 +84,14 @@ def load(data: Data, model: Model, output_dir: str | None = None):
 
 
 def evaluation(data: Data, network, processor, majority=None, kinds: tuple[str, ...] = ()) -> Evaluation:
-    collator = processor and chat_collator(network, processor, data.questions_per_row, prompt_only=True)
+    collator = processor and chat_collator(network, processor, data.questions_per_row, prompt_only=True, **data.shown)
     return text_evaluation(collator, data.max_new_tokens, majority, kinds, question=conversation, also=("rouge_l",))
 
 
 def main(data: Data, training: Training, model: Model) -> None:
-    raw = load_splits(data, ("messages", "images"))
+    raw = two_parts(read_rows("chats", data, ("messages", "images")).splits, data, training.seed)
     network, processor = load(data, model, training.trained_into)
-    collator = chat_collator(network, processor, data.questions_per_row, max_length=training.max_length)
+    collator = chat_collator(network, processor, data.questions_per_row, max_length=training.max_length, **data.shown)
     adapt = within_length(partial(to_chat, control=processor.tokenizer.all_special_tokens), collator)
     (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     train, validation = hold_out(train, data.validation_fraction, by="image_ids", seed=training.seed)

@@ -10,8 +10,8 @@ Meant for one 16 GB card or larger (not measured), four lines for the four setti
     accelerate launch … recipes/vqa_rad.py --image_disjoint true --output_dir outputs/vqa_rad_disjoint
     accelerate launch … recipes/vqa_rad.py --do_train false --output_dir outputs/vqa_rad_zero_shot
     accelerate launch … recipes/vqa_rad.py --do_train false --model_name_or_path outputs/vqa_rad --output_dir …
-Your own questions: --dataset_name FOLDER, either VQA-RAD's original JSON beside its `images/`, or a dataset with
-`image`, `question` and `answer` that `datasets.load_dataset` reads.
+Your own questions: --dataset_name FOLDER or FILE, a CSV, TSV, JSON, JSONL, Parquet or imagefolder with `image`,
+`question` and `answer` (docs/data.md), or VQA-RAD's original JSON beside its `images/`.
 """
 
 from dataclasses import dataclass, field
@@ -31,8 +31,8 @@ from vlm_recipes.eval.text import text_evaluation, text_majority
 from vlm_recipes.models.blip2 import load_blip2
 from vlm_recipes.models.lora import with_lora
 from vlm_recipes.models.precision import launched_dtype
-from vlm_recipes.rows import BadRow, content_id, group_by_image, hold_out, load_splits, usable_rows
-from vlm_recipes.rows.formats.vqa_rad import domain_of, load_question_file, official_split
+from vlm_recipes.rows import BadRow, content_id, group_by_image, hold_out, read_rows, two_parts, usable_rows
+from vlm_recipes.rows.formats.vqa_rad import domain_of
 from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
@@ -52,7 +52,6 @@ TRAINABLE_SHARE = 0.0012  # 4,718,592 of 3.88 billion parameters, with LoRA
 class Data(RowSettings):
     dataset_name: str = "flaviagiammarino/vqa-rad"
     image_disjoint: bool = setting(False, "split by image instead of the official split")
-    test_fraction: float = setting(0.2, "share of images to test on if image_disjoint, 0-1")
     validation_fraction: float = setting(0.05, "share of training images to validate on, 0-1")
     exemplar: bool = setting(False, "show the paper's worked example before each question")
     questions_per_row: int = setting(4, "train on so many of an image's questions at once; 1: on each by itself")
@@ -89,16 +88,10 @@ def prompt(question: str, exemplar: bool = False, domain: str = "open") -> str:
     return f"{INSTRUCTIONS}{asked}\nA:"
 
 
-def read(data: Data) -> dict[str, Dataset]:
-    """The official training and test part, from the Hub's dataset or from a folder with the original JSON."""
-    folder = Path(data.dataset_name)
-    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    if not data.image_disjoint:
-        data.refuse_without_effect("test_fraction", "only --image_disjoint true holds out test images")
-    if files:
-        data.refuse_without_effect("dataset_(config|.*_split)", "VQA-RAD's own file says what to test on")
-        return official_split(load_question_file(files[0], folder / "images"))
-    return load_splits(data, COLUMNS)
+def read(data: Data, seed: int = 42) -> dict[str, Dataset]:
+    """The part to train on and that to test on; all there is, where it is to be split by image."""
+    splits = read_rows("questions", data, COLUMNS).splits
+    return splits if data.image_disjoint else two_parts(splits, data, seed)
 
 
 def to_question(data: Data, folder: Path, question: str) -> dict:
@@ -108,17 +101,15 @@ def to_question(data: Data, folder: Path, question: str) -> dict:
 
 def to_row(row: dict, exemplar: bool) -> dict:
     """One row of either format; yes and no make a question closed where the dataset does not say."""
-    if row.get("problem"):
-        raise BadRow(row["problem"])
     question, answer = ("" if row[key] is None else str(row[key]).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise BadRow(f"empty {'question' if not question else 'answer'}")
-    image_id = row.get("image_name") or content_id(row["image"])
+    image_id = row.get("image_name") or row.get("image_id") or content_id(row["image"])
     known = row.get("answer_type")
     closed = known == "CLOSED" if known else answer.lower() in ("yes", "no")
     domain = ("closed" if closed else "open") if known else domain_of(question)
     return {
-        "id": str(row.get("qid") or f"{image_id[:12]}: {question}"),
+        "id": str(row.get("qid") or row["id"]),
         "image_id": image_id,
         "question": question,
         "answer": answer,
@@ -139,18 +130,19 @@ def load(data: Data, model: Model, output_dir: str | None = None):
 
 def evaluation(data: Data, network, processor, majority: Majority | None = None) -> Evaluation:
     sharing = data.questions_per_row > 1
-    collator = processor and Seq2SeqCollator(processor, FIT, share_images=sharing, prompt_only=True)
+    collator = processor and Seq2SeqCollator(processor, FIT, share_images=sharing, prompt_only=True, **data.shown)
     return text_evaluation(collator, data.max_new_tokens, majority)
 
 
 def main(data: Data, training: Training, model: Model) -> None:
     set_seed(training.seed)  # what load makes anew is random
-    raw = read(data)
+    raw = read(data, training.seed)
     network, processor = load(data, model, training.trained_into)
     adapt = partial(to_row, exemplar=data.exemplar)
-    (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
+    parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     if data.image_disjoint:
-        train, test = hold_out(concatenate_datasets([train, test]), data.test_fraction, "image_id", training.seed)
+        parts = hold_out(concatenate_datasets(parts), data.test_fraction, "image_id", training.seed)
+    train, test = parts
     train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
     parts = train, validation, test = data.limited(train, validation, test, training)
     majority = text_majority(train["answer"][:], train["question_type"][:])
@@ -160,7 +152,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         trainer = TokenMeanTrainer(
             network,
             training.in_rows(len(train), len(grouped)),
-            data_collator=Seq2SeqCollator(processor, FIT, share_images=data.questions_per_row > 1),
+            data_collator=Seq2SeqCollator(processor, FIT, share_images=data.questions_per_row > 1, **data.shown),
             train_dataset=grouped,
             eval_dataset=data.watched(validation, training.seed),
             processing_class=processor,

@@ -5,7 +5,7 @@ from typing import Any
 
 import datasets
 
-from .conventions import Row
+from .conventions import ANNOTATED_SIZE, PROBLEM, Row
 from .errors import BadRow, one_line
 from .images import NO_IMAGE, images_of
 from .pictures import content_id, inspect_picture
@@ -24,14 +24,20 @@ def check_row(
     """Adapt one row and check its picture or pictures, undecoded as `{"bytes", "path"}`, see `usable_rows`.
 
     Other pictures are decoded for the adapter where `features` name them. `several`: rows of the dataset may have any
-    number of pictures, even where this one has no key `images`. Returns the row's id, why it is refused ("" where it
-    is not), and what it became, without pictures.
+    number of pictures, even where this one has no key `images`. What a reader says of it (`PROBLEM`) comes before all
+    else; a picture of another size than it was annotated at (`ANNOTATED_SIZE`) is refused. Returns the row's id, why
+    it is refused ("" where it is not), and what it became, without pictures.
     """
     row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
     try:
+        if row.get(PROBLEM):
+            raise BadRow(row[PROBLEM])
         images = images_of(row)
         several = several or "images" in row
         sizes, hashes = _inspected_all(images) if several else _inspected(images)
+        if (annotated := row.get(ANNOTATED_SIZE)) and annotated != sizes.get("image_size", annotated):
+            said, found = ("×".join(map(str, size)) for size in (annotated, sizes["image_size"]))
+            raise BadRow(f"annotated on a picture of {said}, and this one has {found}: correct either")
         shown = {"images": images} if several else {}
         asked = {**_decoded(row, features), **shown, "id": row_id, **sizes}
         adapted = {"id": str(row_id), **sizes, **adapt(asked), **hashes}

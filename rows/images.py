@@ -12,6 +12,7 @@ from .conventions import Row
 from .errors import BadRow, start_of
 
 NO_IMAGE = "no image, or one outside the dataset's folder"
+DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes whose conversion to RGB cuts all above 255
 KNOWN = 'a PIL image, a path, {"bytes", "path"} or an array of H×W or H×W×3 bytes is due'
 
 
@@ -53,7 +54,10 @@ def fault_of(image: Any) -> str:
     """Why something is no image that a row may have; "" for one, which may still turn out to be broken."""
     if image is None or isinstance(image, str) and not image:
         return NO_IMAGE
-    if isinstance(image, Image.Image | PathLike):
+    if isinstance(image, Image.Image):
+        deep = f"image of mode {image.mode}, deeper than 8 bits: convert it, so that you choose what is white"
+        return deep if image.mode in DEEP else ""
+    if isinstance(image, PathLike):
         return ""
     if isinstance(image, str):
         is_url = image.split(":", 1)[0].lower() in ("http", "https", "ftp", "data")

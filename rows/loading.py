@@ -7,7 +7,6 @@ from pathlib import Path
 
 import datasets
 from huggingface_hub.constants import HF_HUB_CACHE
-from trl import ScriptArguments
 
 from ..models.upstream import cast_pictures
 from .errors import DataError, one_line
@@ -15,11 +14,11 @@ from .paths import files_of, inside, picture_columns
 from .prepared import state_of
 
 
-def load_split(name: str, config: str | None, split: str, columns: Iterable[str]) -> datasets.Dataset:
-    """Load one split of a Hub dataset or local folder, its images not yet decoded.
+def load_all(name: str, config: str | None) -> dict[str, datasets.Dataset]:
+    """Load all splits of a Hub dataset or local folder, their images not yet decoded.
 
-    An image whose file lies outside of the folder is None. Raises `DataError` if the dataset, the split or one of
-    `columns` is missing, or a file of its rows cannot be read.
+    An image whose file lies outside of the folder is None, and so is each that a Hub dataset names by a path. Raises
+    `DataError` if the dataset is missing, or a file of its rows cannot be read.
     """
     folder = Path(name)
     try:
@@ -34,18 +33,20 @@ def load_split(name: str, config: str | None, split: str, columns: Iterable[str]
         files = ", ".join(str(file.relative_to(folder)) for file in sorted(folder.rglob("*.jsonl"))[:3])
         where = f" (its rows are in {files})" if files and ".jsonl" not in reason else ""
         raise DataError(f"cannot load the dataset {name!r}: {reason}{where}") from error
-    if split not in dataset:
-        raise DataError(f"{name!r} has no split {split!r}, only {', '.join(map(repr, dataset))}")
-    require_columns(dataset[split], columns, name)
-    return without_outside(dataset[split], folder)
+    return {split: within_folder(with_pictures(rows), folder) for split, rows in dataset.items()}
 
 
-def load_splits(settings: ScriptArguments, columns: Iterable[str]) -> dict[str, datasets.Dataset]:
-    """The training and the test split that `settings` name, see `load_split`; `DataError` if they are the same."""
-    return {
-        split: load_split(settings.dataset_name, settings.dataset_config, split, columns)
-        for split in apart(settings.dataset_train_split, settings.dataset_test_split)
-    }
+def load_split(name: str, config: str | None, split: str, columns: Iterable[str]) -> datasets.Dataset:
+    """One split of what `load_all` loads; raises `DataError`, too, if the split or one of `columns` is missing."""
+    return one_of(load_all(name, config), split, columns, name)
+
+
+def one_of(splits: dict[str, datasets.Dataset], split: str, columns: Iterable[str], name: str) -> datasets.Dataset:
+    """One of a dataset's splits; raises `DataError` where it, or one of its `columns`, is missing."""
+    if split not in splits:
+        raise DataError(f"{name!r} has no split {split!r}, only {', '.join(map(repr, splits))}")
+    require_columns(splits[split], columns, name)
+    return splits[split]
 
 
 def apart(train: str, *others: str) -> tuple[str, ...]:
@@ -91,7 +92,8 @@ def check_lines(folder: Path) -> None:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
-                    row = json.loads(line.decode("utf-8-sig").strip() or "{}", object_pairs_hook=as_dict)
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")  # as `datasets` takes its mark
+                    row = json.loads(text.strip() if line.strip() else "{}", object_pairs_hook=as_dict)
                 except (ValueError, RecursionError) as error:
                     raise ValueError(f"{file}, line {number}: {error}") from error
                 if not isinstance(row, dict):
@@ -101,22 +103,53 @@ def check_lines(folder: Path) -> None:
 UNNAMED = {"bytes": None, "path": ""}  # an image that is refused, where a row with None for it would be a text's
 
 
-def without_outside(dataset: datasets.Dataset, folder: Path) -> datasets.Dataset:
-    """Take away, to be refused by name, pictures whose file lies neither in `folder` nor in a cache of downloads."""
-    roots = (folder, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
-    for column in picture_columns(dataset):
-        known = files_of(dataset, column)
-        outside = {path for path in known if not any(inside(root, os.path.abspath(path)) for root in roots)}
-        if outside:
-            stored = cast_pictures(dataset, column, decode=False)
-            left = UNNAMED if column == "image" and "images" in dataset.column_names else None
-            chosen = {"column": column, "paths": outside, "left": left}
-            dataset = stored.map(_take_away, fn_kwargs=chosen, features=dataset.features)
+AS_STORED = [("bytes", datasets.Value("binary")), ("path", datasets.Value("string"))]  # a picture, by `datasets`
+
+
+def with_pictures(dataset: datasets.Dataset) -> datasets.Dataset:
+    """`image` and `images` as pictures also where a table has texts there, or `{bytes, path}` without a type."""
+    for column in ("image", "images"):
+        feature = dataset.features.get(column)
+        several, one = hasattr(feature, "feature"), getattr(feature, "feature", feature)
+        if isinstance(one, dict) and one.keys() & dict(AS_STORED):
+            due = [] if list(one.items()) == AS_STORED else [datasets.Image(decode=False)]  # then no byte is copied
+        elif isinstance(one, datasets.Value) and "string" in one.dtype:
+            due = [datasets.Value("string"), datasets.Image(decode=False)]  # a string_view becomes no picture at once
+        else:
+            continue
+        for kind in due:
+            dataset = dataset.cast_column(column, datasets.List(kind) if several else kind)
+        dataset = cast_pictures(dataset, column, decode=True)
     return dataset
 
 
-def _take_away(row: dict, column: str, paths: set[str], left: dict | None) -> dict:
-    def kept(image: dict | None) -> dict | None:
-        return left if image and image["bytes"] is None and image["path"] in paths else image
+def within_folder(dataset: datasets.Dataset, folder: Path) -> datasets.Dataset:
+    """Find pictures in the dataset's own `folder`; one whose file lies neither there nor in a cache of downloads goes.
 
-    return {column: list(map(kept, row[column])) if isinstance(row[column], list) else kept(row[column])}
+    That is to be refused by name. `datasets` would look for a relative path in the folder that the process was begun
+    in, and open any other.
+    """
+    caches = (datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)
+    for column in picture_columns(dataset):
+        moved: dict[str, str | None] = {}
+        for path in files_of(dataset, column):
+            if not os.path.isabs(path) and "://" not in path:  # a URL is refused as no file
+                moved[path] = inside(folder, path)
+            elif os.path.isabs(path) and not any(inside(root, path) for root in (folder, *caches)):
+                moved[path] = None
+        if moved:
+            stored = cast_pictures(dataset, column, decode=False)
+            left = UNNAMED if column == "image" and "images" in dataset.column_names else None
+            chosen = {"column": column, "places": moved, "left": left}
+            dataset = stored.map(_moved, fn_kwargs=chosen, features=dataset.features)
+    return dataset
+
+
+def _moved(row: dict, column: str, places: dict[str, str | None], left: dict | None) -> dict:
+    def found(image: dict | None) -> dict | None:
+        if not image or image["bytes"] is not None or image["path"] not in places:
+            return image
+        place = places[image["path"]]
+        return left if place is None else {**image, "path": place}
+
+    return {column: list(map(found, row[column])) if isinstance(row[column], list) else found(row[column])}

@@ -12,11 +12,11 @@ import imagehash
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from .background import on_background
 from .errors import BadRow
-from .images import NO_IMAGE
+from .images import NO_IMAGE, fault_of
 
 MAX_ASPECT_RATIO = 200  # Qwen2-VL's resizing refuses more
-DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes whose conversion to RGB cuts all above 255
 ORIENTATION, ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF: these orientations exchange width and height
 HASH_SIDE, COLOUR_SIDE = 16, 4  # of a picture's hash in bits, and of its colours in pixels
 HASHED = 128  # pixels a side from which a picture is hashed, at least
@@ -64,10 +64,8 @@ def _inspect(source: io.BytesIO | str, limit: int | None) -> tuple[tuple[int, in
                 raise BadRow(f"image of {width}×{height} pixels is larger than {limit}")
             if isinstance(picture, ImageFile.ImageFile):  # a JPEG is read to its end, at an eighth of its size
                 picture.draft(None, (max(width // 8, HASHED), max(height // 8, HASHED)))
-            if picture.mode in DEEP:
-                raise BadRow(
-                    f"image of mode {picture.mode}, deeper than 8 bits: convert it, so that you choose what is white"
-                )
+            if fault := fault_of(picture):
+                raise BadRow(fault)
             picture.load()
             hashed = _hash(picture)
             # Only now: a TIFF turns itself while loading, and its tag is gone.
@@ -85,7 +83,7 @@ def _inspect(source: io.BytesIO | str, limit: int | None) -> tuple[tuple[int, in
 
 def _hash(picture: Image.Image) -> str:
     """A picture's hash, whatever its format, size and quality, and whether it or its EXIF tag was turned."""
-    whole = picture if picture.mode == "RGB" else picture.convert("RGB")
+    whole = on_background(picture) if picture.mode != "RGB" or picture.has_transparency_data else picture
     smaller = whole.reduce(max(1, min(whole.size) // HASHED))  # a photograph takes as long to hash as to decode
     upright = ImageOps.exif_transpose(smaller)
     bits = imagehash.phash(upright, hash_size=HASH_SIDE).hash

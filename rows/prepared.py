@@ -58,9 +58,11 @@ def _write(make: Callable[[Path], datasets.Dataset], file: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
     scratch.mkdir()
     made = make(scratch)
-    schema = made.features.arrow_schema
+    table, schema = made.data.table, made.features.arrow_schema
+    # pyarrow 26 makes a broken table of one of lists with something that is None in all of them, if it casts it.
+    table = table.replace_schema_metadata(schema.metadata) if table.schema.equals(schema) else table.cast(schema)
     with pa.OSFile(str(scratch / file.name), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-        stream.write_table(made.data.table.cast(schema), max_chunksize=ROWS_A_PROCESS)
+        stream.write_table(table, max_chunksize=ROWS_A_PROCESS)
     os.replace(scratch / file.name, file)
     shutil.rmtree(scratch)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import yaml
 
+from .conventions import PROBLEM
 from .errors import DataError
 
 
@@ -16,15 +17,19 @@ def hold_out(dataset: datasets.Dataset, fraction: float, by: str, seed: int) -> 
     Where `by` has lists, rows that share a member are in one group, directly or through others; one with none is by
     itself. Returns `(rest, held out)`; no group is in both. The draw depends on the groups' names and the seed alone.
     """
-    keys = dataset[by][:]
-    if isinstance(dataset.features[by], datasets.List):
-        keys = _together(keys)
+    keys = _groups(dataset, by)
     groups = sorted(set(keys), key=lambda key: (key is not None, key))  # rows without one are a group
     random.Random(seed).shuffle(groups)
     held = set(groups[: max(1, round(fraction * len(groups)))] if fraction > 0 else [])
     return tuple(
         dataset.select([i for i, key in enumerate(keys) if (key in held) is wanted]) for wanted in (False, True)
     )
+
+
+def _groups(dataset: datasets.Dataset, by: str) -> list[str | None]:
+    """The name of each row's group."""
+    keys = dataset[by][:]
+    return _together(keys) if isinstance(dataset.features[by], datasets.List) else keys
 
 
 def _together(members: list[list[str]]) -> list[str]:
@@ -57,7 +62,7 @@ def hold_out_two(
     parts = {"train": train, "validation": validated, "test": held_out}
     for part, rows in parts.items():
         if not len(rows):
-            images = len(set(dataset[by][:]))
+            images = len(set(_groups(dataset, by)))
             asked = f"validation_fraction {validation:g} and test_fraction {test:g} of {images:,} images"
             raise DataError(f"no row would be left for the {part} part: {asked}")
     return parts
@@ -93,13 +98,13 @@ def read_videos(file: Path) -> dict[str, list[str]]:
 
 
 def by_video(rows: datasets.Dataset, splits: dict[str, list[str]]) -> dict[str, datasets.Dataset]:
-    """Each split's rows by their `video`; those whose line could not be read (`problem`) are refused in training.
+    """Each split's rows by their `video`; those whose line could not be read (`PROBLEM`) are refused in training.
 
     Raises `DataError` for a video that no split names, and a split without rows.
     """
     of_video = {video: split for split, videos in splits.items() for video in videos}
     places: dict[str, list[int]] = {split: [] for split in splits}
-    for i, (video, problem) in enumerate(zip(rows["video"][:], rows["problem"][:], strict=True)):
+    for i, (video, problem) in enumerate(zip(rows["video"][:], rows[PROBLEM][:], strict=True)):
         if not problem and video not in of_video:
             raise DataError(f"the video {video!r} is in no split: name it for {', '.join(splits)}, or drop its rows")
         places["train" if problem else of_video[video]].append(i)

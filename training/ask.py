@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transformers.image_utils import load_image
-
 from ..eval.evaluation import text_of
 from ..rows.check import check_row
 from ..rows.conventions import Row
 from ..rows.errors import one_line
+from ..rows.opened import open_image
 from .checkpoints import newest_whole, weight_files
 from .launch import REFUSALS
 from .runs import RunError, read_run, recipe_of, restore
@@ -95,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         names = {picture: picture.name for picture in pictures}
     answered = 0
     for picture, row in rows.items():
-        image = load_image(str(picture.resolve()))
+        image = open_image(picture, data.background)
         row |= {"image": image}
         try:
             evaluation.collator([row])

@@ -32,7 +32,7 @@ TUNED = re.compile(r"tune|train_\w+|use_peft|lora_target_modules|lora_modules_to
 # What a run leaves, by name, beside its figures. A tracker's files and the answers of `vlm-ask` are not the run's.
 CHECKPOINT = re.compile(r"(broken-)?checkpoint-\d+")
 LEFT = re.compile(
-    r"(run|results|baseline|preflight|question_types|trainer_state)\.json|(predictions|rejected)\.jsonl"
+    r"(run|results|baseline|preflight|prompt|question_types|trainer_state)\.json|(predictions|rejected)\.jsonl"
     r"|(report|data)\.html|training_args\.bin|README\.md"  # README.md: the model card
     r"|(adapter_)?model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|(adapter_|generation_)?config\.json"
     r"|((video_)?(pre)?processor|tokenizer)(_config)?\.json|(special_tokens_map|added_tokens)\.json"

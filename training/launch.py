@@ -19,6 +19,7 @@ from ..callbacks.interrupt import Interrupted
 from ..callbacks.label_audit import LabelError
 from ..callbacks.preflight.callback import PreflightDone, PreflightError
 from ..callbacks.resume import WeightNamesError
+from ..callbacks.sharing_proof import AttentionError
 from ..eval.generation.agreement import SharingError
 from ..eval.generation.constraints import AnswerSetError
 from ..models.checkpoints import CheckpointError
@@ -33,8 +34,8 @@ from .settings import RowSettings
 from .trainers import RateError
 
 # Errors whose message tells the reader what to do: they end the run without a traceback.
-REFUSALS = (DataError, AnswerSetError, CheckpointError, RateError, LabelError, SharingError, PreflightError)
-REFUSALS += (ResumeError, FullDiskError, FolderError, SavedError, WeightNamesError)
+REFUSALS = (DataError, AnswerSetError, CheckpointError, RateError, LabelError, PreflightError)
+REFUSALS += (AttentionError, SharingError, ResumeError, FullDiskError, FolderError, SavedError, WeightNamesError)
 
 LOAD = ["data", "model", "output_dir"]  # what a recipe's `load` takes; one that takes something else is left alone
 

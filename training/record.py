@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedModel
-from transformers.image_utils import load_image
 
 from ..callbacks.preflight.blank_images import check_blank_images
 from ..eval.evaluation import Evaluation, text_of
@@ -26,6 +25,7 @@ from ..eval.report.report import write_report
 from ..eval.report.tables import Published
 from ..rows.conventions import Row
 from ..rows.images import images_of
+from ..rows.opened import open_image
 
 
 @dataclass
@@ -79,7 +79,8 @@ class RunRecord:
         _write(folder / "predictions.jsonl", text)
         split = next(reversed(predictions), "")  # whose answers the report shows
         answered, of_split = predictions.get(split, []), rows.get(split, [])
-        plain = without_images(of_split) if answered and self.evaluation.group else []
+        looked_at = self.evaluation.group or self.evaluation.class_pairs
+        plain = without_images(of_split) if answered and looked_at else []
         return write_report(
             folder,
             title=self.title,
@@ -136,25 +137,25 @@ class RunRecord:
     def _gallery(self, predictions: list[Row], rows: Any, plain: list[Row]) -> list[GalleryItem]:
         """One item per answered row; only those that the report shows get their image decoded and drawn on."""
         items = [GalleryItem(row["id"], [], "", text_of(row["reference"]), "", row["score"]) for row in predictions]
-        for item, row in zip(items, plain, strict=False):  # plain rows only where they have groups
+        for item, row in zip(items, plain if self.evaluation.group else (), strict=False):
             item.group, item.image_id = self.evaluation.group(row), str(row.get("image_id", ""))
         shown = {id(item) for shelf in shelves(items) for item in shelf.items}
+        background = getattr(self.evaluation.collator, "background", "white")
         for i, (item, predicted) in enumerate(zip(items, predictions, strict=True)):
             if id(item) in shown:
                 row, answer, draw = rows[i], predicted["prediction"], self.evaluation.draw
                 item.question, item.prediction = self.evaluation.question(row), text_of(answer)
-                upright = map(load_image, images_of(row))
+                upright = [open_image(image, background) for image in images_of(row)]
                 item.images = [draw(image, row, answer) if draw else image for image in upright]
         return items
 
     def _confusions(self, predictions: list[Row], plain: list[Row]) -> dict[str, Confusion]:
-        """One table per group whose answers have classes; an answer without one is none of the true classes."""
-        answer_class = self.evaluation.answer_class
-        pairs = {name: [] for name in self.evaluation.groups}
-        for row, predicted in zip(plain, predictions, strict=True) if plain and answer_class else ():
-            true, said = (answer_class(row, predicted[key]) for key in ("reference", "prediction"))
-            if true is not None:
-                pairs.setdefault(self.evaluation.group(row), []).append((true, said or ""))
+        """One table per group whose answers have classes; where rows have no groups, as those of boxes, one in all."""
+        evaluation = self.evaluation
+        pairs = {name: [] for name in evaluation.groups}
+        for row, predicted in zip(plain, predictions, strict=True) if plain and evaluation.class_pairs else ():
+            group = evaluation.group(row) if evaluation.group else "boxes"
+            pairs.setdefault(group, []).extend(evaluation.class_pairs(row, predicted["prediction"]))
         return {name: confusion(*zip(*found, strict=True)) for name, found in pairs.items() if found}
 
 

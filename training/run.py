@@ -99,6 +99,7 @@ class Run:
         parts: Sequence[str] = (),
         share: float | None = None,
         first_loss: float | None = None,
+        doubt: str = "",
     ) -> PreTrainedModel:
         """Look at all that can be known before, then train and save, with what trains kept in float32.
 
@@ -109,7 +110,8 @@ class Run:
         Args:
             watch: answers rows at each evaluation; the report shows them.
             callbacks: the experiment's own, in their order after `watch`: they see its score.
-            trains, parts, share, first_loss: what the recipe states, see `Expected`; the share is its own model's.
+            trains, parts, share, first_loss, doubt: what the recipe states, see `Expected`; the share is that of its
+                own model.
 
         Returns the trained model (the best one, if the arguments say so). Raises `LabelError`, `AttentionError`,
         `PreflightError`, `ResumeError`, `FullDiskError`, `SavedError`; `Interrupted` after SIGTERM or Ctrl-C, with a
@@ -131,7 +133,7 @@ class Run:
             trainer.model_accepts_loss_kwargs = True  # it divides by the step's tokens; Qwen2.5-VL says it cannot
         if self.training.vision_learning_rate is not None:
             with_rate_of_vision(trainer, self.training.vision_learning_rate)
-        expected = Expected(trains, share if self._trains_its_own_model() else None, first_loss, parts)
+        expected = Expected(trains, share if self._trains_its_own_model() else None, first_loss, parts, doubt)
         preflight = PreflightCallback(
             trainer, self.parts, self.evaluation, expected, self.record.rejected, self.record.title, only_checks
         )

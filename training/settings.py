@@ -13,6 +13,7 @@ from trl import ScriptArguments
 
 from ..models.precision import MIXED_PRECISION, launched_precision, precision_of
 from ..rows.errors import DataError
+from ..rows.reading import NAMES
 from .cards import refuse_what_the_device_cannot_do
 from .reachable import refuse_what_is_not_to_be_had
 
@@ -26,6 +27,10 @@ def setting(default: Any, about: str, *choices: str) -> Any:
 class RowSettings(ScriptArguments):
     """Which rows there are and how many are answered; a recipe's `Data` inherits this and states its dataset."""
 
+    dataset_format: str | None = setting(
+        None, "of the folder or file, where it cannot be told from what is in it", *NAMES
+    )
+    test_fraction: float = setting(0.2, "share of images to test on where a dataset has one split alone, 0-1")
     max_rejected: float = setting(0.01, "stop if more rows than this share are unusable, 0-1")
     max_train_rows: int | None = setting(None, "train on the first so many questions alone")
     max_validation_rows: int | None = setting(None, "validate on the first so many questions")
@@ -34,6 +39,7 @@ class RowSettings(ScriptArguments):
         200, "validation questions to answer at each evaluation; at the end, test questions to ask freely and blindly"
     )
     max_new_tokens: int = setting(32, "longest answer in tokens")
+    background: str = setting("white", "what transparent pixels of pictures show", "white", "black")
 
     def __post_init__(self) -> None:
         """Raises `ValueError` in one line for a share outside 0-1, a number of rows below 1, or what nothing reads."""
@@ -47,6 +53,11 @@ class RowSettings(ScriptArguments):
         for name, count in vars(self).items():
             if name in ("eval_rows", "questions_per_row") and count < 1:
                 raise ValueError(f"--{name} {count}: it has to be 1 or more")
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """How every collator shows pictures: arguments of it."""
+        return {"background": self.background}
 
     def refuse_without_effect(self, unread: str, why: str) -> None:
         """Raise `DataError` where a setting whose name matches `unread` is given; its default is not."""

@@ -46,6 +46,7 @@ def asked(network: PreTrainedModel, evaluation: Evaluation, example: Row) -> dic
         "prompt": [line for text in lines for line in text.splitlines()],
         "question": pformat(question, width=110, sort_dicts=False),
         "padding": padding,
+        "background": getattr(evaluation.collator, "background", "white"),
         "max_new_tokens": evaluation.max_new_tokens,
         "constrained": evaluation.constrain is not None or evaluation.closed,
     }

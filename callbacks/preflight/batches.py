@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel
 
+from ...eval.drawn_row import draw_row
 from ...eval.evaluation import evenly_spread
 from ...eval.report.check import Check
 from ...eval.report.data.page import EXAMPLES_SHOWN, Example
@@ -49,7 +50,8 @@ def inspect_batches(
                 seen = seen_images(batch, processor.image_processor) if "pixel_values" in batch else []
                 pictures = seen[: max(1, len(row.get("images") or ()))]  # several sequences repeat a row's
                 texts = (str(query.get(key) or "") for key in ("question", "answer"))
-                examples.append(Example(str(row.get("id", "")), pictures, *texts))
+                drawn = draw_row(row, getattr(collator, "background", "white"))
+                examples.append(Example(str(row.get("id", "")), pictures, *texts, drawn))
         longest = sorted(lengths, key=lengths.__getitem__, reverse=True)[:size]
         batch = collator([rows[i] for i in longest])
     except ValueError as error:  # names its row

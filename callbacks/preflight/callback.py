@@ -102,7 +102,8 @@ class PreflightCallback(TrainerCallback):
         if self.parts is None:
             return []
         checks = [check_rows(self.parts, self.rejected)]
-        checks += [check(self.parts) for check in (check_shared_images, check_answers, check_coordinates)]
+        checks += [check_shared_images(self.parts), check_answers(self.parts)]
+        checks += [check_coordinates(self.parts, self.expected.doubt)]
         if self.evaluation is not None:
             checks += [*check_baselines(self.parts, self.evaluation), check_constraints(self.parts, self.evaluation)]
         return [check for check in checks if check is not None]

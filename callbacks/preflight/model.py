@@ -35,12 +35,14 @@ class Expected:
         first_loss: what an untrained model may lose at most; None: ln(vocabulary), a uniform guess at each token.
         parts: of the model, "language", "vision" or "projector" (see `vlm_recipes.models.parts`), in which everything
             is that trains; where it is LoRA, all their linear layers have it. Empty: nothing is said of them.
+        doubt: of how the rows were read, to be said beside what their coordinates are.
     """
 
     trains: str = ""
     share: float | None = None
     first_loss: float | None = None
     parts: Sequence[str] = ()
+    doubt: str = ""
 
 
 def check_trainable(model: nn.Module, expected: Expected) -> Check:

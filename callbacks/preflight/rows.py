@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 from ...eval.evaluation import Evaluation, evenly_spread
 from ...eval.generation.generate import without_images
 from ...eval.metrics.baselines import majority_answers
+from ...eval.metrics.text import as_read
 from ...eval.report.check import Check
 from .near_duplicates import near_duplicates
 
@@ -124,14 +125,17 @@ def question_only(rows: Dataset) -> Callable[[str], str]:
     return lambda question: majority.of_type(plain_text(question))
 
 
-def check_coordinates(parts: Parts) -> Check | None:
-    """Boxes `[x1, y1, x2, y2]` in pixels inside their images, and masks of their images' sizes that show something."""
+def check_coordinates(parts: Parts, doubt: str = "") -> Check | None:
+    """Boxes `[x1, y1, x2, y2]` in pixels inside their images, and masks of their images' sizes that show something.
+
+    A `doubt` of how they were read makes it a warning.
+    """
     if _have(parts, "boxes"):
-        return _check_boxes(parts)
+        return _check_boxes(parts, doubt)
     return _check_masks(parts) if _have(parts, "masks") else None
 
 
-def _check_boxes(parts: Parts) -> Check:
+def _check_boxes(parts: Parts, doubt: str) -> Check:
     wrong, shares = [], []
     for rows in parts.values():
         columns = (rows[name][:] for name in ("id", "image_size", "boxes"))
@@ -140,11 +144,15 @@ def _check_boxes(parts: Parts) -> Check:
             inside = ((relative >= -BOX_TOLERANCE) & (relative <= 1 + BOX_TOLERANCE)).all((1, 2))
             wrong += [row_id] * int((~(inside & (relative[:, 0] < relative[:, 1]).all(1))).sum())
             shares += (relative[:, 1] - relative[:, 0]).prod(1).tolist()
+    if not shares:
+        return Check("coordinates", "warn", "no row has a box", {"boxes": 0})
     numbers = {"boxes": len(shares), "wrong": len(wrong), "median_share": float(np.median(shares))}
     if wrong:
         found = f"{len(wrong):,} of {len(shares):,} boxes are inverted or outside their image"
         return Check("coordinates", "stop", f"{found}, in row {wrong[0]!r} first", numbers)
     found = f"all {len(shares):,} boxes lie inside; the median takes {numbers['median_share']:.1%} of its image"
+    if doubt:
+        return Check("coordinates", "warn", f"{found}; {doubt}", numbers)
     return Check("coordinates", "pass", found, numbers)
 
 
@@ -164,8 +172,8 @@ def _check_masks(parts: Parts) -> Check:
 
 
 def plain_text(text: str) -> str:
-    """A text without what makes no other answer or question of it: case, and spaces around and between words."""
-    return " ".join(text.lower().split())
+    """A text `as_read`, without what makes no other answer or question of it: case, and spaces around words."""
+    return " ".join(as_read(text).lower().split())
 
 
 def _images(rows: Dataset) -> tuple[list[str], list[str]]:

@@ -18,6 +18,7 @@ from demo.worlds.endoscopy.dataset import draw_endoscopy
 from demo.worlds.laparoscopy.dataset import draw_laparoscopy
 from demo.worlds.packages.dataset import draw_packages
 from demo.worlds.radiology.dataset import draw_radiology
+from demo.worlds.scenes.coco import KINDS, draw_coco
 from demo.worlds.scenes.dataset import draw_scenes
 from demo.worlds.scenes.queries import all_queries
 from recipes import kvasir_vqa, nutrition_tables, reasonseg, ssg_vqa, vqa_rad
@@ -39,7 +40,9 @@ DEMO = {
     "reasonseg": Size({"train": 3000, "val": 50, "test": 150, "broken": 10}, {"image_size": 64}),
     "ssg_vqa": Size({"frames": {"train": 120, "validation": 10, "test": 20}, "broken": 10}),
     "visual_chat": Size({"train": 4000, "test": 300}),
+    "coco": Size({"train": 5000, "val": 200}),
 }
+RECIPES = {"coco": "nutrition_tables"}  # where a demo is of a recipe with other data than its own
 
 
 def spoken(messages: list[dict]) -> list[str]:
@@ -50,8 +53,17 @@ def build_nutrition_tables(dataset: Path, checkpoint: Path, size: Size) -> None:
     """Packages, and a Qwen2-VL whose vocabulary is made of the prompt and the answers."""
     draw_packages(dataset, **size.data)
     boxes = (f"({i % 1000},{7 * i % 1000}),({13 * i % 1000},{29 * i % 1000})" for i in range(500))
-    phrases = [sentence for text in spoken(nutrition_tables.prompt()) for sentence in text.split("\n")]
+    phrases = [*nutrition_tables.SYSTEM.split("\n"), nutrition_tables.QUESTION]
     words = ["nutrition-table", "system", "user", "assistant"]
+    write_qwen2_vl(checkpoint, [*boxes, *words * 50], phrases=phrases, **size.model)
+
+
+def build_coco(dataset: Path, checkpoint: Path, size: Size) -> None:
+    """Figures of three kinds, and the same Qwen2-VL with the words of their names and of the demo's own prompt."""
+    draw_coco(dataset, **size.data)
+    boxes = (f"({i % 1000},{7 * i % 1000}),({13 * i % 1000},{29 * i % 1000})" for i in range(500))
+    words = [*KINDS, "none", "system", "user", "assistant"]
+    phrases = ["Find figures.", "Where are the figures of these kinds: ", ", ".join(sorted(KINDS))]
     write_qwen2_vl(checkpoint, [*boxes, *words * 50], phrases=phrases, **size.model)
 
 
@@ -113,6 +125,7 @@ BUILDERS: dict[str, Callable[[Path, Path, Size], None]] = {
     "reasonseg": build_reasonseg,
     "ssg_vqa": build_ssg_vqa,
     "visual_chat": build_visual_chat,
+    "coco": build_coco,
 }
 
 

@@ -10,23 +10,30 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .boxes import Box
+from .boxes import Box, category_key
 from .masks import RLE, decode, encode, union
 from .typed_answers import normalize, tidy
 
 
-def most_frequent(answers: Iterable[str], canonical: Callable[[str], Hashable] = str) -> str:
-    """The answer given most often; among equally frequent ones the first of the alphabet.
+def by_frequency(answers: Iterable[str], canonical: Callable[[str], Hashable] = str) -> list[str]:
+    """The answers from the one given most often on; equally frequent ones as in the alphabet.
 
-    Answers of one `canonical` form count as one, given back in its most frequent spelling. ValueError without answers.
+    Answers of one `canonical` form count as one, given back in its most frequent spelling.
     """
     counts = Counter(answers)
     spellings: dict[Hashable, list[str]] = {}
     for answer in sorted(counts, key=lambda answer: (-counts[answer], answer)):
         spellings.setdefault(canonical(answer), []).append(answer)
-    if not spellings:
+    ordered = sorted(spellings.values(), key=lambda spelt: (-sum(counts[answer] for answer in spelt), spelt[0]))
+    return [spelt[0] for spelt in ordered]
+
+
+def most_frequent(answers: Iterable[str], canonical: Callable[[str], Hashable] = str) -> str:
+    """The first `by_frequency`; ValueError without answers."""
+    ordered = by_frequency(answers, canonical)
+    if not ordered:
         raise ValueError("answers: none given, so there is no most frequent one")
-    return min(spellings.values(), key=lambda spelt: (-sum(counts[answer] for answer in spelt), spelt[0]))[0]
+    return ordered[0]
 
 
 def by_name(values: Iterable[Any], names: Iterable[Iterable[str]]) -> dict[str, list[Any]]:
@@ -63,8 +70,8 @@ def majority_answers(answers: Sequence[str], types: Sequence[Iterable[str]] = ()
 def typed_majority(answers: Sequence[str], types: Sequence[str], questions: Sequence[str] = ()) -> Majority:
     """Count training answers, one per row, in their canonical form: "pink; red" and "red; pink" are one answer.
 
-    Answers of several types are not compared: the overall one is "". Questions that differ in case, spaces or known
-    typos are one question, which has one type.
+    Answers of several types are not compared: the overall one is "". Questions that read alike
+    (`typed_answers.tidy`) are one question, which has one type.
     """
     asked = [tidy(question) for question in questions]
     type_of = dict(zip(asked, types, strict=bool(asked)))
@@ -79,17 +86,31 @@ def typed_majority(answers: Sequence[str], types: Sequence[str], questions: Sequ
     return Majority("", most(by_type, str), most(by_question, type_of.__getitem__))
 
 
-def constant_box(boxes: Sequence[Sequence[Box]], sizes: Sequence[Sequence[float]]) -> Box:
-    """The one box that knows the training set but not the image.
+@dataclass(frozen=True)
+class ConstantBox:
+    """A box for every image, `[x1, y1, x2, y2]` as shares of the image's sides (0-1), and what it is called.
 
-    `boxes` holds one list of pixel boxes per training image and `sizes` its `(width, height)` in pixels. Returns
-    `[x1, y1, x2, y2]` as shares of the image's sides (0-1): the median of each coordinate over all boxes. Raises
-    ValueError where there is no box at all.
+    `categories` are the names of all training boxes, the most frequent first, which is the box's own; none where
+    they have none.
+    """
+
+    box: Box
+    categories: list[str] = field(default_factory=list)
+
+
+def constant_box(
+    boxes: Sequence[Sequence[Box]], sizes: Sequence[Sequence[float]], categories: Iterable[Iterable[str]] = ()
+) -> ConstantBox:
+    """The one box that knows the training set but not the image: the median of each coordinate over all boxes.
+
+    `boxes` holds one list of pixel boxes per training image, `sizes` its `(width, height)` in pixels, `categories` the
+    boxes' names. Raises ValueError where there is no box at all.
     """
     shares = [np.divide(box, [*size, *size]) for own, size in zip(boxes, sizes, strict=True) for box in own]
     if not shares:
         raise ValueError(f"boxes: none in {len(boxes)} training images, so there is no constant box")
-    return np.median(shares, axis=0).tolist()
+    names = by_frequency((name for own in categories for name in own), category_key)
+    return ConstantBox(np.median(shares, axis=0).tolist(), names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,11 +158,11 @@ def best_constant_mask(
     return ConstantMask(mask.reshape(grid, grid))
 
 
-KINDS = {kind.__name__: kind for kind in (Majority, ConstantMask)}
+KINDS = {kind.__name__: kind for kind in (Majority, ConstantBox, ConstantMask)}
 
 
 def as_json(blind: Any) -> str:
-    """What is said without looking, one of the two classes here, a box or None, for `from_json`."""
+    """What is said without looking, one of the three classes here, a box or None, for `from_json`."""
     kind = type(blind).__name__
     values = {kind: vars(blind)} if kind in KINDS else blind
     return json.dumps(values, ensure_ascii=False, default=np.ndarray.tolist)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .baselines import most_frequent
+from .text import as_read
 from .typed_answers import TYPES, items, normalize, tidy
 
 NEARLY_ALL = 0.99  # a few slips among thousands of counts do not make them words
@@ -66,7 +67,7 @@ class QuestionTypes:
 
     @classmethod
     def infer(cls, questions: Sequence[str | None], answers: Sequence[str | None]) -> "QuestionTypes":
-        """One text per training row each; wordings that differ in case, spaces or known typos are one question."""
+        """One text per training row each; wordings that read alike (`tidy`) are one question."""
         seen: dict[str, list[str]] = {}
         for question, answer in zip(questions, answers, strict=True):
             if question and answer and answer.strip():  # a row without either is refused later, by name
@@ -96,7 +97,7 @@ def infer_type(question: str, answers: Sequence[str]) -> QuestionType:
     canonical = [normalize(answer, "yes_no") for answer in answers]
     if set(canonical) <= {"yes", "no"}:
         return QuestionType("yes_no", ("yes", "no"))
-    words = [answer for answer in answers if not re.fullmatch(r"\d+", answer)]
+    words = [answer for answer in answers if not re.fullmatch(r"\d+", as_read(answer))]
     if _nearly_all(words, answers):
         return QuestionType("count_numeric", _choices(words, "mcq"), units=("",))
     lengths = [item for answer in answers for item in items(answer) if _is_length(item)]
@@ -121,13 +122,13 @@ def _nearly_all(exceptions: Sequence[str], answers: Sequence[str]) -> bool:
 def _is_length(item: str) -> bool:
     """ "<5mm", "5-10mm", ">20", "12 mm"; a number alone is a count."""
     [canonical] = normalize(item, "size_numeric")
-    return bool(re.fullmatch(r"[<>≤≥]?[\d.]+(-[\d.]+)?mm", canonical)) and not re.fullmatch(r"[\d.]+", item.strip())
+    return bool(re.fullmatch(r"[<>≤≥]?[\d.]+(-[\d.]+)?mm", canonical)) and not re.fullmatch(r"[\d.]+", tidy(item))
 
 
 def _size_type(answers: Sequence[str], given: Sequence[str]) -> QuestionType:
     """Classes ("<5mm") are choices; plain lengths ("12 mm") are free numbers with their units."""
-    plain = [item for item in given if re.fullmatch(r"\d+(\.\d+)?\s*(mm|cm)", item.lower())]
-    units = sorted({re.sub(r"^[\d.]+", "", item) for item in plain})
+    plain = [item for item in given if re.fullmatch(r"\d+(\.\d+)?\s*(mm|cm)", as_read(item).lower())]
+    units = sorted({re.sub(r"^[\d.]+", "", as_read(item)) for item in plain})
     choices = _choices([item for item in given if item not in set(plain)], "size_numeric")
     several = any(len(items(answer)) > 1 for answer in answers) and not units
     return QuestionType("size_numeric", choices, several, tuple(units))

@@ -27,7 +27,7 @@ def bootstrap_interval(
     Returns `(low, high)`. Raises ValueError for fewer than two rows (or groups): there is nothing to resample.
     Source: Efron 1979, with clusters as in Field and Welsh 2007 ("Bootstrapping clustered data").
     """
-    values, of_group = np.asarray(values, dtype=np.float64), _numbered(groups, len(values))
+    values, of_group = np.asarray(values, dtype=np.float64), numbered(groups, len(values))
     sums, sizes = np.bincount(of_group, weights=values), np.bincount(of_group)
     if len(sizes) < 2:
         raise ValueError(f"a bootstrap needs at least 2 rows or groups, got {len(sizes)}")
@@ -52,7 +52,7 @@ def interval(
 ) -> list:
     """Ends of the middle share of what `of_resamples` `[R, …]` makes of how often each group is drawn `[R, groups]`.
 
-    Both are None where there is nothing to resample.
+    Both are None where there is nothing to resample. Resamples of which it makes NaN do not count.
     """
     if n_groups < 2:
         return [None, None]
@@ -62,10 +62,10 @@ def interval(
         drawn = generator.integers(0, n_groups, (min(batch, n_resamples - start), n_groups))
         values.append(of_resamples(np.stack([np.bincount(one, minlength=n_groups) for one in drawn])))
     outside = 50 * (1 - confidence)
-    return np.percentile(np.concatenate(values), [outside, 100 - outside], axis=0).tolist()
+    return np.nanpercentile(np.concatenate(values), [outside, 100 - outside], axis=0).tolist()
 
 
-def _numbered(groups: Sequence[str] | None, n_rows: int) -> np.ndarray:
+def numbered(groups: Sequence[str] | None, n_rows: int) -> np.ndarray:
     """The number of each row's group, from 0; without `groups` each row is one."""
     return np.unique(np.arange(n_rows) if groups is None else np.asarray(groups), return_inverse=True)[1]
 
@@ -122,7 +122,7 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float], groups: Se
     bootstrap interval needs two or more rows or groups. Where the denominators sum to 0 the ratio is 1: nothing was
     to be found, and nothing was. Raises ValueError for different lengths.
     """
-    of_group = _numbered(groups, len(numerators))
+    of_group = numbered(groups, len(numerators))
     if len({len(numerators), len(denominators), len(of_group)}) > 1:
         raise ValueError(f"{len(numerators)} numerators, {len(denominators)} denominators, {len(of_group)} groups")
     if len(numerators) == 0:
@@ -150,7 +150,7 @@ def macro_average(
     """
     if len(scores) == 0:
         return Number(None, 0)
-    of_class, of_group = _numbered(classes, len(scores)), _numbered(groups, len(scores))
+    of_class, of_group = numbered(classes, len(scores)), numbered(groups, len(scores))
     table = np.zeros((of_group.max() + 1, 2, of_class.max() + 1))  # per group: sum and number of rows of each class
     np.add.at(table, (of_group, 0, of_class), scores)
     np.add.at(table, (of_group, 1, of_class), 1)

@@ -2,6 +2,7 @@
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,19 @@ from .number import Scores
 from .statistics import summarize
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # spaces, joiners and marks without width; at last the BOM
+_FULL_WIDTH = {0xFEE0 + ord(sign): sign for sign in string.digits + string.ascii_letters}
+_AS_READ = dict.fromkeys(map(ord, _INVISIBLE)) | _FULL_WIDTH | dict.fromkeys(map(ord, "。．｡"), ".")
+
+
+def as_read(text: str) -> str:
+    """A text as people read it: one way to write what looks the same.
+
+    That is Unicode's NFC, digits and letters of half width ("ＡＢ１２" is "AB12"), a full stop for "。", "．" and "｡",
+    and nothing that has no width, such as a byte-order mark. All else stays: "m²" is not "m2", as it would be under
+    NFKC, and a text in ASCII is as it was.
+    """
+    return unicodedata.normalize("NFC", text.translate(_AS_READ))
 
 
 def squad_normalize(text: str) -> str:
@@ -64,12 +78,13 @@ def text_metrics(
 
     Returns, all as shares of 1 over rows:
 
-    - `exact_match`, `bleu1` (clipped unigram precision, no brevity penalty) and `token_f1` on lower-cased text
-      split on white space, as the BLIP-2 reproduction of Med-PaLM M (arXiv 2307.14334) computes them;
+    - `exact_match` of lower-cased text `as_read`;
+    - `bleu1` (clipped unigram precision, no brevity penalty) and `token_f1` on lower-cased text split on white space,
+      as the BLIP-2 reproduction of Med-PaLM M (arXiv 2307.14334) computes them;
     - `rouge_l`, as the function;
-    - with `closed`: `closed_accuracy` (SQuAD-normalised exact match over closed rows), `open_recall` and
-      `open_f1` (tokens of the SQuAD-normalised text over open rows, as the medical VQA literature reports, such
-      as LLaVA-Med, arXiv 2306.00890).
+    - with `closed`: `closed_accuracy` (exact match of SQuAD-normalised text `as_read`, over closed rows),
+      `open_recall` and `open_f1` (tokens of the SQuAD-normalised text over open rows, as the medical VQA literature
+      reports, such as LLaVA-Med, arXiv 2306.00890).
 
     Each comes with its 95% bootstrap interval (for two or more rows or groups). Raises ValueError for lists of
     different lengths.
@@ -77,9 +92,10 @@ def text_metrics(
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references; give one per row")
     pairs = [(p.lower().strip(), r.lower().strip()) for p, r in zip(predictions, references, strict=True)]
+    seen = [[as_read(text).lower().strip() for text in pair] for pair in pairs]
     plain = [token_scores(*pair) for pair in pairs]
     scores: dict[str, list[float | None]] = {
-        "exact_match": [float(p == r) for p, r in pairs],
+        "exact_match": [float(p == r) for p, r in seen],
         "bleu1": [precision for precision, _, _ in plain],
         "token_f1": [f1 for _, _, f1 in plain],
         "rouge_l": [rouge_l(*pair) for pair in pairs],
@@ -89,7 +105,8 @@ def text_metrics(
     if len(closed) != len(pairs):
         raise ValueError(f"closed has {len(closed)} entries for {len(pairs)} rows; give one per row")
     normalized = [
-        (is_closed, squad_normalize(p), squad_normalize(r)) for is_closed, (p, r) in zip(closed, pairs, strict=True)
+        (is_closed, *map(squad_normalize, read if is_closed else pair))
+        for is_closed, read, pair in zip(closed, seen, pairs, strict=True)
     ]
     tokens = [None if is_closed else token_scores(p, r) for is_closed, p, r in normalized]
     of_kind = {

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Hashable
 
-from .text import squad_normalize
+from .text import as_read, squad_normalize
 
 TYPES = ("yes_no", "color", "size_numeric", "count_numeric", "mcq", "open_ended")
 LISTS = ("color", "size_numeric", "mcq")  # an answer may name several, "pink; red"
@@ -19,8 +19,8 @@ IN_WORDS = {"less than": "<", "smaller than": "<", "under": "<", "more than": ">
 
 
 def tidy(text: str) -> str:
-    """Lower case, single spaces, no final full stop, and the known typos put right."""
-    text = " ".join(text.lower().split()).removesuffix(".")
+    """As read, in lower case, single spaces, no final full stop, and the known typos put right."""
+    text = " ".join(as_read(text).lower().split()).removesuffix(".")
     for typo, correct in TYPOS.items():
         text = text.replace(typo, correct)
     return text
@@ -28,7 +28,7 @@ def tidy(text: str) -> str:
 
 def items(answer: str, question_type: str = "mcq") -> list[str]:
     """The parts of an answer that may be a list: "pink; red" -> ["pink", "red"], as spelt, without empty ones."""
-    between = r"[;,/]|\band\b" if question_type == "color" else r"[;,]"
+    between = r"[;\u037e,/]|\band\b" if question_type == "color" else r"[;\u037e,]"  # the Greek one reads alike
     return [item.strip() for item in re.split(between, answer) if item.strip()]
 
 

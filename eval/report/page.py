@@ -13,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from ...rows.background import on_background
+
 DATA_PAGE = "data.html"  # beside the report, in a run's folder
 TEXT_LIMIT = 800  # characters of any one text that the page shows
 EXACT, THUMBNAIL = 160, 480  # pixels of a picture's longer side up to which it is shown as it is, and at the most
@@ -40,7 +42,7 @@ def short(value: float) -> str:
 
 def picture_address(image: Image.Image) -> Markup:
     """The image as a `data:` address: a small one exactly, since each of its pixels can be seen, else a thumbnail."""
-    exact, picture, buffer = max(image.size) <= EXACT, image.convert("RGB"), io.BytesIO()
+    exact, picture, buffer = max(image.size) <= EXACT, on_background(image), io.BytesIO()
     picture.thumbnail((THUMBNAIL, THUMBNAIL), reducing_gap=2.0)
     picture.save(buffer, format="PNG" if exact else "JPEG", quality=82)
     return Markup(f"data:image/{'png' if exact else 'jpeg'};base64,{b64encode(buffer.getvalue()).decode()}")

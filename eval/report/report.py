@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .gallery import GalleryItem, shelves
 from .page import DATA_PAGE, replace_file, write_page
 from .plotting import STYLE, as_png
 from .result_figures import groups_figure
-from .tables import Log, Published, group_table, metric_table
+from .tables import Log, Published, group_table, metric_table, numbers_by_class
 from .training_figures import gradient_figure, loss_figure, metric_figure
 
 REJECTED_SHOWN = 20
@@ -49,7 +50,8 @@ def write_report(
     Where `vlm_recipes.eval.report.data.page` has left a page about the data, the report links to it.
 
     With `groups`, in the order to show, the headline is also shown by group, and where answers were constrained beside
-    free answers. `confusions` holds one table per group; `answered_split` is whose rows they and the gallery are of.
+    free answers. Of the other metrics those with other groups, classes of boxes, have a table by class. `confusions`
+    holds one table per group; `answered_split` is whose rows they and the gallery are of.
     """
     output_dir = Path(output_dir)
     sections = {"run": {key: value for key, value in run.items() if not isinstance(value, Mapping)}}
@@ -58,6 +60,9 @@ def write_report(
     results, watched = {split: results[split] for split in order}, watched or Scores()
     split, numbers = tables.find_headline(results, watched, headline)
     by_group = {name: group_table(part, headline, groups) for name, part in {**results, split: numbers}.items()}
+    by_class = {name: numbers_by_class(part, headline, groups) for name, part in results.items()}
+    for name, classes in by_class.items():  # they have a table of their own
+        results[name] |= {metric: replace(number, groups={}) for metric, number in classes.items()}
     test = metric_table(results.get("test", Scores()), headline)
     baseline = results.get("validation", watched).get(headline, UNKNOWN).baseline
     with rc_context(STYLE):
@@ -82,6 +87,7 @@ def write_report(
         metric=next((row.number for row in metric_table(numbers, headline)), None),
         tables={name: rows for name, part in results.items() if (rows := metric_table(part, headline, groups))},
         group_tables={name: rows for name, rows in by_group.items() if rows},
+        class_tables={name: classes for name, classes in by_class.items() if classes},
         confusions=confusions,
         answered_split=answered_split,
         figures=drawn,

@@ -126,6 +126,15 @@ def group_table(scores: Scores, headline: str, groups: Sequence[str]) -> list[Re
     return rows and rows + [ResultRow(name, one, is_total=True) for name, one in totals if one.value is not None]
 
 
+def numbers_by_class(scores: Scores, headline: str, groups: Sequence[str]) -> dict[str, Number]:
+    """The metrics beside the headline whose groups are none of `groups`: classes of boxes, of which a row has many."""
+    return {
+        name: number
+        for name, number in scores.items()
+        if name != headline and number.groups and number.groups.keys().isdisjoint(groups)
+    }
+
+
 def latest(log_history: Log, key: str) -> float | None:
     """The last number logged under `key`."""
     return next((number for entry in reversed(log_history) if (number := as_number(entry.get(key))) is not None), None)

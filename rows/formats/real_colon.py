@@ -7,20 +7,20 @@ from typing import Any
 
 import datasets
 
+from ..conventions import PROBLEM
 from ..errors import BadRow, DataError, start_of
 from ..paths import inside
 from ..prepared import prepared, state_of
 
 TEXTS = ("id", "video_id", "question", "answer", "short_answer", "question_type")
-BLANK = {"bytes": b"P6 1 1 255\n\0\0\0", "path": None}  # an image of one pixel
 
 
 def load_real_colon(file: Path, frames: Path) -> datasets.Dataset:
-    """REAL-Colon-VQA's rows `{id, video, image, frames, question, answer, short_answer, kind, problem}`.
+    """REAL-Colon-VQA's rows `{id, video, image, frames, question, answer, short_answer, kind}`, and `PROBLEM`.
 
     `frames` are the clip's paths `frames/<video>_frames/<frame>.jpg`, and `image` is the last. A line that cannot be
-    read is there, too, with a blank image and the reason in `problem` (else ""), for the adapter to refuse it; a row
-    with a frame outside of `frames` has no image. `DataError` if there is no such file.
+    read is there, too, with the reason in `PROBLEM`, and so is one with a frame outside of `frames`. `DataError` if
+    there is no such file.
     """
     if not file.is_file():
         raise DataError(f"there is no file {str(file)!r}")
@@ -29,17 +29,17 @@ def load_real_colon(file: Path, frames: Path) -> datasets.Dataset:
 
 def _read(file: Path, frames: Path, scratch: Path) -> datasets.Dataset:
     text = datasets.Value("string")
-    columns = dict.fromkeys(("id", "video", "question", "answer", "short_answer", "kind", "problem"), text)
+    columns = dict.fromkeys(("id", "video", "question", "answer", "short_answer", "kind", PROBLEM), text)
     columns |= {"image": datasets.Image(decode=False), "frames": datasets.List(text)}
     rows = []
     for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
-        row = dict.fromkeys(columns, "") | {"id": f"{file.name}#{number}", "image": BLANK, "frames": []}
+        row = dict.fromkeys(columns, "") | {"id": f"{file.name}#{number}", "image": None, "frames": []}
         try:
             row |= _real_colon_row(line, frames)
         except (ValueError, RecursionError) as error:
-            row["problem"] = str(error)
+            row[PROBLEM] = str(error)
         rows.append(row)
     return datasets.Dataset.from_dict(
         {name: [row[name] for row in rows] for name in columns}, datasets.Features(columns)
@@ -48,8 +48,6 @@ def _read(file: Path, frames: Path, scratch: Path) -> datasets.Dataset:
 
 def read_real_colon(row: dict[str, Any]) -> dict[str, str]:
     """A row of `load_real_colon` as `{question, answer, short_answer, kind, hops}`; `BadRow` for one without."""
-    if row["problem"]:
-        raise BadRow(row["problem"])
     query = {key: (row[key] or "").strip() for key in ("question", "answer", "short_answer", "kind")}
     for name, text in query.items():
         if not text:
@@ -71,5 +69,5 @@ def _real_colon_row(line: bytes, root: Path) -> dict[str, Any]:
     paths = [inside(root, f"{texts['video_id']}_frames/{frame}.jpg") for frame in frames]
     row = texts | {"video": texts["video_id"], "kind": texts["question_type"]}
     if not all(paths):
-        return row | {"image": None, "problem": "a frame outside the dataset's folder"}
+        return row | {"image": None, PROBLEM: "a frame outside the dataset's folder"}
     return row | {"image": {"bytes": None, "path": paths[-1]}, "frames": paths}

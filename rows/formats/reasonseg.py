@@ -1,5 +1,6 @@
 """Annotated images on disk -> masks: labelme-like polygons beside each image, or a mask given as a picture."""
 
+import itertools
 import json
 from collections import Counter
 from numbers import Real
@@ -13,10 +14,42 @@ from PIL import Image, ImageDraw
 from ..conventions import IGNORED_PIXEL, Row
 from ..errors import BadRow, DataError, start_of
 from ..paths import inside
+from ..segments import segments_mask
+from .files import split_in
+from .read import Read
+from .records import LOOKED_AT
 
+TITLE = "ReasonSeg"
 IMAGES = (".jpg", ".jpeg", ".png")
 TWICE = b"two images"  # in place of an annotation
 TOLERANCE = 1  # pixels by which a point may lie outside of its image
+
+
+def recognises(place: Path) -> bool:
+    """Whether a folder has splits of JSON files that hold queries (`text`) beside `shapes`."""
+    return any(map(_has_queries, _folders(place)))
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted({file.parent for file in place.glob("*/*.json")})
+
+
+def _has_queries(folder: Path) -> bool:
+    """Whether one of the first files says so: the very first may be broken."""
+    for file in itertools.islice(sorted(folder.glob("*.json")), LOOKED_AT):
+        try:
+            if inside(folder, file.name) and {"text", "shapes"} <= parse_annotation(file.read_bytes()).keys():
+                return True
+        except (BadRow, OSError):
+            continue
+    return False
+
+
+def read_masks(place: Path) -> Read:
+    """All of a folder's splits, see `load_annotated_folder`; a folder of other JSON, such as a model's, is none."""
+    folders = [folder for folder in _folders(place) if split_in(folder.name) or _has_queries(folder)]
+    splits = {folder.name: load_annotated_folder(folder) for folder in folders}
+    return Read(splits, ", ".join(f"{len(rows):,} images in {split}" for split, rows in splits.items()))
 
 
 def load_annotated_folder(folder: Path) -> datasets.Dataset:
@@ -68,8 +101,9 @@ def parse_annotation(annotation: bytes | None) -> dict[str, Any]:
 def read_annotated(row: Row) -> tuple[list[str], bool, str, np.ndarray]:
     """The queries about an image, whether they are sentences, of which kind they are, and what they want: its mask.
 
-    Of a row of `load_annotated_folder`, or one with `text` and `mask`, with its `image_size`. The kind is the
-    annotation's `kind`, or "long query" and "short query". Raises `BadRow`.
+    Of a row of `load_annotated_folder`, or one with `text` (a sentence unless `is_sentence` says no) and `mask`, or
+    with `text` (no sentence) and `segments`, of readers of masks; with its `image_size`. The kind is the annotation's
+    or the row's `kind`, or "long query" and "short query". Raises `BadRow`.
     """
     if "annotation" in row:
         annotation = parse_annotation(row["annotation"])
@@ -77,7 +111,12 @@ def read_annotated(row: Row) -> tuple[list[str], bool, str, np.ndarray]:
             raise BadRow("no list of shapes")
         mask = polygon_mask(annotation["shapes"], row["image_size"])
     else:
-        annotation, mask = {"text": row["text"]}, picture_mask(row["mask"], row["image_size"])
+        annotation = {key: row[key] for key in ("text", "kind", "is_sentence") if row.get(key) is not None}
+        if row.get("segments"):
+            annotation.setdefault("is_sentence", False)
+            mask = segments_mask(row["segments"], row["image_size"])
+        else:
+            mask = picture_mask(row["mask"], row["image_size"])
     texts = annotation.get("text") or []
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):

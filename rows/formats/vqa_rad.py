@@ -7,20 +7,52 @@ from typing import Any
 
 import datasets
 
+from ..conventions import PROBLEM
 from ..errors import DataError
 from ..loading import require_columns
 from ..paths import inside
+from .read import Read
+from .records import JSON, first_record, found_in, root_of
 
+TITLE = "VQA-RAD's original JSON"
 # A question that begins so wants yes or no, or one of two things that it names.
 CLOSED = set("am are can could did do does had has have is may might should was were will would".split())
 TEXTS = ("qid", "image_name", "question", "answer", "answer_type", "question_type", "phrase_type")
+OWN = {"qid", "image_name", "phrase_type"}  # of `TEXTS`: other lists of questions have none of them together
+
+
+def recognises(place: Path) -> bool:
+    """Whether there is VQA-RAD's list of questions, whose pictures are in `images` beside it."""
+    return found_in(place, JSON[:1], _is_original)
+
+
+def read_questions(place: Path) -> Read:
+    """The rows of `load_question_file`, with `id` and `image_id` as all readers give them, split by `official_split`.
+
+    Raises `DataError` if there is no such file, or two of them.
+    """
+    root = root_of(place)
+    there = [place] if place.is_file() else sorted(place.glob("*.json"))
+    files = list(filter(_is_original, there))
+    files = files or [file for file in there if not first_record(file)]  # of a broken one it is said what is wrong
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or "none"
+        raise DataError(f"{str(place)!r} has to have one file of VQA-RAD's questions: {found}")
+    rows = load_question_file(files[0], root / "images")
+    images = len(rows.unique("image_name"))
+    rows = rows.add_column("id", rows["qid"][:]).add_column("image_id", rows["image_name"][:])
+    return Read(official_split(rows), f"{len(rows):,} questions, {images:,} images")
+
+
+def _is_original(file: Path) -> bool:
+    return OWN <= first_record(file).keys()
 
 
 def load_question_file(file: Path, images: Path) -> datasets.Dataset:
-    """Rows of `TEXTS` and `{image, problem}`, the image being `images/<image_name>`, or None where that lies outside.
+    """Rows of `TEXTS`, `image` and `PROBLEM`, the image being `images/<image_name>`, or None where that lies outside.
 
-    Numbers become text. A row with something else, such as a list, is there, too, with the reason in `problem` (else
-    ""), for the adapter to refuse it; one without a `qid` is named by its place in the file, "file.json#3".
+    Numbers become text. A row with something else, such as a list, is there, too, with the reason in `PROBLEM`; one
+    without a `qid` is named by its place in the file, "file.json#3".
 
     Raises `DataError` if the file is no list in JSON, or no row has one of `TEXTS`.
     """
@@ -35,7 +67,7 @@ def load_question_file(file: Path, images: Path) -> datasets.Dataset:
     texts = {key: [_text(row.get(key)) for row in rows] for key in TEXTS if any(key in row for row in rows)}
     require_columns(datasets.Dataset.from_dict(texts), TEXTS, str(file))
     texts["qid"] = [qid or f"{file.name}#{number}" for number, qid in enumerate(texts["qid"], start=1)]
-    columns = {**texts, "problem": problems, "image": [inside(images, name) for name in texts["image_name"]]}
+    columns = {**texts, PROBLEM: problems, "image": [inside(images, name) for name in texts["image_name"]]}
     types = {key: datasets.Value("string") for key in columns} | {"image": datasets.Image(decode=False)}
     return datasets.Dataset.from_dict(columns, datasets.Features(types))
 

@@ -5,10 +5,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoProcessor
+from trl import ModelConfig
 
 from tests.rows.test_usable import EXIF_ORIENTATION, encoded, picture
-from vlm_recipes.collators import Seq2SeqCollator
+from tests.support import tiny
+from vlm_recipes.collators import (
+    ChatCollator,
+    SegmentationCollator,
+    Seq2SeqCollator,
+    SharedImageCollator,
+    VideoCollator,
+)
 from vlm_recipes.collators.images import open_image, open_images, open_only_image
+from vlm_recipes.models.lisa.loading import load_lisa
+from vlm_recipes.models.surgvivqa.loading import SurgViVqaProcessor
 from vlm_recipes.rows.errors import BadRow
 
 PIXELS = np.asarray(picture())
@@ -103,3 +114,79 @@ def test_a_question_reads_its_picture_under_either_key(blip2):
         for row in ({"image": picture()}, {"image": None, "images": [encoded()]})
     )
     assert torch.equal(one, other)
+
+
+# --- transparency
+
+
+def cut_out() -> Image.Image:
+    """A picture, all of it or nothing seen: then Pillow's compositing rounds nothing."""
+    layered = picture(60, 40).convert("RGBA")
+    layered.putalpha(Image.fromarray(np.random.default_rng(1).choice([0, 255], (40, 60)).astype(np.uint8)))
+    return layered
+
+
+def seq2seq(**settings):
+    processor = AutoProcessor.from_pretrained(tiny.blip2())
+    row = {"prompt": "So?", "answer": "yes"}
+    return Seq2SeqCollator(processor, **settings), row, {"pixel_values": processor.image_processor}
+
+
+def video(**settings):
+    processor = SurgViVqaProcessor.from_pretrained(tiny.surgvivqa())
+    row = {"prompt": "So?", "answer": "grasp"}
+    return VideoCollator(processor, 2, **settings), row, {"pixel_values": processor.image_processor}
+
+
+def chat(collator=ChatCollator, **settings):
+    processor = AutoProcessor.from_pretrained(tiny.qwen2_vl())
+    row = {"messages": tiny.chat_rows()[0]["messages"]}
+    return collator(processor, **settings), row, {"pixel_values": processor.image_processor}
+
+
+def segmentation(**settings):
+    llava, sam = tiny.lisa()
+    _, processor = load_lisa(ModelConfig(str(llava), dtype="float32"), str(sam))
+    row = {"messages": tiny.mask_rows()[1]["messages"], "masks": []}
+    own = {"pixel_values": processor.image_processor, "sam_pixel_values": processor.sam_image_processor}
+    return SegmentationCollator(processor, **settings), row, own
+
+
+COLLATORS = {
+    "chat": chat,
+    "shared image": lambda **settings: chat(SharedImageCollator, **settings),
+    "seq2seq": seq2seq,
+    "segmentation": segmentation,
+    "video": video,
+}
+
+
+@pytest.mark.parametrize("settings", [{}, {"background": "white"}, {"background": "black"}], ids=str)
+@pytest.mark.parametrize("make", COLLATORS.values(), ids=COLLATORS)
+def test_of_a_transparent_picture_a_model_gets_the_processor_s_pixels_of_the_composited_one(make, settings, tmp_path):
+    collator, row, processors = make(**settings)
+    canvas = Image.new("RGBA", (60, 40), settings.get("background", "white"))
+    composited = Image.alpha_composite(canvas, cut_out()).convert("RGB")
+    cut_out().save(tmp_path / "a.png")
+    for image in (cut_out(), tmp_path / "a.png", encoded(cut_out())):
+        batch = collator([{"id": "r7", "image_id": "i", "image": image, **row}])
+        for name, processor in processors.items():
+            expected = processor([composited], return_tensors="pt")["pixel_values"]
+            assert torch.equal(batch[name].reshape(expected.shape), expected)
+
+
+# --- pictures of more than 8 bits
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "I;16B", "F"])
+@pytest.mark.parametrize("make", COLLATORS.values(), ids=COLLATORS)
+def test_a_deep_picture_in_memory_is_refused_as_a_file_is(make, mode, tmp_path):
+    """Its conversion to RGB would show all above 255 as white."""
+    collator, row, _ = make()
+    deep = Image.new(mode, (60, 40), 300)
+    deep.save(tmp_path / "deep.tif")
+    reason = "image of mode {}, deeper than 8 bits: convert it, so that you choose what is white"
+    for image, found in ((deep, mode), (tmp_path / "deep.tif", Image.open(tmp_path / "deep.tif").mode)):
+        with pytest.raises(ValueError) as refused:
+            collator([{"id": "r7", "image_id": "i", "image": image, **row}])
+        assert str(refused.value) == f"row 'r7': {reason.format(found)}"

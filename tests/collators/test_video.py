@@ -42,7 +42,7 @@ def opened(monkeypatch) -> list:
     """What the collator opens, in order."""
     seen, open_image = [], vlm_recipes.collators.video.open_image
     monkeypatch.setattr(
-        vlm_recipes.collators.video, "open_image", lambda image: seen.append(image) or open_image(image)
+        vlm_recipes.collators.video, "open_image", lambda image, *how: seen.append(image) or open_image(image, *how)
     )
     return seen
 

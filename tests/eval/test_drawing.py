@@ -37,6 +37,19 @@ def test_true_boxes_are_green_predicted_ones_orange_and_exact_ones_both():
     assert drawn.getpixel((1, 1)) == (255, 255, 255)  # the legend, in a corner without boxes
 
 
+def test_without_a_prediction_to_compare_with_no_legend_stands_on_the_picture():
+    image, green = Image.new("RGB", (400, 400)), {TRUE_COLOR, (0, 0, 0)}
+    assert {color for _, color in draw_boxes(image, [[50, 60, 150, 160]], None).getcolors()} == green
+    assert {color for _, color in draw_boxes(image, [], None).getcolors()} == {(0, 0, 0)}
+    mask = rectangle((400, 400), 100, 100, 250, 300)
+    filled = tuple(round(0.18 * channel) for channel in TRUE_COLOR)
+    assert {color for _, color in draw_masks(image, [mask], None).getcolors()} == {*green, filled}
+    assert draw_masks(image, [], []).getpixel((1, 1)) == (255, 255, 255)  # "none true", "none predicted"
+    hatched = draw_masks(image, [mask], None, rectangle((400, 400), 300, 300, 380, 380))
+    assert hatched.getpixel((1, 1)) == (255, 255, 255)  # says what is hatched
+    assert PREDICTED_COLOR not in {color for _, color in hatched.getcolors(10_000)}
+
+
 def test_boxes_that_leave_the_image_end_at_its_border_and_odd_ones_are_harmless():
     image = Image.new("RGB", (100, 80))
     drawn = draw_boxes(image, [[-50, -1e9, INF, 500]], [[90, 70, 20.5, 30], [NAN, 0, 1, 1], [500, 500, 600, 600]])
@@ -44,6 +57,29 @@ def test_boxes_that_leave_the_image_end_at_its_border_and_odd_ones_are_harmless(
     assert drawn.getpixel((90, 50)) == PREDICTED_COLOR
     assert image.getextrema() == ((0, 0), (0, 0), (0, 0))
     assert draw_boxes(Image.new("CMYK", (1, 1)), [[0, 0, 1, 1]], []).size == (1, 1)
+
+
+def test_names_stand_above_true_boxes_and_below_predicted_ones_and_inside_where_there_is_no_room():
+    image = Image.new("RGB", (400, 400))
+    boxes = [[100, 100, 300, 200]], [[100, 240, 300, 300]]
+    named, plain = draw_boxes(image, *boxes, ["a table"], ["lamp"]), draw_boxes(image, *boxes)
+    for y, color in ((97, TRUE_COLOR), (303, PREDICTED_COLOR)):
+        assert named.getpixel((101, y)) == color and plain.getpixel((101, y)) == (0, 0, 0)
+        assert named.getpixel((280, y)) == (0, 0, 0), "a tag is as wide as its name"
+    full = [[0, 0, 399, 399]]
+    inside, bare = draw_boxes(image, full, full, ["a table"], ["lamp"]), draw_boxes(image, full, full)
+    for rows, color in ((slice(6, 16), TRUE_COLOR), (slice(384, 394), PREDICTED_COLOR)):
+        shares = [(np.asarray(drawn)[rows, 6:40] == color).all(axis=-1).mean() for drawn in (inside, bare)]
+        assert shares[0] > 0.3 and shares[1] == 0
+
+
+def test_odd_names_are_harmless():
+    image, box = Image.new("RGB", (200, 200)), [[NAN, 0, 1, 1], [50, 50, 90, 90]]
+    for name in ("", " \n", "two\nlines", "\ud800", "\u0645", "\x00", "w" * 10_000):
+        assert draw_boxes(image, box, box, [name] * 2, [name] * 2).size == (200, 200)
+    drawn = draw_boxes(image, box, [], ["none", "seen"])
+    assert drawn.getpixel((51, 46)) == TRUE_COLOR
+    assert draw_boxes(Image.new("RGB", (4, 4)), [[0, 0, 3, 3]], [], ["too wide"]).getpixel((2, 2)) != (255, 255, 255)
 
 
 def test_a_true_mask_has_a_green_outline_a_predicted_one_an_orange_one_and_both_let_the_picture_through():

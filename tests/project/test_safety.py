@@ -39,8 +39,9 @@ FORBIDDEN = {
 
 
 def called(tree: ast.AST) -> set[str]:
-    """The names, dotted as written, of all that is called."""
-    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    """The names, dotted as written, of all that is called, but for YAML's reader of nothing but texts."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {ast.unparse(one.func) for one in calls if "Loader=yaml.BaseLoader" not in map(ast.unparse, one.keywords)}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -60,5 +60,6 @@ def test_no_product_is_trained_and_validated_on_and_the_constant_box_knows_none_
         ]
         return np.median(boxes, axis=0).tolist()
 
-    assert run.evaluation.blind == pytest.approx(median("train"))
-    assert run.evaluation.blind != pytest.approx(median("train", "validation"))
+    assert run.evaluation.blind.box == pytest.approx(median("train"))
+    assert run.evaluation.blind.box != pytest.approx(median("train", "validation"))
+    assert run.evaluation.blind.categories == ["nutrition-table"]

@@ -25,6 +25,7 @@ from tests.support.session import once
 from vlm_recipes.callbacks.preflight.callback import PreflightDone
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.models.chat import set_pixel_budget
+from vlm_recipes.rows.formats.read import Read
 from vlm_recipes.rows.pictures import inspect_picture
 
 RECIPES = [nutrition_tables, kvasir_vqa, vqa_rad, visual_chat]
@@ -216,8 +217,9 @@ def test_eight_rows_are_learnt_by_heart(recipe, learnt_by_heart):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
 def test_the_preflight_alone_finds_nothing_wrong_and_takes_no_step(recipe, datasets, tmp_path):
+    declared = {"box_format": "yxyx", "box_unit": "relative"} if recipe is nutrition_tables else {}
     with pytest.raises(PreflightDone):
-        run(recipe, datasets[recipe], tmp_path, data={"validation_fraction": 0.3}, max_steps=0)
+        run(recipe, datasets[recipe], tmp_path, data={"validation_fraction": 0.3} | declared, max_steps=0)
     lines = {line["name"]: line for line in json.loads((tmp_path / "preflight.json").read_text())}
     assert lines.pop("images kept apart")["status"] == "warn"  # the same drawings in both parts
     if recipe in (vqa_rad, visual_chat):  # eight rows: an answer held out is not known
@@ -225,7 +227,7 @@ def test_the_preflight_alone_finds_nothing_wrong_and_takes_no_step(recipe, datas
     assert {line["status"] for line in lines.values()} == {"pass"}, lines
     assert {"baselines on test", "labels", "longest batch", "frozen parts", "gradients"} <= set(lines)
     assert ("coordinates" in lines) == (recipe is nutrition_tables)
-    assert {file.name for file in tmp_path.iterdir()} - {"question_types.json"} == {
+    assert {file.name for file in tmp_path.iterdir()} - {"question_types.json", "prompt.json"} == {
         "preflight.json",
         "rejected.jsonl",
         "data.html",
@@ -383,7 +385,8 @@ def test_a_row_longer_than_max_length_is_refused_at_load_with_its_numbers(recipe
     ended = run(recipe, folder, tmp_path / "out", data, model, do_train=False, do_predict=False, max_length=limit)
     assert ended["results"] == {}
     (refused,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
-    named = {nutrition_tables: "train3", kvasir_vqa: f"{rows[3].get('img_id')}#3", visual_chat: "row 3"}
+    place = f"{file.relative_to(folder)}, line 4"
+    named = {nutrition_tables: "train3", kvasir_vqa: f"{rows[3].get('img_id')} ({place})", visual_chat: place}
     assert refused["id"] == named[recipe]
     said = re.fullmatch(r"(\d+) tokens, more than max_length=(\d+): raise it, .*", refused["reason"])
     processor = AutoProcessor.from_pretrained(datasets[recipe] / "model")
@@ -475,7 +478,7 @@ def test_kvasir_vqa_is_split_by_image_into_the_published_sizes(monkeypatch):
     images = [f"image{i}" for i in range(6500) for _ in range(1 + i % 3)]
     texts = ["?"] * len(images)
     rows = Dataset.from_dict({"image": texts, "question": texts, "answer": texts, "img_id": images})
-    monkeypatch.setattr(kvasir_vqa, "load_split", lambda *arguments: rows)
+    monkeypatch.setattr(kvasir_vqa, "read_rows", lambda *arguments: Read({"raw": rows}, ""))
     parts = kvasir_vqa.read(kvasir_vqa.Data())
     of_part = {name: set(part["img_id"]) for name, part in parts.items()}
     assert {name: len(ids) for name, ids in of_part.items()} == {"train": 4550, "validation": 975, "test": 975}
@@ -536,12 +539,17 @@ def test_a_question_whose_answers_have_the_same_tokens_is_left_free_and_named_an
     hostile = tmp_path / "hostile"
     shutil.copytree(polyps, hostile)
     file = hostile / "metadata.jsonl"
-    file.write_text(file.read_text().replace("pink; red", "pink\u037e red", 4))  # which NFC makes a semicolon
+    file.write_text(file.read_text().replace("pink; red", "pink\uff1b red", 4))  # which NFKC makes a semicolon
+    changes = {"tokenizer.json": {"normalizer": {"type": "NFKC"}}}  # Qwen's own has NFC, and then it is no Qwen's
+    changes["tokenizer_config.json"] = {"tokenizer_class": "TokenizersBackend"}
+    for name, change in changes.items():
+        file = hostile / "model" / name
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
     ended = run(
         kvasir_vqa, hostile, tmp_path / "out", data={"max_new_tokens": 3}, max_steps=1, predict_validation=True
     )
     said = capsys.readouterr().out
-    assert "are left free: the answers 'pink' and 'pink\u037e red' have the same tokens in a list" in said
+    assert "are left free: the answers 'pink' and 'pink\uff1b red' have the same tokens in a list" in said
     lines = {line["name"]: line for line in json.loads((tmp_path / "out" / "preflight.json").read_text())}
     colour = "What color is the abnormality? If more than one separate with ;"
     assert lines["constraints"]["status"] == "warn" and lines["constraints"]["numbers"]["free"] == 1

@@ -17,7 +17,7 @@ from recipes import visual_chat
 from tests.support.running import QUIET, fails, read
 from vlm_recipes.collators import ChatCollator
 from vlm_recipes.rows.conventions import IGNORE_INDEX
-from vlm_recipes.rows.loading import load_splits
+from vlm_recipes.rows.loading import load_split
 from vlm_recipes.rows.splits import hold_out
 from vlm_recipes.rows.usable import usable_rows
 
@@ -56,7 +56,7 @@ def write(folder: Path, rows: list[dict]) -> visual_chat.Data:
 
 def usable(data: visual_chat.Data, output: Path) -> tuple[datasets.Dataset, list[dict]]:
     """The training rows as the recipe reads them, and those refused."""
-    raw = {"train": load_splits(data, ("messages", "images"))["train"]}
+    raw = {"train": load_split(data.dataset_name, None, "train", ("messages", "images"))}
     (rows,), refused = usable_rows(raw, lambda row: visual_chat.to_chat(row, CONTROL), str(output), max_rejected=1)
     return rows, refused
 
@@ -193,7 +193,7 @@ def test_rows_that_share_a_picture_directly_or_through_others_are_held_out_toget
     assert len(seen) > 5
 
 
-def test_a_column_that_lists_names_and_no_pictures_is_one_line(tmp_path, monkeypatch):
+def test_pictures_that_are_all_outside_of_the_folder_end_in_one_line(tmp_path, monkeypatch):
     for split in ("train", "test"):
         file = tmp_path / "data" / f"{split}.jsonl"
         file.parent.mkdir(exist_ok=True)
@@ -203,7 +203,10 @@ def test_a_column_that_lists_names_and_no_pictures_is_one_line(tmp_path, monkeyp
     line = fails(
         "visual_chat", *arguments, "--output_dir", str(tmp_path / "out"), "--use_cpu", "true", monkeypatch=monkeypatch
     )
-    assert line.startswith("error: 'images' of 'train' has List(") and line.endswith("and no lists of pictures")
+    assert line == (
+        "error: none of the 1 rows of 'train' can be used, for example 'train.jsonl, line 1': "
+        "no image, or one outside the dataset's folder (picture 1 of 1)"
+    )
 
 
 # --- training
@@ -327,7 +330,7 @@ def test_another_family_goes_on_with_conversations_too_and_says_that_it_has_no_p
 def test_a_mixed_file_is_read_as_one_with_lists_alone(album, tmp_path):
     """A row's one picture under `image`, which makes Arrow give every row both keys: none is lost."""
     picture = datasets.Image(decode=False)
-    rows = load_splits(visual_chat.Data(dataset_name=str(album / "data")), ("messages", "images"))["train"]
+    rows = load_split(str(album / "data"), None, "train", ("messages", "images"))
     own = rows.cast_column("images", datasets.List(picture))["images"]
     own = [[{"bytes": Path(one["path"]).read_bytes(), "path": None} for one in images] for images in own]
     one = [images[0] if len(images) == 1 else None for images in own]

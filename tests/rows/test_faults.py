@@ -11,14 +11,26 @@ import pytest
 from tests.support import tiny
 from tests.support.fault_formats import FORMATS, Row
 from tests.support.fault_pictures import png_header
-from tests.support.faults import CHAT, COLON, FILES, KVASIR, MASKS, NUTRITION, RAD, RAD_HUB, REASONSEG, SSG, faults_of
+from tests.support.faults import (
+    CHAT,
+    COLON,
+    FILES,
+    KVASIR,
+    LINES,
+    MASKS,
+    NUTRITION,
+    RAD,
+    RAD_HUB,
+    REASONSEG,
+    SSG,
+    faults_of,
+)
 from tests.support.running import fails
 from vlm_recipes.collators.images import open_image
 from vlm_recipes.rows.errors import BadRow, DataError
 from vlm_recipes.rows.pictures import inspect_picture
 from vlm_recipes.rows.usable import usable_rows
 
-BLUE = (0, 0, 255)
 CASES = [(format, fault) for format in FORMATS for fault in faults_of(format)]
 GOOD = ["first", *(f"good{n}" for n in range(20)), "val", "test"]
 
@@ -41,8 +53,11 @@ def first_picture(row: dict) -> dict:
     return {"image": open_image(row["images"][0]), "image_size": row["image_sizes"][0]}
 
 
-def outcome(format: str, rows: dict[str, Row], folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
-    """Write the rows and read them as the recipe does: the usable ones by name, and why the others are not."""
+def outcome(format: str, rows: dict[str, Row], folder: Path) -> tuple[dict[str, dict], dict[str, str], dict[str, str]]:
+    """Write the rows and read them as the recipe does: the usable ones by name, and by id why the others are not.
+
+    And by the id, too, the part that each of these is in; that of a usable row is in it.
+    """
     FORMATS[format].write(folder, list(rows.values()))
     raw, adapt = FORMATS[format].read(folder)
     splits, refused = usable_rows(raw, adapt, str(folder / "output"), max_rejected=1.0)
@@ -50,18 +65,22 @@ def outcome(format: str, rows: dict[str, Row], folder: Path) -> tuple[dict[str, 
     assert [json.loads(line) for line in written] == refused
     reasons = {row["id"]: row["reason"] for row in refused}
     assert len(reasons) == len(refused)
-    usable = {FORMATS[format].name(row): {**row, **first_picture(row)} for part in splits for row in part}
+    usable = {
+        FORMATS[format].name(row): {**row, **first_picture(row), "part": part}
+        for part, rows_of_part in zip(raw, splits, strict=True)
+        for row in rows_of_part
+    }
     assert len(usable) == sum(map(len, splits)) and sum(map(len, raw.values())) == len(rows)
-    return usable, reasons
+    return usable, reasons, {row["id"]: row["split"] for row in refused}
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    """Of each format: all rows when they are good, the usable rows when they are spoilt, and the reasons."""
+    """Of each format: all rows when they are good, the usable ones when they are spoilt, why and where the others."""
 
     @cache
     def both(format: str):
-        good, reasons = outcome(format, rows_of(format), tmp_path_factory.mktemp("good"))
+        good, reasons, _ = outcome(format, rows_of(format), tmp_path_factory.mktemp("good"))
         assert not reasons
         spoilt = rows_of(format)
         for name, fault in faults_of(format).items():
@@ -87,12 +106,15 @@ def content(row: dict, word: str = "lesion", without: tuple[str, ...] = FILE) ->
 
 @pytest.mark.parametrize(("format", "fault"), CASES)
 def test_a_fault_is_refused_by_name_or_the_row_is_used_as_stated(outcomes, format, fault):
-    good, usable, reasons, rows = outcomes(format)
+    good, usable, reasons, parts, rows = outcomes(format)
     name, fault = identifier(fault), faults_of(format)[fault]
     row = rows[name]
     ids = {FORMATS[format].refused_id(row), f"rows.jsonl#{row.number + 1}", f"row {row.number}"}
     if fault.refused:
         assert name not in usable and [fault.refused in reasons[id] for id in ids if id in reasons] == [True]
+        assert all(text.isprintable() for text in reasons.values())
+        if row.line is None and row.elsewhere is None:  # else nothing may be known of it, and it is to be trained on
+            assert [parts[id] for id in ids if id in parts] == [good[name]["part"]]
         return
     assert not ids & set(reasons)
     hashed = ("id",) if format == RAD_HUB else ()  # the picture is what names its rows
@@ -100,25 +122,49 @@ def test_a_fault_is_refused_by_name_or_the_row_is_used_as_stated(outcomes, forma
     assert content(usable[name], without=without) == content(good[name], fault.word, without)
     image = usable[name]["image"]
     assert image.mode == "RGB" and image.size == tuple(usable[name]["image_size"]) == fault.size
-    assert np.abs(np.subtract(image.getpixel(fault.blue), BLUE)).max() < 60  # a JPEG's
+    assert np.abs(np.subtract(image.getpixel(fault.place), fault.colour)).max() < 60  # a JPEG's
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_no_other_row_is_lost_or_changed(outcomes, format):
-    good, usable, reasons, _ = outcomes(format)
+    good, usable, reasons, _, _ = outcomes(format)
     refused = [identifier(name) for name, fault in faults_of(format).items() if fault.refused]
     assert len(reasons) == len(refused) and set(usable) == set(good) - set(refused)
-    for name in set(GOOD) & set(good):
+    for name in set(GOOD) & set(good):  # which part it is in included
         assert content(usable[name]) == content(good[name])
         assert np.array_equal(usable[name]["image"], good[name]["image"])
 
 
-def test_a_row_of_kvasir_vqa_without_img_id_is_refused_and_the_others_are_split_and_used(tmp_path):
+def good_rows(format: str) -> dict[str, Row]:
+    return {name: FORMATS[format].row(name, number) for number, name in enumerate(GOOD)}
+
+
+@pytest.mark.parametrize("lacking", [None, ""])
+def test_a_row_of_kvasir_vqa_without_img_id_is_named_by_its_picture_and_used(lacking, tmp_path):
     """By itself: whatever the split is drawn from, another part may get another row for it."""
-    rows = {name: FORMATS[KVASIR].row(name, number) for number, name in enumerate(GOOD)}
-    rows["good3"].data["img_id"] = None
-    usable, reasons = outcome(KVASIR, rows, tmp_path)
-    assert set(usable) == set(GOOD) - {"good3"} and reasons == {"None#4": "no img_id"}
+    rows = good_rows(KVASIR)
+    rows["good3"].data["img_id"] = lacking
+    usable, reasons, _ = outcome(KVASIR, rows, tmp_path)
+    assert set(usable) == {*GOOD, "raw/good3.jpg"} - {"good3"} and not reasons
+
+
+def test_a_number_among_texts_is_used_as_json_writes_it(tmp_path):
+    rows = good_rows(KVASIR)
+    rows["good3"].data |= {"img_id": 7, "question": 8, "answer": 1.5}
+    usable, reasons, _ = outcome(KVASIR, rows, tmp_path)
+    assert set(usable) == {*GOOD, "7"} - {"good3"} and not reasons
+    assert (usable["7"]["question"], usable["7"]["answer"]) == ("8", "1.5")
+
+
+@pytest.mark.parametrize("fault", LINES)
+@pytest.mark.parametrize(("format", "file"), [(KVASIR, "raw/metadata.jsonl"), (CHAT, "train/metadata.jsonl")])
+def test_a_line_that_says_nothing_is_refused_by_its_place_and_all_others_are_used(format, file, fault, tmp_path):
+    rows = good_rows(format)
+    rows["good3"].line, due = LINES[fault]
+    usable, reasons, _ = outcome(format, rows, tmp_path)
+    assert set(usable) == set(GOOD) - {"good3"}
+    [(place, reason)] = reasons.items()
+    assert place == f"{file}, line 5" and due in reason and reason.isprintable()
 
 
 @pytest.mark.parametrize("fault", FILES)

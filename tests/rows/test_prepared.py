@@ -245,3 +245,10 @@ def test_rows_that_are_refused_in_a_selection_leave_the_others_their_own_picture
     assert [row["id"] for row in refused] == ["0", "3"] and rows["id"][:] == ["7", "10", "2"]
     for row in rows:
         assert np.array_equal(np.asarray(row["image"]), np.asarray(Image.open(io.BytesIO(noise(int(row["id"]))))))
+
+
+def test_lists_with_something_that_is_none_in_all_of_them_are_kept():
+    """ReasonSeg's queries, where no picture has pixels to ignore: pyarrow breaks such a table as it casts it."""
+    rows = [[{"text": "a", "ignore": None}, {"text": "b", "ignore": None}]] * 3
+    made = prepared(["lists of None"], lambda scratch: datasets.Dataset.from_dict({"queries": rows}))
+    assert made["queries"][:] == rows

@@ -594,3 +594,10 @@ def test_an_edited_folder_with_a_dataset_card_gives_its_new_rows_and_not_another
     assert read(first)[0] == "after the edit"
     write(second, "after the edit")
     assert read(second) == ("after the edit", str(second / "a.png"))
+
+
+@pytest.mark.parametrize("images", [["/etc/passwd"], [7]])
+def test_a_column_images_that_lists_no_pictures_is_one_line(images, tmp_path):
+    rows = datasets.Dataset.from_dict({"id": ["a"], "images": [images]})
+    with pytest.raises(DataError, match=r"^'images' of 'train' has List\(.*, and no lists of pictures$"):
+        usable_rows({"train": rows}, lambda row: row, str(tmp_path), 0)

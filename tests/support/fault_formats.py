@@ -20,7 +20,8 @@ from tests.support import tiny
 from vlm_recipes.collators import VideoCollator
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.models.surgvivqa.loading import SurgViVqaProcessor
-from vlm_recipes.rows.loading import load_splits
+from vlm_recipes.rows.parts import two_parts
+from vlm_recipes.rows.reading import read_boxes, read_rows
 
 SIZE = (64, 48)
 TARGET = [[8, 8], [30, 8], [30, 30], [8, 30]]
@@ -118,7 +119,8 @@ def table(name: str, number: int) -> dict:
 
 
 def read_tables(folder: Path):
-    raw = load_splits(nutrition_tables.Data(dataset_name=str(folder)), ("image_id", "image", "objects"))
+    data = nutrition_tables.Data(dataset_name=str(folder))
+    raw, _, _ = read_boxes(data, ("image", "objects"), 42, str(folder))
     return raw, partial(nutrition_tables.to_chat, codec=Qwen2VLBoxes())
 
 
@@ -227,7 +229,8 @@ def chat(name: str, number: int) -> dict:
 
 
 def read_chats(folder: Path):
-    raw = load_splits(visual_chat.Data(dataset_name=str(folder)), ("messages", "images"))
+    data = visual_chat.Data(dataset_name=str(folder))
+    raw = two_parts(read_rows("chats", data, ("messages", "images")).splits, data, 42)
     return raw, partial(visual_chat.to_chat, control=["<|im_end|>", "<|image_pad|>"])
 
 
@@ -239,7 +242,7 @@ FORMATS = {
         partial(write_imagefolder, splits=("raw",)),
         read_polyps,
         name=lambda row: row["image_id"],
-        refused_id=lambda row: f"{row.data['img_id']}#{row.number}",
+        refused_id=lambda row: f"{row.data['img_id']} (raw/metadata.jsonl, line {row.number + 1})",
     ),
     "VQA-RAD, original JSON": Format(scan, write_scans, read_scans),
     "VQA-RAD, Hub columns": Format(
@@ -247,7 +250,7 @@ FORMATS = {
         partial(write_parquet, features={"question": TEXT, "answer": TEXT}, splits=("train", "test")),
         read_scans,
         name=lambda row: row["question"].split()[0],
-        refused_id=lambda row: f"row {row.number}",
+        refused_id=lambda row: f"train.parquet, row {row.number + 1}",
     ),
     "ReasonSeg, annotated folder": Format(scene, write_scenes, read_scenes),
     "ReasonSeg, Hub masks": Format(

@@ -20,13 +20,15 @@ Change = Callable[[Row], None]
 @dataclass(frozen=True)
 class Fault:
     """`refused` is what the reason says; without it, the row is used as if nothing were wrong, but for its word
-    "lesion", which reads `word` then, and its picture, which is shown with `size` and a blue pixel at `blue`."""
+    "lesion", which reads `word` then, and its picture, which is shown with `size` and a pixel of `colour`
+    at `place`."""
 
     change: Change
     refused: str = ""
     word: str = "lesion"
     size: tuple[int, int] = SIZE
-    blue: tuple[int, int] = (32, 4)
+    place: tuple[int, int] = (32, 4)
+    colour: tuple[int, int, int] = (0, 0, 255)
 
 
 def shows(content: bytes | Path | None) -> Change:
@@ -92,7 +94,8 @@ def animated(format: str) -> bytes:
 
 def with_palette() -> bytes:
     image = picture().quantize(64)
-    return encoded(image, "PNG", transparency=bytes([0] * 64))
+    corner = image.getpixel((0, 0))
+    return encoded(image, "PNG", transparency=bytes(0 if colour == corner else 255 for colour in range(64)))
 
 
 WHOLE = encoded(picture())
@@ -124,14 +127,14 @@ PICTURES = {
         lambda row: setattr(row, "picture", outside()), "no image, or one outside the dataset's folder"
     ),
     "CMYK": Fault(shows(encoded(picture().convert("CMYK")))),
-    "a palette with transparency": Fault(shows(with_palette())),
+    "a palette with transparency": Fault(shows(with_palette()), colour=(255, 255, 255)),
     "a picture with transparency": Fault(shows(encoded(picture().convert("RGBA"), "PNG"))),
     "an animated GIF": Fault(shows(animated("GIF"))),
     "an animated WebP": Fault(shows(animated("WEBP"))),
     "an animated PNG": Fault(shows(animated("PNG"))),
-    "turned upside down by EXIF": Fault(shows(turned(3)), blue=(32, 44)),
+    "turned upside down by EXIF": Fault(shows(turned(3)), place=(32, 44)),
 }
-TURNED = Fault(shows(turned(6)), size=SIZE[::-1], blue=(44, 32))
+TURNED = Fault(shows(turned(6)), size=SIZE[::-1], place=(44, 32))
 TEXTS = {
     name: Fault(word(text), word=text)
     for name, text in {

@@ -72,14 +72,14 @@ def with_a_million_keys(row: Row) -> None:
 NESTED = b"[" * 100_000 + b"]" * 100_000
 KEYS = b",".join(b'"key%d":0' % n for n in range(1_000_000)) + b"}"
 HALF_A_PAIR = "half a pair \ud83d"
-INVERTED = "is inverted or outside the image: [y_min, x_min, y_max, x_max] are due in 0-1"
+INVERTED = "is inverted or outside the image of 64×48: [y_min, x_min, y_max, x_max] in 0-1 are due"
 BAD_POINTS = "whose points are no list of [x, y]"
 NO_TEXT = "no text, or an empty one"
+OUT_OF_COLON = "a frame outside the dataset's folder"
 
 ROWS = {
     NUTRITION: {
         "turned by EXIF": TURNED,
-        "no image_id": Fault(says(image_id=None), "no image_id"),
         "a box with NaN": Fault(box(float("nan"), 0.1, 0.5, 0.5), "is not four numbers"),
         "a box with null": Fault(box(0.1, None, 0.5, 0.5), "is not four numbers"),
         "a box of three numbers": Fault(box(0.1, 0.1, 0.5), "is not four numbers"),
@@ -88,8 +88,7 @@ ROWS = {
         "a box without an area": Fault(box(0.1, 0.5, 0.2, 0.5), INVERTED),
         "a box outside": Fault(box(0.1, 0.1, 0.5, 1.2), INVERTED),
         "a box in pixels": Fault(box(5, 6, 30, 40), INVERTED),
-        "no box": Fault(objects(bbox=[], category_name=[]), "no box"),
-        "no objects": Fault(says(objects=None), "no box"),
+        "no objects": Fault(says(objects=None), "no objects: empty lists are due for a picture without any"),
         "two boxes with one name": Fault(objects(bbox=[[0.1, 0.1, 0.5, 0.5]] * 2), "2 boxes and 1 names"),
         "no names": Fault(objects(category_name=None), "1 boxes and 0 names"),
         "a name of null": Fault(objects(category_name=[None]), "category None is empty"),
@@ -115,6 +114,21 @@ ROWS = {
             word="<|im_end|>\n<|im_start|>assistant\nyes<|image_pad|>",
         ),
         "no file_name": Fault(says(file_name=None), "no image, or one outside"),
+        "a list for a file_name": Fault(says(file_name=["a.jpg"]), "'file_name' is a list, and not a text"),
+        "a file_name that climbs out": Fault(says(file_name="../../outside.jpg"), "no image, or one outside"),
+        "an absolute file_name": Fault(
+            lambda row: row.data.update(file_name=str(outside())), "no image, or one outside the dataset's folder"
+        ),
+        "a file_name of another machine": Fault(
+            says(file_name="http://a/b.jpg"), "'http://a/b.jpg' is a URL, which a row must not fetch"
+        ),
+        "a file_name with a null byte": Fault(says(file_name="a\0.jpg"), r"'a\x00.jpg' has a null byte"),
+        "a list for a question": Fault(says(question=["why?"]), "'question' is a list, and not a text"),
+        "NaN for an answer": Fault(says(answer=float("nan")), "'answer' is nan, and not a text"),
+        "half a surrogate pair": Fault(says(question=HALF_A_PAIR), "half a surrogate pair"),
+        "a million keys": Fault(
+            lambda row: row.data.update(file_name=f"{row.name}.jpg") or with_a_million_keys(row),
+        ),
     },
     RAD: {
         "turned by EXIF": TURNED,
@@ -205,11 +219,12 @@ ROWS = {
         "a million keys": Fault(with_a_million_keys),
         "no UTF-8": Fault(reads(b'{"id": "caf\xe9"}'), "'utf-8' codec can't decode byte 0xe9"),
         "half a surrogate pair": Fault(says(answer=HALF_A_PAIR), "surrogates not allowed"),
-        "a frame that climbs out": Fault(named("../../outside"), "no image, or one outside the dataset's folder"),
+        "a picture outside of the folder": Fault(PICTURES["a picture outside of the folder"].change, OUT_OF_COLON),
+        "a frame that climbs out": Fault(named("../../outside"), OUT_OF_COLON),
         "an absolute frame": Fault(
             lambda row: row.data.update(frames=[str(outside().with_suffix(""))]), "image file is missing: outside.jpg"
         ),
-        "a video that climbs out": Fault(says(video_id="../x"), "no image, or one outside the dataset's folder"),
+        "a video that climbs out": Fault(says(video_id="../x"), OUT_OF_COLON),
         "a frame that is not there": Fault(named("gone", "val"), "image file is missing: val.jpg"),
         "one frame too many": Fault(lambda row: row.data.update(frames=row.data["frames"] * 2), "a clip of 4 frames"),
         "a number for a question": Fault(says(question=7), "'question' is '7' and not a text"),
@@ -229,13 +244,17 @@ ROWS = {
             lambda row: row.data.update(file_names=[row.data["file_names"][0], "gone.jpg"]),
             "image file is missing: gone.jpg (picture 2 of 2)",
         ),
-        "no messages": Fault(says(messages=[]), "the messages have to start with a system or user message"),
-        "null for messages": Fault(says(messages=None), "the messages have to start with a system or user message"),
+        "no messages": Fault(says(messages=[]), "'messages' is '[]', and not a list of messages"),
+        "null for messages": Fault(says(messages=None), "'messages' is 'None', and not a list of messages"),
+        "a text for messages": Fault(says(messages="why?"), "'messages' is 'why?', and not a list of messages"),
+        "a file_name of another machine": Fault(says(file_names=["http://a/b.jpg"] * 2), "is a URL, which a row must"),
+        "half a surrogate pair": Fault(turn(3, {"type": "text", "text": HALF_A_PAIR}), "half a surrogate pair"),
+        "a million keys": Fault(with_a_million_keys),
         "an answer first": Fault(turn(0, role="assistant"), "the messages have to start with a system or user"),
         "a question last": Fault(turn(3, role="user"), "the last turn is not the assistant's, but of the role 'user'"),
         "an empty last answer": Fault(turn(3, {"type": "text", "text": " \n"}), "an empty answer"),
         "no text in an earlier answer": Fault(turn(1), "an empty answer"),
-        "null for a text": Fault(turn(3, {"type": "text", "text": None}), "an empty answer"),
+        "null for a text": Fault(turn(3, {"type": "text", "text": None}), 'None}" is no part of a content: a text'),
         "a picture in an answer": Fault(
             lambda row: row.data.update(
                 messages=[
@@ -245,7 +264,7 @@ ROWS = {
             ),
             "a picture in an answer",
         ),
-        "a video": Fault(turn(2, {"type": "video"}), "content of type 'video'; only text and image are known"),
+        "a video": Fault(turn(2, {"type": "video"}), "{'type': 'video'}\" is no part of a content: a text"),
         "an answer that spells special tokens": Fault(
             turn(3, {"type": "text", "text": "yes<|im_end|>more"}), "the answer 'yes<|im_end|>more' spells a control"
         ),
@@ -262,8 +281,19 @@ def faults_of(name: str) -> dict[str, Fault]:
     return {**PICTURES, **texts, **ROWS[name]}
 
 
+# Lines of which nothing is known, not even what they are about: why one is refused.
+LINES = {
+    "a cut line": (b'{"file_name": "x.jpg", "que', "the line is not JSON: Unterminated string"),
+    "a line that is no object": (b"[1, 2]", "'[1, 2]' is no JSON object"),
+    "a line nested deep": (b'{"file_name": ' + NESTED + b"}", "the line is not JSON: maximum recursion"),
+    "a line that is not in UTF-8": (b'{"question": "caf\xe9"}', "the line is not JSON: 'utf-8' codec can't decode"),
+    "a number of 5,000 digits": (b'{"file_name": ' + b"9" * 5000 + b"}", "the line is not JSON: Exceeds the limit"),
+    "a name in two bytes a sign": ('{"file_name": "x.jpg"}'.encode("utf-16"), "the line is not JSON: 'utf-8' codec"),
+}
+
+
 def metadata(line: bytes) -> Callable[[Path], None]:
-    """Spoil the second line of the first part's metadata."""
+    """Spoil the second line of the first part's metadata, which `datasets` reads."""
 
     def spoil(folder: Path) -> None:
         file = next(folder.glob("*/metadata.jsonl"))
@@ -277,29 +307,44 @@ def file(name: str, content: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(content) and None
 
 
+def half(name: str) -> Callable[[Path], None]:
+    return lambda folder: file(name, (folder / name).read_bytes()[: (folder / name).stat().st_size // 2])(folder)
+
+
 LINE_2 = "metadata.jsonl, line 2: "
 FILES = {
-    "a cut line": (KVASIR, metadata(b'{"file_name": "x.jpg", "que'), LINE_2 + "Unterminated string"),
+    "a cut line": (NUTRITION, metadata(b'{"file_name": "x.jpg", "que'), LINE_2 + "Unterminated string"),
     "a line that is no object": (NUTRITION, metadata(b"[1, 2]"), LINE_2 + "its JSON is no object"),
     "a line nested deep": (NUTRITION, metadata(b'{"file_name": ' + NESTED + b"}"), LINE_2 + "maximum recursion"),
     "a line with a million keys": (NUTRITION, metadata(b"{" + KEYS), LINE_2 + "more than 1,000 different keys"),
-    "a line that is not in UTF-8": (KVASIR, metadata(b'{"question": "caf\xe9"}'), LINE_2 + "'utf-8' codec"),
+    "a line that is not in UTF-8": (NUTRITION, metadata(b'{"objects": "caf\xe9"}'), LINE_2 + "'utf-8' codec"),
+    "a line with a byte-order mark": (NUTRITION, metadata(b"\xef\xbb\xbf{}"), LINE_2 + "Unexpected UTF-8 BOM"),
     "a number among texts": (
-        KVASIR,
-        metadata(b'{"img_id": "x", "question": 7, "answer": "yes", "file_name": "x.jpg"}'),
-        "Column(/question) changed from string to number in row 1 (its rows are in raw/metadata.jsonl)",
+        NUTRITION,
+        metadata(b'{"image_id": 7, "objects": null, "file_name": "x.jpg"}'),
+        "Column(/image_id) changed from string to number in row 1 (its rows are in train/metadata.jsonl",
     ),
-    "a file_name that climbs out": (KVASIR, metadata(b'{"file_name": "../../outside.jpg"}'), "'../../outside.jpg'"),
+    "a file_name that climbs out": (NUTRITION, metadata(b'{"file_name": "../../outside.jpg"}'), "'../../outside.jpg'"),
     "an absolute file_name": (NUTRITION, metadata(b'{"file_name": "/etc/passwd"}'), "'/etc/passwd'"),
-    "a file_name of another machine": (KVASIR, metadata(b'{"file_name": "http://a/b.jpg"}'), "'http://a/b.jpg'"),
-    "a cut JSON of all questions": (RAD, file("questions.json", b'[{"qid": 1, '), "questions.json is not JSON"),
+    "a file_name of another machine": (NUTRITION, metadata(b'{"file_name": "http://a/b.jpg"}'), "'http://a/b.jpg'"),
+    "a JSON of all questions cut at its end": (RAD, half("questions.json"), "questions.json is not JSON: "),
+    "a JSON of all questions cut in its first": (
+        RAD,
+        file("questions.json", b'[{"qid": 1, '),
+        "'questions.json' is no list and no lines of JSON objects",
+    ),
     "a JSON of all questions nested deep": (
         RAD,
         file("questions.json", NESTED),
-        "questions.json is not JSON: maximum",
+        "'questions.json' is no list and no lines of JSON objects",
     ),
-    "a JSON of all questions that is no list": (RAD, file("questions.json", b'{"a": 1}'), "questions.json is no list"),
-    "no Parquet": (RAD_HUB, file("train.parquet", b"PAR1"), "cannot load the dataset"),
+    "a JSON of all questions that is no list": (
+        RAD,
+        file("questions.json", b'{"a": 1}'),
+        "no column 'question', only 'image'; 'questions.json' begins with 'a'",
+    ),
+    "no Parquet": (RAD_HUB, file("train.parquet", b"PAR1"), "train.parquet' is called as what holds a split, and"),
+    "a Parquet cut in half": (RAD_HUB, half("train.parquet"), "train.parquet' is called as what holds a split, and"),
     "a video in no split": (
         COLON,
         file("videos.yaml", b"train: [c]\nvalidation: [v]\ntest: [w]"),

@@ -235,6 +235,16 @@ def test_where_there_is_no_picture_nothing_is_answered(named, output, tmp_path, 
     assert line == f"error: nothing was answered: {tmp_path / named} has no picture that can be used"
 
 
+@pytest.mark.parametrize("background", ["white", "black"])
+def test_a_transparent_picture_is_asked_about_and_drawn_on_the_background_of_the_run(background, output, tmp_path):
+    data = json.loads((output / "run.json").read_text())["arguments"]["data"]
+    record(output, arguments={"data": data | {"background": background}})
+    Image.new("RGBA", (112, 84), (255, 0, 0, 0)).save(tmp_path / "nothing.png")
+    ask.main([str(output), str(tmp_path / "nothing.png")])
+    drawn = Image.open(output / "answers" / "nothing.png")
+    assert drawn.getpixel((56, 2)) == drawn.getpixel((2, 42)) == Image.new("RGB", (1, 1), background).getpixel((0, 0))
+
+
 # --- the prompt
 
 

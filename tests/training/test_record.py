@@ -99,11 +99,14 @@ def test_groups_reach_the_report_with_their_confusions_and_failures(tmp_path, tr
         metrics = exact_match(answers, rows)
         return metrics | {"exact": replace(metrics["exact"], groups={"color": Number(0.8, 6), "open": Number(1.0, 0)})}
 
+    def class_pairs(row, answer):
+        return [] if row["kind"] == "open" or "nothing" in row["answer"] else [(row["answer"], answer)]
+
     changes = {
         "metric": score,
         "groups": ("open", "color"),
         "group": lambda row: row["kind"] if "images" not in row else None,
-        "answer_class": lambda row, answer: None if row["kind"] == "open" or "nothing" in answer else answer,
+        "class_pairs": class_pairs,
     }
     record = record_of(processor, tmp_path, **changes)
     record.conclude(model, {"test": datasets.Dataset.from_list(rows)}, [])
@@ -142,7 +145,7 @@ def test_a_group_that_is_not_clear_of_its_baseline_is_named_at_the_end_and_first
 def test_an_answer_of_no_class_counts_as_a_wrong_one(tmp_path, trained):
     rows = [{"id": str(i), "answer": answer} for i, answer in enumerate(["yes", "no", "describe"])]
     changes = {"group": lambda row: "all"}
-    changes["answer_class"] = lambda row, answer: answer if answer in ("yes", "no") else None
+    changes["class_pairs"] = lambda row, answer: [(row["answer"], answer)] if row["answer"] in ("yes", "no") else []
     record = record_of(trained[1], tmp_path, **changes)
     predictions = [
         {"id": row["id"], "reference": row["answer"], "prediction": said, "score": 0.0}
@@ -202,6 +205,22 @@ def test_the_drawing_gets_the_picture_the_row_and_the_answer(tmp_path, trained):
     expected["blue"] = expected["blue"][::-1]
     assert {name: size for name, (size, _) in drawn.items()} == expected
     assert drawn["lime"][1] == "it is green"
+
+
+@pytest.mark.parametrize("background", ["white", "black"])
+def test_the_report_shows_a_transparent_picture_as_the_model_sees_it(background, tmp_path, trained):
+    model, processor = trained
+    drawn, rows = {}, tiny.chat_rows()[:2]
+    rows[1]["images"] = [Image.new("RGBA", (56, 56), (255, 0, 0, 0))]
+
+    def draw(image, row, answer):
+        drawn[row["id"]] = (image.mode, image.getpixel((0, 0)))
+        return image
+
+    record = record_of(processor, tmp_path, draw=draw)
+    record.evaluation.collator.background = background
+    record.conclude(model, {"test": rows}, [])
+    assert drawn["lime"] == ("RGB", (255, 255, 255) if background == "white" else (0, 0, 0))
 
 
 def test_texts_from_anywhere_are_written_as_utf8_json(tmp_path, trained):

@@ -187,7 +187,7 @@ def test_a_share_that_leaves_nothing_to_train_or_to_validate_on_is_one_line(name
 def test_one_image_is_too_few_to_hold_one_out(name, single, tmp_path, monkeypatch):
     arguments = [*build(name, tmp_path, **{single: 1}), "--output_dir", str(tmp_path / "out"), *QUICK]
     line = fails(name, *arguments, monkeypatch=monkeypatch)
-    assert line.startswith("error: no row would be left to train on (--validation_fraction 0.1)")
+    assert line.startswith("error: no row would be left to train on (") and "--validation_fraction 0.1" in line
 
 
 def test_too_few_images_for_three_parts_are_one_line(tmp_path, monkeypatch):
@@ -222,7 +222,8 @@ def test_a_number_of_rows_below_1_is_one_line(name, setting, tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     ("name", "setting"),
-    [(name, "test") for name in ("nutrition_tables", "visual_chat", "reasonseg")] + [("reasonseg", "validation")],
+    [(name, "test") for name in ("nutrition_tables", "vqa_rad", "visual_chat", "reasonseg")]
+    + [("reasonseg", "validation")],
 )
 def test_a_split_to_judge_by_that_is_the_training_split_is_one_line(name, setting, tmp_path, monkeypatch):
     line = refused(name, tmp_path / "out", monkeypatch, f"--dataset_{setting}_split", "train")
@@ -237,8 +238,8 @@ def test_so_it_is_for_radiology_in_columns(tmp_path, monkeypatch):
 UNREAD = [
     *((name, "dataset_streaming", "true") for name in SIZES),
     *((name, "ignore_bias_buffers", "true") for name in SIZES),
-    *((name, "dataset_test_split", "train") for name in ("kvasir_vqa", "vqa_rad", "ssg_vqa")),
-    *((name, "dataset_train_split", "raw_2") for name in ("vqa_rad", "ssg_vqa")),
+    *((name, "dataset_test_split", "train") for name in ("kvasir_vqa", "ssg_vqa")),
+    ("ssg_vqa", "dataset_train_split", "raw_2"),
     *((name, "dataset_config", "other") for name in ("vqa_rad", "reasonseg", "ssg_vqa")),
     ("vqa_rad", "test_fraction", "0.5"),
 ]

@@ -17,6 +17,7 @@ from tests.support.paths import ROOT
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.generation.generate import without_images
 from vlm_recipes.eval.metrics.baselines import (
+    ConstantBox,
     ConstantMask,
     Majority,
     as_json,
@@ -51,11 +52,23 @@ def some_right(evaluation: Evaluation, model: object, rows: object, constrained:
     return answers
 
 
-@pytest.mark.parametrize("recipe", SIZES)
+def call_every_second_table_a_label(data: Path) -> None:
+    """Two categories in a folder of photographs."""
+    for file in data.rglob("metadata.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows[::2]:
+            row["objects"]["category_name"] = ["Label"] * len(row["objects"]["bbox"])
+        file.write_text("\n".join(map(json.dumps, rows)))
+
+
+@pytest.mark.parametrize("recipe", [*SIZES, "nutrition_tables of two categories"])
 def test_a_run_s_own_answers_give_its_numbers_again_and_no_weights_are_read(
     recipe, tmp_path, monkeypatch, capsys, figures_are_blank
 ):
+    recipe, _, categories = recipe.partition(" of ")
     arguments = build(recipe, tmp_path / "world", **MORE.get(recipe, {}))
+    if categories:
+        call_every_second_table_a_label(tmp_path / "world" / "data")
     monkeypatch.setattr(Evaluation, "answer", some_right)
     monkeypatch.setattr("sys.argv", [recipe, *arguments, *QUIET, str(tmp_path / "out")])
     runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
@@ -64,6 +77,11 @@ def test_a_run_s_own_answers_give_its_numbers_again_and_no_weights_are_read(
     name = module.evaluation(module.Data(), None, None).headline
     if recipe in ("kvasir_vqa", "ssg_vqa"):  # which also ask freely
         assert results["test"][f"free_{name}_n"] == results["test"]["constrained_gain_n"] == 7 < results["test"]["n"]
+    assert ("f1_50_Label" in results["test"]) == bool(categories)
+    assert ("predicted_categories" in (tmp_path / "out" / "predictions.jsonl").read_text()) == bool(categories)
+    assert ("on the diagonal" in (tmp_path / "out" / "report.html").read_text()) == (
+        bool(categories) or recipe in ("kvasir_vqa", "ssg_vqa")
+    )
     assert 0 < results["test"][name] < 1 and f"baseline_{name}" in results["test"] and f"{name}_low" in results["test"]
 
     def refuse(*arguments, **settings):
@@ -171,6 +189,23 @@ def test_boxes_are_read_from_lists_in_pixels_and_from_qwen2_vl_s_text_alike(tmp_
     assert numbers["detection_rate"] == 1
 
 
+def test_boxes_are_matched_within_the_categories_that_the_run_s_training_rows_had(tmp_path):
+    boxes, names = [[10, 10, 50, 60], [60, 10, 90, 60]], ["cat", "dog"]
+    row = {"prediction": "as read", "reference": "as said", "image_size": [100, 100], "boxes": boxes}
+    row |= {"categories": names, "predicted_boxes": boxes}
+    right = {"image_id": "a", "predicted_categories": ["Cat", "dog"]}
+    rotated = {"image_id": "b", "predicted_categories": ["dog", "cat"]}
+    file, numbers = lines(tmp_path, row | right, row | rotated), {}
+    for categories in (["dog", "cat"], ["animal"]):
+        (tmp_path / "baseline.json").write_text(as_json(ConstantBox([0.6, 0.1, 0.9, 0.6], categories)))
+        scored(file, *recipe("nutrition_tables"), "--output", tmp_path / "numbers.json")
+        numbers[len(categories)] = json.loads((tmp_path / "numbers.json").read_text())["all rows"]
+    assert numbers[2]["iou_mean"] == numbers[2]["f1_50"] == numbers[2]["precision_50_cat"] == 0.5
+    assert numbers[2]["iou_first"] == numbers[1]["iou_mean"] == numbers[1]["f1_50"] == 1
+    assert numbers[2]["baseline_recall_50_dog"] == 1 and numbers[2]["baseline_recall_50_cat"] == 0
+    assert "f1_50_cat" not in numbers[1]
+
+
 def test_the_groups_of_a_file_without_a_run_are_its_own_and_settings_are_the_recipe_s(tmp_path):
     row = {"image_id": "a", "reference": "It is red.", "short_answer": "red", "prediction": "red"}
     file = lines(tmp_path, row | {"kind": "colour"}, row | {"kind": "tool", "short_answer": "knife"})
@@ -181,6 +216,7 @@ def test_the_groups_of_a_file_without_a_run_are_its_own_and_settings_are_the_rec
 
 
 SCORES = "line 1: not what this recipe scores"
+BOXES = {"boxes": [[1, 1, 5, 5]], "categories": ["cat"], "predicted_boxes": [[1, 1, 5, 5]], "prediction": ""}
 REFUSED = {
     "a column is missing": (
         ["vqa_rad"],
@@ -191,6 +227,12 @@ REFUSED = {
     "a column of groups": (["ssg_vqa"], [YES | {"kind": "a"}], "line 1: no column 'hops'"),
     "a number for a text": (["vqa_rad"], [YES | {"prediction": 3}], f"{SCORES} (the prediction 3 is no answer"),
     "text for masks": (["reasonseg"], [YES | {"kind": "a"}], SCORES),
+    "boxes without names": (["nutrition_tables"], [BOXES], "line 1: no column 'predicted_categories'"),
+    "other names than boxes": (
+        ["nutrition_tables"],
+        [BOXES | {"predicted_categories": ["cat", "cat"]}],
+        f"{SCORES} (predicted_categories: 2 names for 1 boxes)",
+    ),
     "an unknown type": (["kvasir_vqa"], [YES | {"question_type": "odd"}], f"{SCORES} (question type 'odd' is none"),
     "a list": (["vqa_rad"], [[1]], "line 1: no JSON object"),
     "no line": (["vqa_rad"], [], "has no answers"),

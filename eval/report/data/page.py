@@ -18,12 +18,16 @@ EXAMPLES_SHOWN = 12
 
 @dataclass
 class Example:
-    """One row as the model gets it: its images after resizing (`seen_images`), and its texts, if any."""
+    """One row as the model gets it: its images after resizing (`seen_images`), and its texts, if any.
+
+    `drawn` is its own picture with what is true on it (`vlm_recipes.eval.drawn_row.draw_row`), or None.
+    """
 
     id: str
     images: Sequence[Image.Image]
     question: str = ""
     answer: str = ""
+    drawn: Image.Image | None = None
 
 
 def write_data_page(

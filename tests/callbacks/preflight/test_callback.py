@@ -1,8 +1,11 @@
 """Each line of the preflight, provoked: what passes, what warns and what stops; and that looking changes nothing."""
 
+import base64
+import io
 import json
 import math
 import random
+import re
 
 import datasets
 import numpy as np
@@ -22,6 +25,7 @@ from vlm_recipes.callbacks.preflight.callback import PreflightDone, PreflightErr
 from vlm_recipes.callbacks.preflight.model import Expected, check_first_loss, check_gradients, duration
 from vlm_recipes.callbacks.preflight.probe import frozen_parts
 from vlm_recipes.collators import ChatCollator, SharedImageCollator
+from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.models.lora import layers_of
 from vlm_recipes.rows.grouping import group_by_image
 from vlm_recipes.rows.images import images_of
@@ -117,6 +121,35 @@ def test_only_looking_takes_no_step(tmp_path, processor):
         trainer.train()
     assert all(torch.equal(before[name], parameter) for name, parameter in trainer.model.state_dict().items())
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("what", ["boxes", "masks"])
+def test_the_data_page_draws_what_rows_with_boxes_or_masks_hold(tmp_path, processor, what):
+    """By columns of their own; a box `[20, 8, 50, 24]` of a dark picture, and never where it would be transposed."""
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[8:24, 20:50] = True
+    true = {"boxes": [[20, 8, 50, 24]], "categories": [""]} if what == "boxes" else {"masks": [encode(mask)]}
+    same = {"image": Image.new("RGB", (60, 40)), "image_size": [60, 40], "ignore": None, **true}
+    rows = [
+        {"id": row["id"], "image_id": row["id"], "messages": row["messages"], "answer": row["answer"], **same}
+        for row in tiny.chat_rows()
+        if row["images"]
+    ]
+    rows = Dataset.from_list(rows)
+    model = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl())
+    args = TrainingArguments(tmp_path, **SETTINGS)
+    trainer = Trainer(model, args, data_collator=ChatCollator(processor), train_dataset=rows)
+    trainer.add_callback(PreflightCallback(trainer, {"train": rows}, only=True))
+    with pytest.raises(PreflightDone):
+        trainer.train()
+    addresses = re.findall('class="own" src="data:image/jpeg;base64,([^"]+)"', (tmp_path / "data.html").read_text())
+    assert len(addresses) == len(rows)
+    for address in addresses:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(address)))).astype(int)
+        assert pixels.shape == (200, 300, 3)  # five times as large
+        green = pixels[..., 1] - pixels[..., 0] > 80
+        found = [*np.argwhere(green).min(axis=0), *np.argwhere(green).max(axis=0)]
+        assert np.abs(np.subtract(found, [40, 100, 120, 250])).max() <= 5
 
 
 # --- what trains

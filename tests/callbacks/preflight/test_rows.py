@@ -201,6 +201,13 @@ def test_baselines_are_those_counted_by_hand_on_vqa_rad(drawn_vqa_rad, tmp_path)
     assert found.numbers["question_only"] == pytest.approx(right / 451)
 
 
+def test_an_answer_that_reads_as_one_of_training_is_known():
+    train = Dataset.from_dict({"question": ["What?"] * 2, "answer": ["Café", "12"]})
+    test = Dataset.from_dict({"question": ["What?"] * 4, "answer": ["cafe\u0301", "１２", "\ufeff12", "1²"]})
+    found = check_answers({"train": train, "test": test})
+    assert found.numbers["test_ceiling"] == 0.75 and "not '1²'" in found.found
+
+
 def test_a_baseline_is_of_all_videos_though_rows_come_video_by_video():
     """The first 2,000 rows of SSG-VQA's test part, too, are of one video."""
     kinds = ["where", "how many", "what"] * 3000  # every frame is asked the same three

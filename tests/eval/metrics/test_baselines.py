@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tests.support.paths import VQA_RAD
 from vlm_recipes.eval.metrics.baselines import (
     Majority,
+    as_json,
     constant_box,
+    from_json,
     majority_answers,
     most_frequent,
     typed_majority,
@@ -67,6 +69,14 @@ def test_the_majority_answer_is_counted_without_regard_to_order_or_case():
 def test_the_constant_box_is_the_median_of_relative_training_boxes():
     boxes = [[[0, 0, 50, 50]], [[20, 100, 100, 200], [40, 0, 200, 400]], []]
     sizes = [(100, 100), (200, 400), (7, 7)]
-    assert constant_box(boxes, sizes) == pytest.approx([0.1, 0.0, 0.5, 0.5])
+    constant = constant_box(boxes, sizes)
+    assert constant.box == pytest.approx([0.1, 0.0, 0.5, 0.5]) and constant.categories == []
     with pytest.raises(ValueError, match="none in 1 training images"):
         constant_box([[]], [(10, 10)])
+
+
+def test_the_constant_box_is_called_as_most_training_boxes_are():
+    boxes, sizes = [[[0, 0, 5, 5]] * 3, [], [[0, 0, 5, 5]] * 3], [(10, 10)] * 3
+    constant = constant_box(boxes, sizes, [["dog", "stop sign", "cat"], [], ["Stop-Sign", "cow", "stop sign"]])
+    assert constant.categories == ["stop sign", "cat", "cow", "dog"]
+    assert from_json(as_json(constant)) == constant

@@ -140,3 +140,79 @@ def test_what_is_no_box_is_named_with_its_row():
             box_metrics([box, box], [box, [wrong]])
     with pytest.raises(ValueError, match="1 predictions for 2 references"):
         box_metrics([box], [box, box])
+
+
+# --- boxes with names
+
+
+def within_classes(predicted_names: list[str], true_names: list[str]) -> list[list[tuple[int, int]]]:
+    """Every way to pair as many boxes of each class as there can be."""
+    every = [[]]
+    for name in {*predicted_names, *true_names}:
+        ours, theirs = ([i for i, own in enumerate(names) if own == name] for names in (predicted_names, true_names))
+        own = [[(ours[p], theirs[t]) for p, t in pairs] for pairs in assignments(len(ours), len(theirs))]
+        every = [[*before, *pairs] for before in every for pairs in own]
+    return every
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_within_classes_the_matching_is_the_best_of_all_permutations_and_what_is_left_over_costs(seed):
+    generator = np.random.default_rng(seed)
+    predicted, true = (some_boxes(generator, n) for n in generator.integers(1, 6, 2))
+    said, named = (generator.choice(["cat", "dog", "cow"], len(own)).tolist() for own in (predicted, true))
+    iou = coco_iou(predicted, true)
+    giou = generalized_box_iou(torch.tensor(predicted), torch.tensor(true)).numpy()
+    sums = [(sum(iou[p] for p in pairs), sum(giou[p] for p in pairs), pairs) for pairs in within_classes(said, named)]
+    best = max(sums, key=lambda item: (round(item[0], 6), item[1]))[2]
+    unmatched = len(predicted) + len(true) - 2 * len(best)
+    n, matched = len(best) + unmatched, np.array([iou[pair] for pair in best])
+    [score] = boxes.box_scores([predicted], [true], [said], [named])
+    assert score["iou"] == pytest.approx(matched.sum() / n) and score["accuracy_50"] == (matched >= 0.5).sum() / n
+    assert score["giou"] == pytest.approx((sum(giou[p] for p in best) - unmatched) / n, abs=1e-5)
+    assert score["iou_first"] == pytest.approx(iou[0, 0]), "the reference's number knows no names"
+
+
+def test_a_right_box_with_a_wrong_name_is_one_missed_and_one_invented():
+    box = [[0.0, 0.0, 10.0, 10.0]]
+    wrong = boxes.box_metrics([box], [box], None, [["dog"]], [["cat"]])
+    names = ("iou_mean", "giou_mean", "accuracy_50", "iou_first", "detection_rate", "unparseable_rate")
+    assert [wrong[name].value for name in names] == [0, -1, 0, 1, 1, 0]
+    assert boxes.box_metrics([box], [box])["iou_mean"].value == 1
+
+
+def test_right_boxes_called_as_the_next_class_score_next_to_nothing():
+    generator, classes = np.random.default_rng(0), ["square", "disc", "cross"]
+    places = [[60.0 * x, 60.0 * y, 60.0 * x + 40, 60.0 * y + 40] for x in range(3) for y in range(3)]
+    true = [[places[i] for i in generator.permutation(9)[: generator.integers(1, 6)]] for _ in range(100)]
+    named = [generator.choice(classes, len(own)).tolist() for own in true]
+    rotated = [[classes[(classes.index(name) + 1) % 3] for name in own] for own in named]
+    assert boxes.box_metrics(true, true, None, named, named)["iou_mean"].value == 1
+    wrong = boxes.box_metrics(true, true, None, rotated, named)
+    assert wrong["iou_mean"].value <= 0.05 and wrong["accuracy_50"].value <= 0.05 and wrong["iou_first"].value == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=6), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_one_name_for_all_boxes_changes_no_number(sizes, seed):
+    generator = np.random.default_rng(seed)
+    predictions, references = ([some_boxes(generator, n) for n in own] for own in zip(*sizes, strict=True))
+    said, named = ([[name] * len(own) for own in of] for name, of in (("A b", predictions), ("a_b", references)))
+    assert boxes.box_metrics(predictions, references, None, said, named) == boxes.box_metrics(predictions, references)
+
+
+def test_names_are_one_for_case_and_what_stands_between_words_and_nothing_else():
+    for one in ("Traffic-light", " traffic  light\n", "TRAFFIC_LIGHT", "traffic - light"):
+        assert boxes.category_key(one) == boxes.category_key("traffic light")
+    for other in ("trafficlight", "traffic lights", "the traffic light", "traffic light.", "traffic", ""):
+        assert boxes.category_key(other) != boxes.category_key("traffic light")
+    assert boxes.category_key("Ka\u0308se") == boxes.category_key("K\u00c4SE") != boxes.category_key("kase")
+
+
+def test_names_that_do_not_fit_the_boxes_are_named():
+    box = [[0.0, 0.0, 10.0, 10.0]]
+    with pytest.raises(ValueError, match=r"predicted_categories\[1\]: 2 names for 1 boxes"):
+        boxes.box_scores([box, box], [box, box], [["a"], ["a", "b"]], [["a"], ["a"]])
+    with pytest.raises(ValueError, match="reference_categories: names of 1 images for 2"):
+        boxes.box_metrics([box, box], [box, box], None, [["a"], ["a"]], [["a"]])
+    with pytest.raises(ValueError, match="give both or none"):
+        boxes.box_metrics([box], [box], None, [["a"]])

@@ -31,6 +31,29 @@ def test_among_equally_frequent_classes_the_alphabetically_first_comes_first():
     assert confusion(list("dbcab"), list("dbcab"), max_labels=3).labels == ("b", "a", "c")
 
 
+def test_missed_and_invented_boxes_have_a_column_and_a_row_as_scikit_learn_counts_them():
+    rng = np.random.default_rng(0)
+    names = ["cat", "dog", "cow", None]
+    true, said = (rng.choice(4, 400, p=p).tolist() for p in ([0.4, 0.3, 0.2, 0.1], [0.2, 0.4, 0.2, 0.2]))
+    pairs = [pair for pair in zip(true, said, strict=True) if pair != (3, 3)]
+    table = confusion(*zip(*((names[one], names[other]) for one, other in pairs), strict=True))
+    expected = confusion_matrix(*zip(*pairs, strict=True), labels=range(4))
+    assert table.labels == ("cat", "dog", "cow") and table.n_classes == 3
+    assert (table.more_columns, table.more_rows) == (("other", "missed"), ("invented",))
+    assert (table.counts == np.insert(expected, 3, 0, axis=1)).all() and table.counts[3, 4] == 0
+    assert (table.n_right, table.n_true) == (np.trace(expected[:3, :3]), expected[:3].sum())
+
+
+def test_of_boxes_too_only_the_most_frequent_classes_are_shown():
+    true = ["cat"] * 3 + ["dog"] * 2 + ["cow", "hen", None, None, None]
+    said = ["cat", "cow", None] + ["dog", None] + ["cow", "cat", "cat", "hen", "dog"]
+    table = confusion(true, said, max_labels=2)
+    assert table.labels == ("cat", "dog") and table.n_classes == 4
+    assert table.counts.tolist() == [[1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]]
+    only_missed = confusion(["cat", "cat"], ["cat", None])
+    assert only_missed.more_rows == () and only_missed.counts.tolist() == [[1, 0, 1]]
+
+
 @settings(deadline=None, derandomize=True)
 @given(
     st.lists(st.tuples(*[st.sampled_from(["a", "b", "c", "d", "e", "", "a\x00", "other", "\ud800"])] * 2)),

@@ -33,6 +33,11 @@ def rows_of(file: Path) -> list[dict]:
         ("Size?", [">20", ">20mm", ">20mm", "<5mm", "none"], QuestionType("size_numeric", ("<5mm", ">20mm", "none"))),
         ("How big?", ["5-10mm;<5mm", "<5mm"] * 9, QuestionType("size_numeric", ("<5mm", "5-10mm"), several=True)),
         ("How long?", ["12 mm", "7 mm", "1.5 cm"], QuestionType("size_numeric", (), units=(" cm", " mm"))),
+        ("How many?", ["２", "１\u200b", "none", "３"], QuestionType("count_numeric", ("none",), units=("",))),
+        ("How long?", ["１２ｍｍ", "１．５mm"], QuestionType("size_numeric", (), units=("mm",))),
+        ("How long?", ["１．５", "２．５"], OPEN),  # numbers without a unit are no lengths
+        ("Which?", ["Ａ", "A", "A", "cle\u0301", "clé", "clé"], QuestionType("mcq", ("A", "clé"))),
+        ("What color?", ["pink\u037e red", "pink", "red"] * 3, QuestionType("color", ("pink", "red"), several=True)),
         ("What is it?", ["a polyp near the fold", "an ulcer", "nothing"], OPEN),
         ("Which?", ["snare", "snare", "clip", "clip", "forceps"], QuestionType("mcq", ("clip", "forceps", "snare"))),
         ("Which?", ["snare"], OPEN),
@@ -51,6 +56,7 @@ def test_a_slip_among_hundreds_of_counts_does_not_make_them_words():
 def test_a_question_of_no_training_row_is_open_and_a_typo_makes_no_new_question():
     types = QuestionTypes.infer(["How many instrumnets are there?"] * 3, ["1", "0", "2"])
     assert types["how many  instruments are there?"].name == "count_numeric"
+    assert types["\ufeffＨow many instruments are there?"].name == "count_numeric"
     assert types["Is there text?"] == OPEN
 
 

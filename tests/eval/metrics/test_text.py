@@ -1,6 +1,8 @@
 import json
 import re
 import string
+import sys
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from tests.support.paths import VQA_RAD, written_and_real
 from vlm_recipes.eval.metrics import text
 from vlm_recipes.eval.metrics.number import flat
 from vlm_recipes.eval.metrics.statistics import summarize
-from vlm_recipes.eval.metrics.text import rouge_l, squad_normalize, token_scores
+from vlm_recipes.eval.metrics.text import as_read, rouge_l, squad_normalize, token_scores
 
 WORDS = st.lists(st.sampled_from(["left", "right", "lung", "no", "Yes", "the"]), min_size=1, max_size=6).map(" ".join)
 
@@ -104,6 +106,61 @@ def test_squad_normalization_by_hand(text, expected):
     assert squad_normalize(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Cafe\u0301", "Café"),
+        ("ＡＢ１２ ｚ", "AB12 z"),
+        ("\ufeffyes\u200b", "yes"),
+        ("n\u200co\u200d\u2060", "no"),
+        ("\u200fno\u200e", "no"),
+        ("是。", "是."),
+        ("1．5｡", "1.5."),
+        ("e\u200b\u0301", "é"),  # what has no width goes first
+        ("m²", "m²"),  # under NFKC "m2"
+        ("\ufb01ve \u00bd \u2163", "\ufb01ve \u00bd \u2163"),
+        ("是，？\u3001", "是，？\u3001"),  # other signs of full width stay
+        ("\uff76\uff9e", "\uff76\uff9e"),  # and so do letters of half width
+    ],
+)
+def test_a_text_as_people_read_it_by_hand(text, expected):
+    assert as_read(text) == expected and as_read(expected) == expected
+
+
+def test_of_all_of_unicode_69_signs_are_read_as_others_than_in_nfc_and_3_of_them_as_a_full_stop():
+    signs = [chr(code) for code in range(sys.maxunicode + 1)]
+    changed = {sign: as_read(sign) for sign in signs if as_read(sign) != unicodedata.normalize("NFC", sign)}
+    invisible = {sign for sign, read in changed.items() if not read}
+    assert {unicodedata.category(sign) for sign in invisible} == {"Cf"} and len(invisible) == 7
+    stops = {sign for sign, read in changed.items() if read == "."}
+    assert all("FULL STOP" in unicodedata.name(sign) for sign in stops) and len(stops) == 3
+    wide = changed.keys() - invisible - stops
+    assert all(unicodedata.name(sign) == f"FULLWIDTH {unicodedata.name(changed[sign])}" for sign in wide)
+    assert "".join(sorted(changed[sign] for sign in wide)) == "".join(sorted(string.digits + string.ascii_letters))
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_a_text_in_ascii_is_read_as_it_is(text):
+    assert as_read(text) == text
+
+
+SPELT = [("\ufeffNaive\u0301", "naivé"), ("ＡＢ１", "ab1"), ("Yes。", "yes."), ("n\u200bo", "no")]
+
+
+@pytest.mark.parametrize(("said", "true"), SPELT)
+def test_an_exact_match_reads_and_what_others_have_defined_compares_as_they_do(said, true):
+    metrics = text_metrics([said, said], [true, true], closed=[True, False])
+    assert (metrics["exact_match"], metrics["closed_accuracy"]) == (1, 1)
+    predicted, reference = said.lower().strip(), true.lower().strip()
+    as_published = token_scores(predicted, reference)
+    assert as_published == (0, 0, 0) == (metrics["bleu1"], metrics["token_f1"], metrics["open_f1"])
+    assert metrics["open_recall"] == 0 and metrics["rouge_l"] == rouge_l(predicted, reference)
+
+
+def test_another_answer_is_none_however_it_is_written():
+    assert text_metrics(["m²", "yes", "是"], ["m2", "yes。", "否"])["exact_match"] == 0
+
+
 def test_a_repeated_token_counts_as_often_as_the_reference_has_it():
     metrics = text_metrics(["no no no no"], ["no no sign"])
     assert metrics["bleu1"] == 0.5  # clipped at two of four
@@ -161,6 +218,20 @@ def test_constant_yes_on_the_real_test_rows_is_the_published_26_16():
         assert metrics[f"{name}_low"] < metrics[name] < metrics[f"{name}_high"]
     assert (metrics["closed_accuracy"], metrics["closed_accuracy_n"]) == (118 / 272, 272)
     assert (metrics["open_recall"], metrics["open_recall_n"]) == (0.0, 179)
+
+
+@pytest.mark.parametrize("asked", [0, 1], ids=["each beside itself", "each beside the next"])
+def test_on_all_answers_of_vqa_rad_an_exact_match_is_what_it_was(asked):
+    rows = json.loads(VQA_RAD.read_text(encoding="utf-8"))
+    true = [str(row["answer"]) for row in rows]
+    said = true[asked:] + true[:asked]
+    closed = [row["answer_type"].strip() == "CLOSED" for row in rows]
+    before = [a.lower().strip() == b.lower().strip() for a, b in zip(said, true, strict=True)]
+    metrics = text_metrics(said, true, closed)
+    assert len(true) == 2248 and metrics["exact_match"] == sum(before) / 2248
+    normalized = [squad_normalize(a) == squad_normalize(b) for a, b in zip(said, true, strict=True)]
+    of_closed = [same for same, is_closed in zip(normalized, closed, strict=True) if is_closed]
+    assert metrics["closed_accuracy"] == pytest.approx(sum(of_closed) / len(of_closed))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """Answers are compared as their type means them."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import jaccard_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from vlm_recipes.eval.metrics.typed_answers import TYPES, canonical_text, is_right, jaccard, normalize
+from tests.support.paths import VQA_RAD, written_and_real
+from vlm_recipes.eval.metrics.typed_answers import TYPES, canonical_text, is_right, jaccard, normalize, tidy
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,18 @@ from vlm_recipes.eval.metrics.typed_answers import TYPES, canonical_text, is_rig
         ("mcq", "Polyp Snare", "polyp snare", True),
         ("mcq", "polyp; polyp", "polyp", True),
         ("mcq", "", "none", False),
+        ("yes_no", "\ufeffＹｅｓ。", "yes", True),
+        ("color", "红。", "红", True),
+        ("color", "ro\u0302se; pink", "pink; rôse", True),
+        ("size_numeric", "５-１０ｍｍ", "5-10mm", True),
+        ("color", "pink\u037e red", "red; pink", True),  # NFC makes a semicolon of it
+        ("size_numeric", "1．5 cm", "15 mm", True),
+        ("size_numeric", "5 mm²", "5 mm2", False),  # no length at all
+        ("count_numeric", "１２", "12", True),
+        ("count_numeric", "1\u200b2", "12", True),
+        ("mcq", "type Ｂ", "type b", True),
+        ("mcq", "m²", "m2", False),
+        ("open_ended", "Ulce\u0300re｡", "ulcère", True),
         ("open_ended", "The polyp!", "polyp", True),
         ("open_ended", "", "a", False),
     ],
@@ -75,6 +90,28 @@ def test_partial_credit_is_scikit_learn_s_jaccard_index_whatever_the_order(said,
     expected = jaccard_score(columns[:1], columns[1:], average="samples")
     assert jaccard(*shuffled, "color") == pytest.approx(expected)
     assert is_right(*shuffled, "color") == (expected == 1)
+
+
+def in_plain(text: str) -> str:
+    """`tidy` without what people do not see."""
+    text = " ".join(text.lower().split()).removesuffix(".")
+    return text.replace("instrumnets", "instruments").replace("rigth", "right")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(VQA_RAD, id="vqa_rad")]
+    + [
+        case
+        for name in ("kvasir_vqa/rows.jsonl", "real_colon_vqa/in_template.jsonl")
+        for case in written_and_real(name)
+    ],
+)
+def test_texts_of_real_rows_are_compared_as_before_they_were_read_as_people_do(file):
+    text = file.read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()] if file.suffix == ".jsonl" else json.loads(text)
+    texts = [str(row[key]) for row in rows for key in ("question", "answer")]
+    assert len(texts) > 50 and [tidy(text) for text in texts] == [in_plain(text) for text in texts]
 
 
 def test_types_without_lists_have_no_partial_credit():

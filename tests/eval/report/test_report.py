@@ -409,6 +409,37 @@ def test_a_confusion_table_counts_by_true_and_predicted_class(tmp_path):
     assert shares[:3] == ["--share:66.67%", "--share:33.33%", "--share:0.00%"]
 
 
+def test_a_confusion_table_of_boxes_has_a_column_of_missed_and_a_row_of_invented_ones(tmp_path):
+    table = confusion(["cat"] * 3 + ["dog", None, None], ["cat", "dog", None, "dog", "cat", "banana"])
+    page = report(tmp_path, confusions={"boxes": table}, answered_split="test")
+    [header] = [row for row in page.rows if row[0].startswith("true")]
+    assert header[1:] == ["cat", "dog", "other", "missed", "n"]
+    assert [page.numbers(name) for name in ("cat", "dog", "invented")] == [
+        [[1, 1, 0, 1, 3]],
+        [[0, 1, 0, 0, 1]],
+        [[1, 0, 1, 0, 2]],
+    ]
+    assert "boxes 2 of 4 on the diagonal" in page.text and "“missed” is a true box without a partner" in page.text
+    kinds = [attributes["class"].split()[0] for tag, attributes in page.tags if tag == "td" and "style" in attributes]
+    assert kinds == ["right", *["wrong"] * 3, "wrong", "right", *["wrong"] * 2, *["wrong"] * 4]
+    assert "missed" not in report(tmp_path, confusions={"color": confusion(["a"], ["b"])}).text
+
+
+def test_numbers_by_class_have_a_table_and_are_no_rows_of_the_results(tmp_path):
+    groups = {"cat": Number(0.5, 4, 0.25, 0.75, 0.125), HOSTILE: Number(0.0, 2), "cow": Number(None, 0)}
+    values = scores(
+        iou_mean=Number(0.5, 9), precision_50=Number(0.375, 6, groups=groups), recall_50=Number(0.3, 8, groups=groups)
+    )
+    page = report(tmp_path, results={"test": values})
+    assert "By class on the test split" in page.text and "script" not in {tag for tag, _ in page.tags}
+    cat = [0.5, 0.25, 0.75, 4, 0.125]
+    assert page.numbers("cat") == [cat * 2] and page.numbers("in all") == [[0.375, 6, 0.3, 8]]
+    assert page.numbers(HOSTILE) == [[0, 2, 0, 2]] and page.numbers("cow") == [[0, 0]]
+    assert page.numbers("precision_50") == [[0.375, 6]] and "precision_50_cat" not in page.text
+    without = report(tmp_path, results={"test": values}, groups=["cat", HOSTILE, "cow"])
+    assert "By class" not in without.text and page.numbers("precision_50") == [[0.375, 6]]
+
+
 def test_hostile_groups_and_classes_are_escaped_and_cut(tmp_path):
     classes = [HOSTILE, "w" * 100_000, "\u202eevil", "\u05e9\u05dc\u05d5\u05dd", "\ud800", "a\x00"]
     groups = (HOSTILE, "\ud800\u202e", "$x_{$")

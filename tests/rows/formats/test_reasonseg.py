@@ -18,7 +18,7 @@ from recipes import reasonseg
 from tests.support.paths import DATA, written_and_real
 from vlm_recipes.eval.metrics.masks import decode
 from vlm_recipes.rows.errors import BadRow, DataError
-from vlm_recipes.rows.formats.reasonseg import parse_annotation, picture_mask, polygon_mask
+from vlm_recipes.rows.formats.reasonseg import parse_annotation, picture_mask, polygon_mask, read_masks, recognises
 from vlm_recipes.rows.grouping import one_per_query
 from vlm_recipes.rows.usable import usable_rows
 
@@ -444,6 +444,22 @@ def test_a_hub_row_whose_mask_is_no_picture_is_refused_and_the_others_are_used(t
     images, refused = checked(hub_folder(tmp_path / "data", masks, datasets.Image()), tmp_path / "out")
     assert [row["id"] for row in refused] == ["r1"] and images["id"] == ["r0", "r2"]
     assert np.array_equal(decode(images[1]["queries"][0]["masks"][0]), TRUTH)
+
+
+def test_a_folder_whose_first_file_is_broken_is_recognised_and_one_of_other_json_is_no_split(tmp_path):
+    for split in ("train", "val"):
+        write(tmp_path / split, "b", GOOD, picture())
+        (tmp_path / split / "a.json").write_text('{"text": ["the')
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert recognises(tmp_path)
+    (tmp_path / "val" / "b.json").unlink()  # what is called a split is none the less one
+    assert {split: rows["id"][:] for split, rows in read_masks(tmp_path).splits.items()} == {
+        "train": ["a", "b"],
+        "val": ["a", "b"],
+    }
+    (tmp_path / "train" / "b.json").unlink()
+    assert not recognises(tmp_path)
 
 
 def test_a_folder_without_the_split_to_evaluate_is_an_error_that_names_it(tmp_path):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.support.paths import ROOT, written_and_real
+from vlm_recipes.rows.conventions import PROBLEM
 from vlm_recipes.rows.errors import BadRow, DataError
 from vlm_recipes.rows.formats.real_colon import load_real_colon, read_real_colon
 from vlm_recipes.rows.formats.ssg_vqa import (
@@ -354,7 +355,7 @@ def test_a_clip_with_a_frame_missing_broken_or_of_another_size_is_refused_with_i
 def test_the_rows_of_real_colon_vqa_are_all_there(file, kinds):
     rows = load_real_colon(file, Path("frames"))
     raw = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == len(raw) == sum(kinds) and set(rows["problem"]) == {""}
+    assert len(rows) == len(raw) == sum(kinds) and set(rows[PROBLEM]) == {""}
     for key, name in {"id": "id", "video_id": "video", "question_type": "kind"}.items():
         assert [row[key] for row in raw] == rows[name]
     for key in ("question", "answer", "short_answer"):
@@ -437,7 +438,7 @@ def test_lines_and_clips_that_cannot_be_used_are_refused_by_name(tmp_path):
     assert reasons.pop("long") == "a clip of 3 frames, where the model reads 2"
     assert reasons.pop("mute") == "an empty short_answer"
     assert set(reasons) == {f"out {i}" for i in range(5)}
-    assert set(reasons.values()) == {"no image, or one outside the dataset's folder"}
+    assert set(reasons.values()) == {"a frame outside the dataset's folder"}
 
 
 def test_a_file_of_real_colon_vqa_that_is_missing_ends_in_one_line_and_an_empty_one_has_no_rows(tmp_path):
@@ -449,9 +450,7 @@ def test_a_file_of_real_colon_vqa_that_is_missing_ends_in_one_line_and_an_empty_
 
 
 def test_real_colon_rows_are_split_by_video_and_no_video_is_left_out():
-    rows = datasets.Dataset.from_dict(
-        {"id": list("abcd"), "video": ["1", "2", "", "3"], "problem": ["", "", "cut", ""]}
-    )
+    rows = datasets.Dataset.from_dict({"id": list("abcd"), "video": ["1", "2", "", "3"], PROBLEM: ["", "", "cut", ""]})
     parts = by_video(rows, {"train": ["1"], "validation": ["2"], "test": ["3", "4"]})
     assert {split: part["id"] for split, part in parts.items()} == {
         "train": ["a", "c"],

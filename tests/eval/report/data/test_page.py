@@ -14,6 +14,7 @@ from PIL import Image as PILImage
 from torchvision.ops import box_area
 
 from tests.eval.report.test_report import HOSTILE, Page, chromium, report
+from vlm_recipes.eval.drawn_row import draw_row
 from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.eval.report.check import Check
 from vlm_recipes.eval.report.data.page import Example, write_data_page
@@ -185,7 +186,7 @@ def test_fifty_thousand_rows_take_a_few_seconds(tmp_path):
 def test_hostile_text_anywhere_is_escaped_and_hidden_characters_are_spelled_out(tmp_path):
     evil = HOSTILE + "\u202e\u2067\x00\ud800"
     rows = [{"image_id": evil, "image_size": [9, 9], "question": evil, "answer": evil, "kind": evil}] * 2
-    example = Example(evil, [PILImage.new("RGB", (5, 5))], evil, evil)
+    example = Example(evil, [PILImage.new("RGB", (5, 5))], evil, evil, PILImage.new("RGB", (9, 9)))
     parts = {evil: rows, "two": [*rows, {**rows[0], "answer": f"{evil}!"}]}
     checks = [Check(evil, status, evil) for status in ("pass", "stop")]
     shown = page(tmp_path, title=evil, parts=parts, examples=[example], checks=checks)
@@ -221,9 +222,31 @@ def test_twelve_examples_are_shown_small_ones_pixel_by_pixel(tmp_path):
     assert "2000×900" in shown.text  # as the model sees it, however small it is shown
 
 
+def test_what_is_true_stands_on_the_row_s_own_picture_beside_what_the_model_sees(tmp_path):
+    seen, row = PILImage.new("RGB", (56, 28)), {"image": PILImage.new("RGB", (400, 200)), "boxes": [[40, 50, 360, 90]]}
+    examples = [Example("a", [seen], "where?", "there", draw_row(row)), Example("b", [seen], "why?", "so")]
+    shown = page(tmp_path, examples=examples)
+    pictures = [attributes for tag, attributes in shown.tags if tag == "img"]
+    assert [attributes["alt"] for attributes in pictures] == ["row a, what is true in green", "row a", "row b"]
+    own, as_seen, _ = (
+        PILImage.open(io.BytesIO(base64.b64decode(attributes["src"].split(",")[1]))) for attributes in pictures
+    )
+    assert as_seen.size == (56, 28) and np.asarray(as_seen).max() == 0
+    pixels = np.asarray(own).astype(int)
+    green = pixels[..., 1] - pixels[..., 0] > 80  # a JPEG's green is not quite the same
+    rows, columns = np.nonzero(green)
+    found = [columns.min(), rows.min(), columns.max(), rows.max()]
+    assert own.size == (400, 200) and np.abs(np.subtract(found, [40, 50, 360, 90])).max() <= 1
+    assert not green[60:80, 60:340].any()
+    assert "what is true in green" in shown.text and 'class="rows seen drawn"' in shown.source
+    plain = page(tmp_path, examples=examples[1:])
+    assert "true in green" not in plain.text and 'class="rows seen"' in plain.source
+
+
 def test_chromium_renders_the_page_and_runs_none_of_its_text(tmp_path):
     rows = [{**row, "answer": HOSTILE, "kind": HOSTILE} for row in TRAIN]
-    example = Example(HOSTILE, [PILImage.new("RGB", (40, 40), "navy")], HOSTILE, HOSTILE)
+    picture = PILImage.new("RGB", (40, 40), "navy")
+    example = Example(HOSTILE, [picture], HOSTILE, HOSTILE, picture)
     path = write_data_page(tmp_path / "run", title="A run", parts={HOSTILE: rows}, examples=[example])
     dom = chromium(path, tmp_path / "profile", "--dump-dom")
     assert "<title>A run: the data</title>" in dom and dom.count("&lt;script&gt;") >= 4 and "<script" not in dom

@@ -1,0 +1,117 @@
+"""Whatever splits a dataset has -> the rows to train on and those to test on, always by image."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import datasets
+from accelerate import PartialState
+
+from ..models.upstream import cast_pictures
+from .conventions import Row
+from .errors import BadRow, DataError
+from .images import images_of
+from .loading import apart
+from .pictures import content_id
+from .splits import hold_out, hold_out_two
+
+TRAIN, VALIDATION, TEST = ("train", "training", "raw"), ("val", "validation", "valid", "dev"), ("test", "testing")
+SAME = (TRAIN, VALIDATION, TEST)  # names of one part
+WHOLE = "all"  # what readers call the split of a dataset that has no names for any
+
+
+def two_parts(splits: Mapping[str, datasets.Dataset], settings: Any, seed: int) -> dict[str, datasets.Dataset]:
+    """The parts `train` and `test` of a dataset, whatever splits it has.
+
+    `settings` name two splits (`dataset_train_split`, `dataset_test_split`), by any of the names of `SAME`. Where a
+    dataset has none to test on, that to validate on is taken, or the other way round; of one with a single split,
+    `test_fraction` of its images is held out. Both is said in a line, and so is which splits are not read.
+
+    Raises `DataError` where the dataset has not what the settings name, or the two are the same, and where they name
+    splits of a dataset that has a single one.
+    """
+    asked = apart(settings.dataset_train_split, settings.dataset_test_split)
+    train, test = (_of_this_name(splits, name) for name in asked)
+    if len(splits) == 1 and (train or WHOLE in splits):
+        (name,) = splits
+        _refuse_names(settings, name, train)
+        rest, held_out = by_image(splits[name], settings.test_fraction, seed)
+        _say(f"one split, {name!r}: {len(held_out):,} of its {len(splits[name]):,} rows are held out to test on")
+        return {"train": rest, "test": held_out}
+    settings.refuse_without_effect("test_fraction", f"there are the splits {', '.join(splits)}")
+    if test is None and asked[1] in VALIDATION + TEST:
+        test = _of_this_name(splits, (VALIDATION if asked[1] in TEST else TEST)[0])
+        if test is not None:
+            _say(f"no split {asked[1]!r}: {test!r} is tested on")
+    for setting, found in zip(("dataset_train_split", "dataset_test_split"), (train, test), strict=True):
+        if found is None:
+            have = ", ".join(map(repr, splits))
+            raise DataError(f"no split {getattr(settings, setting)!r}, only {have}: --{setting} names it")
+    apart(train, test)
+    if unread := sorted(splits.keys() - {train, test}):
+        _say(f"not read: {', '.join(map(repr, unread))}")
+    return {"train": splits[train], "test": splits[test]}
+
+
+def three_parts(
+    splits: Mapping[str, datasets.Dataset], settings: Any, seed: int, validation: str = "val"
+) -> dict[str, datasets.Dataset]:
+    """The same with a part `validation`: the split of that name, where a dataset has it and another one to test on.
+
+    Else `validation_fraction` of the images are held out. Raises `DataError`, too, where a part would have no row.
+    """
+    if len(splits) == 1 and (WHOLE in splits or _of_this_name(splits, settings.dataset_train_split)):
+        ((name, rows),) = splits.items()
+        _refuse_names(settings, name, _of_this_name(splits, settings.dataset_train_split))
+        _say(f"one split, {name!r}: images to validate and to test on are held out")
+        shares = settings.validation_fraction, settings.test_fraction
+        parts = hold_out_two(_numbered(rows), *shares, by="images", seed=seed)
+        return {part: rows.select(own["row"][:]) for part, own in parts.items()}
+    apart(settings.dataset_train_split, validation)
+    own, test = _of_this_name(splits, validation), _of_this_name(splits, settings.dataset_test_split)
+    if own is None or test in (None, own):
+        parts = two_parts(splits, settings, seed)
+        train, validated = by_image(parts["train"], settings.validation_fraction, seed)
+        return {"train": train, "validation": validated, "test": parts["test"]}
+    parts = two_parts({name: rows for name, rows in splits.items() if name != own}, settings, seed)
+    return {"train": parts["train"], "validation": splits[own], "test": parts["test"]}
+
+
+def by_image(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """`hold_out` by a row's pictures, or by `image_id` or `img_id` where it has one of each."""
+    return tuple(rows.select(part["row"][:]) for part in hold_out(_numbered(rows), fraction, by="images", seed=seed))
+
+
+def _numbered(rows: datasets.Dataset) -> datasets.Dataset:
+    names = [] if "images" in rows.column_names else ["image_id", "img_id"]  # of several pictures: all as one
+    known = next((name for name in names if name in rows.column_names), None)
+    images = [image and str(image) for image in rows[known][:]] if known else _pictures(rows)
+    return datasets.Dataset.from_dict({"images": images, "row": list(range(len(rows)))})
+
+
+def _pictures(rows: datasets.Dataset) -> list[list[str]]:
+    columns = [name for name in ("image", "images") if name in rows.column_names]
+    for column in columns:
+        rows = cast_pictures(rows, column, decode=False)
+    return [_names(row) for row in rows.select_columns(columns)]
+
+
+def _names(row: Row) -> list[str]:
+    try:
+        return [content_id(image) for image in images_of(row)]
+    except (BadRow, OSError):  # to be refused by name, in whichever part
+        return []
+
+
+def _refuse_names(settings: Any, only: str, train: str | None) -> None:
+    unread = "dataset_test_split" if train else "dataset_(train|test)_split"
+    settings.refuse_without_effect(unread, f"there is one split, {only!r}")
+
+
+def _of_this_name(splits: Mapping[str, datasets.Dataset], name: str) -> str | None:
+    same = next((names for names in SAME if name in names), ())
+    return next((known for known in (name, *same) if known in splits), None)
+
+
+def _say(line: str) -> None:
+    if PartialState().is_main_process:
+        print(line, flush=True)

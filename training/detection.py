@@ -1,0 +1,63 @@
+"""What a recipe that finds objects sets for other people's: how their boxes are given, and in which words it asks."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..rows.boxes import ORDERS, UNITS
+from ..rows.errors import DataError, start_of
+from .folder import write_once
+from .settings import setting
+
+PROMPT_FILE = "prompt.json"
+LONGEST_NAME = 255  # of a file
+
+
+@dataclass
+class DetectionSettings:
+    """Beside `RowSettings`; a recipe states its own words."""
+
+    box_format: str | None = setting(None, "order of a box's numbers, where the dataset does not say it", *ORDERS)
+    box_unit: str | None = setting(None, "unit of a box's numbers, where the dataset does not say it", *UNITS)
+    system: str = setting("", "what comes first, a text or a file; {categories} stands for the names of what is found")
+    prompt: str = setting("", "what is asked of each picture, in the same way")
+
+    @property
+    def experiment(self) -> str | None:
+        """Asked in other words than the recipe's, it is no published experiment, and has not its title and numbers."""
+        return None if self.prompt == type(self).prompt else "objects"
+
+    def asked(self, categories: Sequence[str], output_dir: str) -> list[str]:
+        """The two texts, system and prompt, with these names; kept in `output_dir` for `asked_before`."""
+        texts = [in_words(text, categories=", ".join(categories)) for text in (self.system, self.prompt)]
+        write_once(Path(output_dir, PROMPT_FILE), json.dumps(texts, ensure_ascii=False))
+        return texts
+
+
+def asked_before(folder: Path, settings: DetectionSettings) -> list[str]:
+    """The two texts of `DetectionSettings.asked` in a run with these settings that left `folder`."""
+    kept = folder / PROMPT_FILE
+    if not kept.is_file():  # left by a run from before they were kept, whose settings say all
+        return [in_words(text) for text in (settings.system, settings.prompt)]
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def in_words(text: str, **values: str) -> str:
+    """A text, or that of the file of this name, with `values` for their names in braces.
+
+    Raises `DataError` for another name in braces, and a file that is no text.
+    """
+    try:
+        if len(text) <= LONGEST_NAME and os.path.isfile(text):
+            text = Path(text).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{text} is no text to ask with: {error}") from error
+    for name in re.findall(r"\{(\w+)\}", text):
+        if name not in values:
+            known = ", ".join(f"{{{known}}}" for known in values)
+            raise DataError(f"{{{name}}} in {start_of(text)} stands for nothing: {known} does")
+        text = text.replace(f"{{{name}}}", values[name])
+    return text
