@@ -90,6 +90,8 @@ def prompt(question: str, exemplar: bool = False, domain: str = "open") -> str:
 
 def read(data: Data, seed: int = 42) -> dict[str, Dataset]:
     """The part to train on and that to test on; all there is, where it is to be split by image."""
+    if data.image_disjoint:
+        data.refuse_without_effect("dataset_.*_split", "--image_disjoint true divides all images anew")
     splits = read_rows("questions", data, COLUMNS).splits
     return splits if data.image_disjoint else two_parts(splits, data, seed)
 

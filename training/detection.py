@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from accelerate import PartialState
+
 from ..rows.boxes import ORDERS, UNITS
 from ..rows.errors import DataError, start_of
 from .folder import write_once
@@ -31,7 +33,16 @@ class DetectionSettings:
         return None if self.prompt == type(self).prompt else "objects"
 
     def asked(self, categories: Sequence[str], output_dir: str) -> list[str]:
-        """The two texts, system and prompt, with these names; kept in `output_dir` for `asked_before`."""
+        """The two texts, system and prompt, with these names; kept in `output_dir` for `asked_before`.
+
+        A line says where several categories are asked for in the words of the recipe's own experiment.
+        """
+        if len(categories) > 1 and self.experiment is None and PartialState().is_main_process:
+            names = start_of(", ".join(categories))
+            print(
+                f"! {names} are asked for by {self.prompt!r}: say what is to be found, --prompt and --system",
+                flush=True,
+            )
         texts = [in_words(text, categories=", ".join(categories)) for text in (self.system, self.prompt)]
         write_once(Path(output_dir, PROMPT_FILE), json.dumps(texts, ensure_ascii=False))
         return texts

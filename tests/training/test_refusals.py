@@ -314,3 +314,10 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch):
 
     with pytest.raises(SystemExit, match="^error: the Hub refused: 403 Forbidden: no right to create a model"):
         launched(refuse, monkeypatch)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_vqa_rad_names_no_part_of_what_it_divides_by_image(part, tmp_path, monkeypatch):
+    more = ["--image_disjoint", "true", f"--dataset_{part}_split", "other"]
+    line = refused("vqa_rad", tmp_path / "out", monkeypatch, *more)
+    assert line == f"error: --dataset_{part}_split other has no effect: --image_disjoint true divides all images anew"

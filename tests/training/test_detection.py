@@ -1,0 +1,44 @@
+from dataclasses import dataclass
+
+import pytest
+
+from vlm_recipes.rows.errors import DataError
+from vlm_recipes.training.detection import DetectionSettings, asked_before
+
+
+@dataclass
+class Data(DetectionSettings):
+    system: str = "You look for tables."
+    prompt: str = "Where is the table?"
+
+
+def test_texts_are_those_of_files_and_have_the_names_of_categories(tmp_path):
+    (tmp_path / "prompt.txt").write_text("Find {categories}.\n", encoding="utf-8")
+    data = Data(system="", prompt=str(tmp_path / "prompt.txt"))
+    assert data.asked(["cup", "plate"], str(tmp_path)) == ["", "Find cup, plate."]
+    (tmp_path / "prompt.txt").unlink()
+    assert asked_before(tmp_path, data) == ["", "Find cup, plate."]  # what was asked then
+
+
+@pytest.mark.parametrize(("text", "line"), [("Find {category}.", "{category} in"), ("{a} {categories}", "{a} in")])
+def test_another_name_in_braces_is_refused_with_those_that_there_are(text, line, tmp_path):
+    with pytest.raises(DataError, match=f"^{line}.*stands for nothing: {{categories}} does$"):
+        Data(prompt=text).asked(["cup"], str(tmp_path))
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
+    (tmp_path / "prompt.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="prompt.txt is no text to ask with"):
+        Data(prompt=str(tmp_path / "prompt.txt")).asked([], str(tmp_path))
+
+
+def test_several_categories_asked_for_in_the_recipe_s_own_words_are_said_in_a_line(tmp_path, capsys):
+    Data().asked(["cup", "plate"], str(tmp_path))
+    assert capsys.readouterr().out.startswith("! 'cup, plate' are asked for by 'Where is the table?': ")
+    Data().asked(["table"], str(tmp_path))
+    Data(prompt="Find {categories}.").asked(["cup", "plate"], str(tmp_path))
+    assert capsys.readouterr().out == ""
+
+
+def test_in_other_words_it_is_no_published_experiment():
+    assert (Data().experiment, Data(prompt="Find cups.").experiment) == (None, "objects")
