@@ -1,6 +1,5 @@
 """Each Python example of README and docs, run as it stands on small checkpoints, and what comes of it."""
 
-import math
 from functools import cache, partial
 from itertools import product
 
@@ -10,7 +9,6 @@ import torch
 import trl
 from datasets import Dataset
 from PIL import Image, ImageOps
-from torch.nn.functional import log_softmax
 from torchvision.ops import box_iou
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import GRPOConfig, ModelConfig, SFTConfig, SFTTrainer

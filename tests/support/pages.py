@@ -1,4 +1,4 @@
-"""What README, CONTRIBUTING.md and docs show: their code, by the headings that it stands under."""
+"""What README, CONTRIBUTING.md and docs show: code by the headings that it stands under, links, tables."""
 
 import re
 from pathlib import Path
@@ -18,3 +18,16 @@ def code(page: Path, language: str) -> dict[str, list[str]]:
         elif written_in == language:
             found.setdefault(heading, []).append(block)
     return found
+
+
+def without_code(page: Path) -> str:
+    """The page's text, without its blocks of code."""
+    return FENCED.sub(lambda found: found[1] or "", page.read_text(encoding="utf-8"))
+
+
+def table_rows(page: Path) -> list[list[str]]:
+    """The cells of all tables, row by row, without their heads; a link is its text."""
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", without_code(page))
+    tables = re.findall(r"^\|.*\n\|(?: *:?-+:? *\|)+\n((?:\|.*(?:\n|\Z))*)", text, re.MULTILINE)
+    rows = "".join(tables).splitlines()
+    return [[cell.strip() for cell in row.strip().removeprefix("|").removesuffix("|").split(" | ")] for row in rows]
