@@ -144,7 +144,7 @@ def test_a_command_is_read_by_what_it_calls(page, command, monkeypatch):
         source = Path(module.__file__).read_text(encoding="utf-8")
         if "ArgumentParser(" in source:
             read(module.main, told[2:], monkeypatch)
-        else:  # it is called for all or for a file
+        else:  # some want a file
             assert len(told) == 2 + ("sys.argv[1" in source)
 
 

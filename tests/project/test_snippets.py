@@ -20,6 +20,8 @@ from vlm_recipes.collators import ChatCollator, SegmentationCollator
 from vlm_recipes.models.lisa.loading import load_lisa
 from vlm_recipes.models.surgvivqa.loading import load_surgvivqa
 
+# What is said of LLaVA's template, once a session.
+pytestmark = pytest.mark.filterwarnings("ignore:the chat template writes nothing behind an answer")
 EXAMPLES = {(page.name, title): blocks for page in PAGES for title, blocks in code(page, "python").items()}
 SMALL = {**QUIET, "gradient_checkpointing": False, "learning_rate": 1e-3, "num_train_epochs": 1}
 WIDTH, HEIGHT = 84, 84  # of the picture with a box, which the trained model has learnt
