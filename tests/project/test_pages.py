@@ -62,15 +62,10 @@ def test_cells_are_read_without_heads_links_and_code(tmp_path):
 def test_readme_s_tree_has_a_line_for_every_folder_and_names_nothing_that_is_not_there():
     [tree] = [block for blocks in code(README, "").values() for block in blocks if block.startswith("recipes/ ")]
     named = [line.split()[0] for line in tree.splitlines()]
-    folders = {
-        f"{path.parent.relative_to(ROOT).parts[0]}/" for kind in ("*.py", "*.yaml", "*.sbatch") for path in _in(kind)
-    }
-    assert set(named) == folders and len(named) == len(folders)
-
-
-def _in(kind: str) -> list[Path]:
-    hidden = (path for path in ROOT.glob(f"[!.]*/**/{kind}") if not {"outputs", "build"} & {*path.parts})
-    return list(hidden)
+    kinds = {".py", ".yaml", ".sbatch"}
+    ours = [path for path in ROOT.glob("[!.]*/") if path.name not in ("outputs", "build", "data")]
+    folders = {f"{path.name}/" for path in ours if kinds & {file.suffix for file in path.rglob("[!.]*")}}
+    assert folders == {*named} and len({*named}) == len(named)
 
 
 def test_numbers_called_published_are_those_of_published_yaml():
