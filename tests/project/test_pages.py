@@ -68,6 +68,12 @@ def test_readme_s_tree_has_a_line_for_every_folder_and_names_nothing_that_is_not
     assert folders == {*named} and len({*named}) == len(named)
 
 
+def test_readme_s_own_numbers_are_those_of_measured_md():
+    prose = re.sub(r"^\|.*$", "", without_code(README), flags=re.MULTILINE)
+    shown = set(re.findall(r"(?<!\d)\.\d{3}", prose))
+    assert shown and shown <= set(re.findall(r"(?<!\d)\.\d{3}", (ROOT / "docs" / "measured.md").read_text()))
+
+
 def test_numbers_called_published_are_those_of_published_yaml():
     """To the three digits shown; in README's table of recipes, and in the one that says whose they are."""
     published = yaml.safe_load((ROOT / "recipes" / "published.yaml").read_text())
