@@ -46,7 +46,7 @@ def given(tmp_path, monkeypatch) -> dict:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     monkeypatch.setattr(trl, "SFTConfig", partial(SFTConfig, **SMALL, per_device_train_batch_size=3))
-    small = {"per_device_train_batch_size": 24, "num_generations": 4, "temperature": 1.5, "max_steps": 1}
+    small = {"per_device_train_batch_size": 48, "num_generations": 8, "temperature": 1.7, "max_steps": 1}
     monkeypatch.setattr(trl, "GRPOConfig", partial(GRPOConfig, **SMALL | small))  # it has to err to learn from it
     rotated = Image.new("RGBA", (30, 20), (200, 0, 0, 255))
     rotated.paste((0, 0, 0, 0), (0, 0, 10, 20))
