@@ -33,8 +33,9 @@ def left_by(recipe: str, *more: str) -> Path:
 
     def train(folder: Path) -> None:
         arguments = [*world(recipe, folder), *STEPS.split(), "--output_dir", str(folder / "out"), *more]
-        looked = mock.patch(INSPECT, lambda *event, **more: None) if more and "--push_to_hub" not in more else nullcontext()
-        with mock.patch.object(sys, "argv", [recipe, *arguments]), looked:
+        looks = not more or "--push_to_hub" in more
+        inspected = nullcontext() if looks else mock.patch(INSPECT, lambda *event, **named: None)
+        with mock.patch.object(sys, "argv", [recipe, *arguments]), inspected:
             runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
 
     flags = hashlib.sha256(" ".join(more).encode()).hexdigest()[:8] if more else "plain"
