@@ -1,0 +1,122 @@
+"""The tables of README and docs that are made of docs/measured.json.
+
+They stand between `<!-- measured: NAME -->` and `<!-- end -->`.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from benchmarks.numbers.measured import read
+from benchmarks.numbers.parts import SEEDS
+from benchmarks.numbers.sources import ROOT
+
+MARKED = re.compile(r"(<!-- measured: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+# Beside a demo's headline and its groups.
+MORE = {
+    "coco": ("precision_50", "recall_50", "f1_50", "ap_50", "ap_50_95"),
+    "vqa_rad": ("exact_match",),
+    "ssg_vqa": ("macro_f1",),
+    "visual_chat": ("rouge_l", "exact_match"),
+}
+Kept = Mapping[str, Mapping[str, Any]]
+
+
+def write() -> None:
+    """Make the tables of every page anew, of what is kept; a table of which nothing is kept stays as it is."""
+    kept = read()
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = MARKED.sub(lambda found: f"{found[1]}{table(found[2], kept) or found[3]}{found[4]}", before)
+        if after != before:
+            page.write_text(after, encoding="utf-8")
+
+
+def table(name: str, kept: Kept) -> str:
+    """The table of that name, a line of its own behind it says where it comes from; empty where nothing is kept."""
+    kind, _, what = name.partition(" ")
+    lines = list(MAKERS[kind](what, kept)) if kind in MAKERS else []
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def demo(name: str, kept: Kept) -> Iterator[str]:
+    runs = {seed: kept[f"demo {name}, seed {seed}"] for seed in SEEDS if f"demo {name}, seed {seed}" in kept}
+    if not runs:
+        return
+    test = {seed: run["numbers"]["splits"]["test"]["numbers"] for seed, run in runs.items()}
+    headline = next(iter(runs.values()))["numbers"]["headline"]
+    first = next(iter(test.values()))
+    yield row(headline.replace("_", " "), *(f"seed {seed}" for seed in runs), "baseline", "n")
+    yield row("---", *["---:"] * (len(runs) + 2))
+    yield number_row("all", [own[headline] for own in test.values()], bold=True)
+    for group in first[headline].get("groups", {}):
+        if first[headline]["groups"][group]["n"]:
+            yield number_row(group, [own[headline]["groups"][group] for own in test.values()])
+    for metric in MORE.get(name, ()):
+        yield number_row(metric.replace("_", " "), [own[metric] for own in test.values()])
+    if "free" in first[headline]:
+        yield number_row("answered freely", [own[headline]["free"] for own in test.values()])
+    if blank := [run["numbers"]["blank images"] for run in runs.values() if "blank images" in run["numbers"]]:
+        yield number_row("the same questions about grey images", [own["blank"] for own in blank])
+        yield number_row("with their own images", [own["with_images"] for own in blank])
+    yield ""
+    yield f"In brackets 95% intervals, `*` where they reach the baseline. {origin(runs)}"
+
+
+def number_row(name: str, numbers: list[Mapping[str, Any]], bold: bool = False) -> str:
+    """A row of a number of each run; `*` where its interval reaches its baseline."""
+    baseline, n = numbers[0].get("baseline"), numbers[0]["n"]
+    cells = [cell(number, bold) for number in numbers]
+    return row(name, *cells, "" if baseline is None else decimal(baseline), f"{n:,}")
+
+
+def cell(number: Mapping[str, Any], bold: bool) -> str:
+    if "value" not in number:
+        return "–"
+    value = f"**{decimal(number['value'])}**" if bold else decimal(number["value"])
+    if "low" not in number:
+        return value
+    vague = "baseline" in number and number["low"] <= number["baseline"]
+    return f"{value}{'*' if vague else ''} ({decimal(number['low'])} to {decimal(number['high'])})"
+
+
+def decimal(value: float) -> str:
+    """Three digits, as the pages have them: .825."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}")
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def origin(runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """Which command gave this, where and when."""
+    first = next(iter(runs.values()))
+    seeds = ", ".join(f"{seed} at {run['commit']} in {minutes(run['seconds'])}" for seed, run in runs.items())
+    return f"`{first['command']}`; seed {seeds}; {first['machine']}."
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def speed(name: str, kept: Kept) -> Iterator[str]:
+    """A ratio within one run, as a sentence has it."""
+    if name in kept:
+        part = kept[name]
+        for number in part["numbers"].values():
+            span = f" ({number['low']:g} to {number['high']:g})" if "low" in number else ""
+            yield f"**{number['value']:g} times**{span}: `{part['command']}` at {part['commit']}, {part['machine']}."
+
+
+def text(name: str, kept: Kept) -> Iterator[str]:
+    """What a benchmark printed as a table."""
+    if name in kept:
+        part = kept[name]
+        yield part["numbers"]["text"]
+        yield ""
+        yield f"`{part['command']}` at {part['commit']}, {part['machine']}."
+
+
+MAKERS: dict[str, Callable[[str, Kept], Iterator[str]]] = {"demo": demo, "speed": speed, "table": text}

@@ -1,0 +1,128 @@
+"""What is measured: commands as a user types them, and where their numbers stand in what they leave or print."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demo.worlds.build import RECIPES
+from vlm_recipes.eval.metrics.number import Number, keys_of
+from vlm_recipes.training.compare import read_answers
+
+SEEDS = (0, 1, 2)
+# A demo -> its world and its checkpoint's maker; a recipe of another name than the demo's is in RECIPES.
+WORLDS = {
+    "nutrition_tables": ("packages", "qwen2_vl"),
+    "coco": ("scenes", "qwen2_vl"),
+    "kvasir_vqa": ("endoscopy", "qwen2_vl"),
+    "vqa_rad": ("radiology", "blip2"),
+    "reasonseg": ("scenes", "llava", "sam"),
+    "ssg_vqa": ("laparoscopy", "surgvivqa"),
+    "visual_chat": ("album", "qwen2_vl"),
+}
+TIMES = r"([\d.]+)"
+RANGE = rf"{TIMES} \(from {TIMES} to {TIMES}\)"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command and what it measures.
+
+    Args:
+        command: the words of it, from the clone's root; "python" is this one.
+        entries: files and folders that can move its numbers, with what they import.
+        read: the numbers in what the command printed.
+        alone: it measures time, and wants the machine for itself.
+    """
+
+    command: tuple[str, ...]
+    entries: tuple[str, ...]
+    read: Callable[[str], dict[str, Any]]
+    alone: bool = False
+
+
+def demo(name: str, seed: int) -> Part:
+    recipe, (world, *checkpoints) = RECIPES.get(name, name), WORLDS[name]
+    output = f"outputs/demo/{name}" + (f"_seed_{seed}" if seed else "")
+    more = ("--seed", str(seed), "--output_dir", output) if seed else ()
+    entries = [f"recipes/{recipe}.py", f"demo/configs/{name}.yaml", f"demo/worlds/{world}", "demo/__main__.py"]
+    entries += [f"demo/checkpoints/{checkpoint}.py" for checkpoint in checkpoints]
+    command = ("python", "-m", "demo", name, *more, "--overwrite_output_dir", "true")
+    entries += ["demo/worlds/build.py", "accelerate_configs/cpu.yaml", "requirements.txt"]
+    return Part(command, tuple(entries), lambda printed: answers_of(Path(output)))
+
+
+def answers_of(folder: Path) -> dict[str, Any]:
+    """Each split's numbers by metric, of the answers that a run left, and which one is the headline."""
+    run = read_answers(folder, None)
+    if not run.record["finished"]:
+        raise ValueError(f"the run in {folder} did not come to its end")
+    splits = {
+        split: {"n": part.scores.n, "numbers": {name: plain(number) for name, number in part.scores.items()}}
+        for split, part in run.splits.items()
+    }
+    return {"headline": run.evaluation.headline, "splits": splits, **blank_images(folder)}
+
+
+def blank_images(folder: Path) -> dict[str, Any]:
+    """What the model says about grey images, beside the same rows with their own, as the run's last check has it."""
+    for check in json.loads((folder / "preflight.json").read_text(encoding="utf-8")):
+        if check["name"] == "blank images" and "blank" in check["numbers"]:
+            known = check["numbers"]
+            fields = ("value", "low", "high")
+            pair = {
+                name: {
+                    one: round(known[key], 4) for one, key in keys_of(name).items() if one in fields and key in known
+                }
+                for name in ("with_images", "blank")
+            }
+            return {"blank images": {name: number | {"n": known["n"]} for name, number in pair.items()}}
+    return {}
+
+
+def plain(number: Number) -> dict[str, Any]:
+    """A number as JSON, to four digits; what is not known is left out."""
+    known = {name: getattr(number, name) for name in ("value", "n", "low", "high", "baseline", "question_baseline")}
+    own = {name: round(value, 4) if isinstance(value, float) else value for name, value in known.items()}
+    free = {"free": plain(number.free)} if number.free is not None and number.free.value is not None else {}
+    groups = {"groups": {name: plain(group) for name, group in number.groups.items()}} if number.groups else {}
+    return {name: value for name, value in own.items() if value is not None} | free | groups
+
+
+def found(**patterns: str) -> Callable[[str], dict[str, Any]]:
+    """Read from printed text the value, and its range where the pattern has three groups, of each name."""
+
+    def read(printed: str) -> dict[str, Any]:
+        numbers = {}
+        for name, pattern in patterns.items():
+            match = re.search(pattern, printed)
+            if match is None:
+                raise ValueError(f"{name} ({pattern}) is not in what was printed")
+            numbers[name] = dict(zip(("value", "low", "high"), map(float, match.groups()), strict=False))
+        return numbers
+
+    return read
+
+
+def text_of(printed: str) -> dict[str, str]:
+    """A benchmark's table as it printed it."""
+    return {"text": "\n".join(line.rstrip() for line in printed.splitlines() if line.startswith("|"))}
+
+
+def benchmark(name: str, read: Callable[[str], dict[str, Any]], *more: str, alone: bool = True) -> Part:
+    entries = (f"benchmarks/{name}.py", "requirements.txt")
+    return Part(("python", "-m", f"benchmarks.{name}", *more), entries, read, alone)
+
+
+LEARNT = {
+    "before": rf"before: .*?{TIMES}",
+    "shared": rf"shared\w*.* {TIMES} \({TIMES} to {TIMES}\)",
+    "apart": rf"\n(?!seed|shared)\S.* {TIMES} \({TIMES} to {TIMES}\)",
+}
+PARTS: Mapping[str, Part] = {
+    **{f"demo {name}, seed {seed}": demo(name, seed) for seed in SEEDS for name in WORLDS},
+    "labels scored as a tree": benchmark("label_scores", found(times=rf"one by one / tree: {RANGE}")),
+    "constrained decoding": benchmark("constraints", found(times=rf"constrained / free: {RANGE}")),
+}
