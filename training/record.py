@@ -12,7 +12,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel
 
 from ..callbacks.preflight.blank_images import check_blank_images
-from ..eval.evaluation import Evaluation, text_of
+from ..eval.evaluation import Evaluation
 from ..eval.generation.generate import without_images
 from ..eval.generation.kept import KeptAnswers
 from ..eval.metrics.baselines import as_json
@@ -136,17 +136,18 @@ class RunRecord:
 
     def _gallery(self, predictions: list[Row], rows: Any, plain: list[Row]) -> list[GalleryItem]:
         """One item per answered row; only those that the report shows get their image decoded and drawn on."""
-        items = [GalleryItem(row["id"], [], "", text_of(row["reference"]), "", row["score"]) for row in predictions]
+        items = [GalleryItem(row["id"], [], "", "", "", row["score"]) for row in predictions]
         for item, row in zip(items, plain if self.evaluation.group else (), strict=False):
             item.group, item.image_id = self.evaluation.group(row), str(row.get("image_id", ""))
         shown = {id(item) for shelf in shelves(items) for item in shelf.items}
         background = getattr(self.evaluation.collator, "background", "white")
         for i, (item, predicted) in enumerate(zip(items, predictions, strict=True)):
             if id(item) in shown:
-                row, answer, draw = rows[i], predicted["prediction"], self.evaluation.draw
-                item.question, item.prediction = self.evaluation.question(row), text_of(answer)
+                row, answer, evaluation = rows[i], predicted["prediction"], self.evaluation
+                item.question, item.prediction = evaluation.question(row), evaluation.shown(row, answer)
+                item.reference = evaluation.shown(row, predicted["reference"])
                 upright = [open_image(image, background) for image in images_of(row)]
-                item.images = [draw(image, row, answer) if draw else image for image in upright]
+                item.images = [evaluation.draw(image, row, answer) if evaluation.draw else image for image in upright]
         return items
 
     def _confusions(self, predictions: list[Row], plain: list[Row]) -> dict[str, Confusion]:

@@ -178,6 +178,17 @@ def test_a_split_of_hardly_any_rows_ends_in_results_too(tmp_path, trained, capsy
     assert (tmp_path / "report.html").is_file()
 
 
+def test_the_report_says_answers_as_people_read_them_and_the_predictions_as_the_model_wrote_them(tmp_path, trained):
+    model, processor = trained
+    [row] = [row for row in tiny.chat_rows() if row["id"] == "yellow"]
+    record = record_of(processor, tmp_path, shown=lambda row, answer: f"{row['id']} of {len(answer)} characters")
+    record.conclude(model, {"test": [row]}, [])
+    page, [line] = (tmp_path / "report.html").read_text(), read(tmp_path)[2]
+    assert line["prediction"] == line["reference"] == tiny.ANSWERS["yellow"]
+    said = f'<bdi class="text">yellow of {len(tiny.ANSWERS["yellow"])} characters</bdi>'
+    assert page.count(said) == 2 and "box_start" not in page[page.index("Best rows") :]
+
+
 def test_a_run_that_only_trains_leaves_its_files_too(tmp_path, trained):
     record_of(trained[1], tmp_path).conclude(trained[0], {}, [{"loss": 1.0, "step": 1}])
     run, results, predictions = read(tmp_path)
