@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 
+from ..callbacks.generation_eval import GenerationEvalCallback
 from ..callbacks.preflight.blank_images import check_blank_images
 from ..eval.evaluation import Evaluation
 from ..eval.generation.generate import without_images
@@ -22,10 +23,12 @@ from ..eval.report.check import Check, check_learnt, save_checks
 from ..eval.report.gallery import GalleryItem, shelves
 from ..eval.report.page import replace_file
 from ..eval.report.report import write_report
-from ..eval.report.tables import Published
+from ..eval.report.tables import Published, headline_table
 from ..rows.conventions import Row
 from ..rows.images import images_of
 from ..rows.opened import open_image
+
+LEFT = ("results.json", "predictions.jsonl", "run.json", "preflight.json", "data.html", "rejected.jsonl")
 
 
 @dataclass
@@ -127,12 +130,10 @@ class RunRecord:
             self.checks += checks
         report = self.write(log_history, results, predictions, rows, finished=True)
         if report is not None:
-            for split, scores in results.items():
-                number = scores.get(evaluation.headline, UNKNOWN)
-                print(f"{split}: {evaluation.headline} {number}")
-                for group in evaluation.groups:
-                    print(f"  {group}: {number.groups.get(group, UNKNOWN)}")
-            print(*checks, f"report: {report}", sep="\n")
+            shown = evaluation.headline, evaluation.groups, evaluation.baseline
+            beside = ", ".join(name for name in LEFT if report.with_name(name).is_file())
+            print(headline_table(self.title, results, *shown) if results else self.title, *checks, sep="\n")
+            print(f"report: {report}\nbeside it: {beside}", flush=True)
 
     def _gallery(self, predictions: list[Row], rows: Any, plain: list[Row]) -> list[GalleryItem]:
         """One item per answered row; only those that the report shows get their image decoded and drawn on."""
@@ -158,6 +159,23 @@ class RunRecord:
             group = evaluation.group(row) if evaluation.group else "boxes"
             pairs.setdefault(group, []).extend(evaluation.class_pairs(row, predicted["prediction"]))
         return {name: confusion(*zip(*found, strict=True)) for name, found in pairs.items() if found}
+
+
+class ReportCallback(TrainerCallback):
+    """Write the report after each evaluation and when training ends. Add it after the callback that it watches."""
+
+    def __init__(self, record: RunRecord, watched: GenerationEvalCallback):
+        self.record, self.watched = record, watched
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        latest = (self.watched.metrics, self.watched.predictions, self.watched.rows)
+        self.record.write(state.log_history, *({"validation": part} for part in latest))
+
+    on_train_end = on_evaluate
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        report = Path(self.record.output_dir, "report.html")
+        PartialState().print(f"while it trains: {report}, from the first evaluation on", flush=True)
 
 
 def _write(path: Path, text: str) -> None:
