@@ -133,7 +133,9 @@ class LogLinesCallback(transformers.TrainerCallback):
                 if name == evaluation.headline and number.baseline is not None:
                     whose = evaluation.baseline.removeprefix("the ").removesuffix("'s")
                     said.append(f"{whose} {decimals(number.baseline)}")
-        return said + [f"loss {decimals(metrics['eval_loss'])}"] * ("eval_loss" in metrics)
+        if "eval_loss" in metrics:
+            said.append(f"loss {decimals(metrics['eval_loss'])}")
+        return said
 
 
 def _in_brackets(values: Mapping[str, float], written) -> str:
