@@ -107,7 +107,7 @@ class LogLinesCallback(transformers.TrainerCallback):
         each = (self.mark - self.begun - self.beside) / max(state.global_step - self.first, 1)
         seconds, more = each * (state.max_steps - state.global_step), self._evaluations_left(args, state)
         if more and not self.evaluations:
-            return f"{duration(seconds)} left and {more:,} evaluations"
+            return f"{duration(seconds)} left and {more:,} evaluation{'s' * (more > 1)}"
         return f"{duration(seconds + more * self.beside / max(self.evaluations, 1))} left"
 
     def _evaluations_left(self, args, state) -> int:
@@ -148,8 +148,8 @@ def decimals(value: float) -> str:
 
 
 def digits(value: float) -> str:
-    """Two digits: "3.1", ".48" or "1,200"."""
-    return _without_zero(f"{float(f'{value:.2g}'):,g}")
+    """Two digits: "3.1", ".48", "1,200" or "2.2e-5"."""
+    return _without_zero(f"{float(f'{value:.2g}'):,g}".replace("e-0", "e-"))
 
 
 def rate(value: float) -> str:

@@ -135,5 +135,12 @@ def test_numbers_are_short():
     assert [decimals(value) for value in (0.7821, 0, -0.25, 1, 12.34, float("nan"))] == [
         ".782", ".000", "-.250", "1.000", "12.340", "nan",
     ]  # fmt: skip
-    assert [digits(value) for value in (3.14, 0.0123, 1234.5, 0, 41)] == ["3.1", ".012", "1,200", "0", "41"]
+    assert [digits(value) for value in (3.14, 0.0123, 1234.5, 0, 41, 2.2e-5)] == [
+        "3.1",
+        ".012",
+        "1,200",
+        "0",
+        "41",
+        "2.2e-5",
+    ]
     assert [rate(value) for value in (9.8e-4, 0, 1e-12)] == ["9.8e-4", "0", "1.0e-12"]
