@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .grad_norm import GradNormCallback as GradNormCallback
     from .interrupt import InterruptCallback as InterruptCallback
     from .label_audit import LabelAuditCallback as LabelAuditCallback
+    from .log_lines import LogLinesCallback as LogLinesCallback
     from .preflight.callback import PreflightCallback as PreflightCallback
     from .resume import ResumeCallback as ResumeCallback
     from .shared_image import SharedImageCallback as SharedImageCallback
@@ -23,6 +24,7 @@ MODULES = {
     "InterruptCallback": "interrupt",
     "IoUCallback": "generation_eval",
     "LabelAuditCallback": "label_audit",
+    "LogLinesCallback": "log_lines",
     "MaskIoUCallback": "generation_eval",
     "PreflightCallback": "preflight.callback",
     "ResumeCallback": "resume",

@@ -21,6 +21,7 @@ from .metrics.detection import class_names, detection_metrics, paired_classes
 from .metrics.number import Scores
 
 COMPARED = ("iou_mean", "iou_median", "iou_first", "giou_mean", "giou_median", "accuracy_50", "accuracy_70")
+SHOWN = 6  # boxes of an answer that people read of
 Said = str | list[Box] | list[LabelledBox]
 
 
@@ -139,12 +140,21 @@ def box_evaluation(
             raise ValueError(f"predicted_categories: {len(names)} names for {len(boxes)} boxes")
         return true, [LabelledBox(*one) for one in zip(boxes, names, strict=True)]
 
+    def shown(row: Row, answer: Said) -> str:
+        found, (width, height) = found_in(answer, row), row["image_size"]
+        if not found:
+            return str(answer)
+        lines = [f"{label} ({x1:.0f}, {y1:.0f}) to ({x2:.0f}, {y2:.0f})" for (x1, y1, x2, y2), label in found[:SHOWN]]
+        more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        return "\n".join([*(" ".join(line.split()) for line in lines), *more, f"in pixels of {width}×{height}"])
+
     def draw(image: Image.Image, row: Row, answer: Said) -> Image.Image:
         found = found_in(answer, row)
         names = ((), ()) if len(classes) == 1 else (row.get("categories", ()), [one.label for one in found])
         return draw_boxes(image, row["boxes"], [one.box for one in found], *names)
 
-    settings = {"baseline": "the constant box's", "reference": reference, "draw": draw, "blind": constant, **settings}
+    own = {"reference": reference, "shown": shown, "draw": draw, "blind": constant, "baseline": "the constant box's"}
+    settings = own | settings
     settings |= {"keep": ("image_id", "image_size", "boxes"), "restore": restore, "read": read}
     if len(classes) != 1:
         settings |= {"keep": (*settings["keep"], "categories"), "class_pairs": class_pairs}

@@ -31,6 +31,7 @@ class Evaluation:
         max_new_tokens: longest answer in tokens.
         reference: row -> the right answer, in the form that answers have.
         question: row -> what is asked, for people: a text, or a conversation, who says what before the answer.
+        shown: `(row, answer)` -> the answer's text, for people.
         draw: `(image, row, answer) -> image` with the answer drawn on it; None for answers that are text only.
         keep: columns that go into `predictions.jsonl`, too, where rows have them: all that scores are made of.
         read: `(row, answer)` -> what was read out of the answer, for `predictions.jsonl`.
@@ -55,6 +56,7 @@ class Evaluation:
     max_new_tokens: int
     reference: Callable[[Row], Answer] = lambda row: row["answer"]
     question: Callable[[Row], str | list[tuple[str, str]]] = lambda row: row.get("question", "")
+    shown: Callable[[Row, Answer], str] = lambda row, answer: text_of(answer)
     draw: Callable[[Image.Image, Row, Answer], Image.Image] | None = None
     keep: tuple[str, ...] = ()
     read: Callable[[Row, Answer], Row] = lambda row, answer: {}

@@ -19,11 +19,12 @@ class Blip2ForConditionalGeneration(transformers.Blip2ForConditionalGeneration):
     Each image goes through vision tower and Q-Former once; where these are frozen, no graph is kept of it.
     """
 
-    def forward(self, pixel_values=None, input_ids=None, image_index=None, **inputs):
+    def forward(self, pixel_values=None, input_ids=None, image_index=None, labels=None, **inputs):
+        # `labels` by their name: where a forward does not name them, the Trainer takes no loss as it evaluates.
         if image_index is not None:
             inputs["mm_encoder_outputs"] = {"image": self._encode_images(pixel_values, image_index)}
             pixel_values = None
-        return super().forward(pixel_values=pixel_values, input_ids=input_ids, **inputs)
+        return super().forward(pixel_values=pixel_values, input_ids=input_ids, labels=labels, **inputs)
 
     @torch.no_grad()
     def generate(self, pixel_values, input_ids=None, attention_mask=None, image_index=None, **settings):

@@ -14,6 +14,7 @@ Your own questions: --dataset_name FOLDER or FILE, a CSV, TSV, JSON, JSONL, Parq
 `file_name`), `question`, `answer` and, perhaps, `img_id`, one line per question (docs/data.md).
 """
 
+from vlm_recipes.training.launch import launch  # isort: skip  (before the libraries that it keeps quiet)
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,6 @@ from vlm_recipes.eval.typed import typed_evaluation
 from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
 from vlm_recipes.rows import BadRow, content_id, group_by_image, read_rows, start_of, three_parts, usable_rows
 from vlm_recipes.training.folder import write_once
-from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
 

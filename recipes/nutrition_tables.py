@@ -14,6 +14,7 @@ Your own objects, in COCO, YOLO, Pascal VOC, labelme or Hugging Face's `objects`
     accelerate launch … --dataset_name FOLDER --system "You find objects." --prompt "Detect all of: {categories}." …
 """
 
+from vlm_recipes.training.launch import launch  # isort: skip  (before the libraries that it keeps quiet)
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,6 @@ from vlm_recipes.rows.boxes import PUBLISHED, BoxFormat, doubt_of, named_boxes
 from vlm_recipes.rows.formats.chat import text_of
 from vlm_recipes.rows.formats.open_food_facts import product_of
 from vlm_recipes.training.detection import DetectionSettings, asked_before
-from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
 

@@ -19,6 +19,7 @@ Your own masks: --dataset_name FOLDER as ReasonSeg's authors give it (`train/`, 
 groups the numbers), in COCO, labelme or PNG files (docs/data.md), or with `image`, `text` (a sentence) and `mask`.
 """
 
+from vlm_recipes.training.launch import launch  # isort: skip  (before the libraries that it keeps quiet)
 import math
 import random
 from dataclasses import dataclass, field
@@ -43,7 +44,6 @@ from vlm_recipes.rows import apart, content_id, group_by_image, one_per_query, r
 from vlm_recipes.rows.conventions import IGNORED_PIXEL
 from vlm_recipes.rows.formats.reasonseg import read_annotated
 from vlm_recipes.rows.grouping import with_questions_shuffled
-from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
 from vlm_recipes.training.trainers import LisaTrainer

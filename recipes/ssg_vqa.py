@@ -20,6 +20,7 @@ Your own questions: SSG-VQA's layout `FOLDER/ssg-qa/<video>/<frame>.txt` and `FO
 split by video in `--videos FILE`, and your answers in LABELS.
 """
 
+from vlm_recipes.training.launch import launch  # isort: skip  (before the libraries that it keeps quiet)
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,6 @@ from vlm_recipes.models.surgvivqa.loading import ATTENTION_AND_MLP, load_surgviv
 from vlm_recipes.rows import BadRow, DataError, by_video, group_by_image, read_videos, usable_rows
 from vlm_recipes.rows.formats.real_colon import load_real_colon, read_real_colon
 from vlm_recipes.rows.formats.ssg_vqa import check_clip, clip_of, load_question_folder, read_line
-from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
 from vlm_recipes.training.trainers import ComposedTrainer

@@ -13,6 +13,7 @@ Your own: --dataset_name FOLDER or FILE: rows like these in JSONL or Parquet, Sh
 or an imagefolder whose metadata.jsonl has `messages`, `file_names` (["front.jpg", "back.jpg"]) and, perhaps, `kind`.
 """
 
+from vlm_recipes.training.launch import launch  # isort: skip  (before the libraries that it keeps quiet)
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,6 @@ from vlm_recipes.eval.text import conversation, text_evaluation, text_majority
 from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
 from vlm_recipes.rows import group_by_image, hold_out, read_rows, two_parts, usable_rows
 from vlm_recipes.rows.formats.chat import check_answers, text_of
-from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
 

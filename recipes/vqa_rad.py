@@ -14,6 +14,7 @@ Your own questions: --dataset_name FOLDER or FILE, a CSV, TSV, JSON, JSONL, Parq
 `question` and `answer` (docs/data.md), or VQA-RAD's original JSON beside its `images/`.
 """
 
+from vlm_recipes.training.launch import launch  # isort: skip  (before the libraries that it keeps quiet)
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,6 @@ from vlm_recipes.models.lora import with_lora
 from vlm_recipes.models.precision import launched_dtype
 from vlm_recipes.rows import BadRow, content_id, group_by_image, hold_out, read_rows, two_parts, usable_rows
 from vlm_recipes.rows.formats.vqa_rad import domain_of
-from vlm_recipes.training.launch import launch
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
 from vlm_recipes.training.trainers import TokenMeanTrainer

@@ -27,6 +27,7 @@ from ..models.kinds import config_of
 from ..models.precision import DTYPES, launched_dtype, precision_of
 from ..models.weights import without_weights
 from ..rows.errors import DataError
+from .chatter import bars_only_in_a_terminal
 from .checkpoints import FullDiskError, ResumeError
 from .folder import FolderError, claim_folder
 from .saved import SavedError
@@ -81,6 +82,7 @@ def launch(main: Callable[..., None], *arguments: type) -> None:
     of a run), then the command line. What cannot work ends in one line; where the model is at fault that `load`,
     beside `main`, would load, before rows are read.
     """
+    bars_only_in_a_terminal()
     try:
         parsed = RecipeParser(arguments).parse_args_and_config()
     except (ValueError, OSError, ImportError) as error:  # a misspelt key, no such file, no such library

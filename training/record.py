@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 
+from ..callbacks.generation_eval import GenerationEvalCallback
 from ..callbacks.preflight.blank_images import check_blank_images
-from ..eval.evaluation import Evaluation, text_of
+from ..eval.evaluation import Evaluation
 from ..eval.generation.generate import without_images
 from ..eval.generation.kept import KeptAnswers
 from ..eval.metrics.baselines import as_json
@@ -22,10 +23,12 @@ from ..eval.report.check import Check, check_learnt, save_checks
 from ..eval.report.gallery import GalleryItem, shelves
 from ..eval.report.page import replace_file
 from ..eval.report.report import write_report
-from ..eval.report.tables import Published
+from ..eval.report.tables import Published, headline_table
 from ..rows.conventions import Row
 from ..rows.images import images_of
 from ..rows.opened import open_image
+
+LEFT = ("results.json", "predictions.jsonl", "run.json", "preflight.json", "data.html", "rejected.jsonl")
 
 
 @dataclass
@@ -127,26 +130,25 @@ class RunRecord:
             self.checks += checks
         report = self.write(log_history, results, predictions, rows, finished=True)
         if report is not None:
-            for split, scores in results.items():
-                number = scores.get(evaluation.headline, UNKNOWN)
-                print(f"{split}: {evaluation.headline} {number}")
-                for group in evaluation.groups:
-                    print(f"  {group}: {number.groups.get(group, UNKNOWN)}")
-            print(*checks, f"report: {report}", sep="\n")
+            shown = evaluation.headline, evaluation.groups, evaluation.baseline
+            beside = ", ".join(name for name in LEFT if report.with_name(name).is_file())
+            print(headline_table(self.title, results, *shown) if results else self.title, *checks, sep="\n")
+            print(f"report: {report}\nbeside it: {beside}", flush=True)
 
     def _gallery(self, predictions: list[Row], rows: Any, plain: list[Row]) -> list[GalleryItem]:
         """One item per answered row; only those that the report shows get their image decoded and drawn on."""
-        items = [GalleryItem(row["id"], [], "", text_of(row["reference"]), "", row["score"]) for row in predictions]
+        items = [GalleryItem(row["id"], [], "", "", "", row["score"]) for row in predictions]
         for item, row in zip(items, plain if self.evaluation.group else (), strict=False):
             item.group, item.image_id = self.evaluation.group(row), str(row.get("image_id", ""))
         shown = {id(item) for shelf in shelves(items) for item in shelf.items}
         background = getattr(self.evaluation.collator, "background", "white")
         for i, (item, predicted) in enumerate(zip(items, predictions, strict=True)):
             if id(item) in shown:
-                row, answer, draw = rows[i], predicted["prediction"], self.evaluation.draw
-                item.question, item.prediction = self.evaluation.question(row), text_of(answer)
+                row, answer, evaluation = rows[i], predicted["prediction"], self.evaluation
+                item.question, item.prediction = evaluation.question(row), evaluation.shown(row, answer)
+                item.reference = evaluation.shown(row, predicted["reference"])
                 upright = [open_image(image, background) for image in images_of(row)]
-                item.images = [draw(image, row, answer) if draw else image for image in upright]
+                item.images = [evaluation.draw(image, row, answer) if evaluation.draw else image for image in upright]
         return items
 
     def _confusions(self, predictions: list[Row], plain: list[Row]) -> dict[str, Confusion]:
@@ -157,6 +159,23 @@ class RunRecord:
             group = evaluation.group(row) if evaluation.group else "boxes"
             pairs.setdefault(group, []).extend(evaluation.class_pairs(row, predicted["prediction"]))
         return {name: confusion(*zip(*found, strict=True)) for name, found in pairs.items() if found}
+
+
+class ReportCallback(TrainerCallback):
+    """Write the report after each evaluation and when training ends. Add it after the callback that it watches."""
+
+    def __init__(self, record: RunRecord, watched: GenerationEvalCallback):
+        self.record, self.watched = record, watched
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        latest = (self.watched.metrics, self.watched.predictions, self.watched.rows)
+        self.record.write(state.log_history, *({"validation": part} for part in latest))
+
+    on_train_end = on_evaluate
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        report = Path(self.record.output_dir, "report.html")
+        PartialState().print(f"while it trains: {report}, from the first evaluation on", flush=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from ..callbacks.generation_eval import GenerationEvalCallback
 from ..callbacks.grad_norm import GradNormCallback
 from ..callbacks.interrupt import InterruptCallback
 from ..callbacks.label_audit import LabelAuditCallback
+from ..callbacks.log_lines import LogLinesCallback
 from ..callbacks.preflight.callback import PreflightCallback
 from ..callbacks.preflight.model import Expected
 from ..callbacks.resume import ResumeCallback
@@ -28,11 +29,12 @@ from ..models.precision import trainable_in_float32
 from ..models.upstream import quantised_bits
 from ..rows.conventions import Row
 from .answering import kept_answers, let_go_of_optimizer, try_first
+from .chatter import shared_weights_are_no_news
 from .checkpoints import checkpoint_to_resume, full_disk_in_one_line
 from .description import changed_settings, describe_run
 from .loaded_anew import compare_anew
 from .model_card import upload_report, write_model_card
-from .record import RunRecord
+from .record import ReportCallback, RunRecord
 from .resuming import TrainedAs, what_decides
 from .saved import prepare_to_save, save
 from .settings import RowSettings, RunSettings
@@ -40,19 +42,7 @@ from .snippet import example_of
 from .trainers import with_rate_of_vision
 
 CLOSED = (GenerationEvalCallback, SharedImageCallback, InterruptCallback, ResumeCallback, GradNormCallback)
-
-
-class ReportCallback(TrainerCallback):
-    """Write the report after each evaluation and when training ends. Add it after the callback that it watches."""
-
-    def __init__(self, record: RunRecord, watched: GenerationEvalCallback):
-        self.record, self.watched = record, watched
-
-    def on_evaluate(self, args, state, control, **kwargs):
-        latest = (self.watched.metrics, self.watched.predictions, self.watched.rows)
-        self.record.write(state.log_history, *({"validation": part} for part in latest))
-
-    on_train_end = on_evaluate
+CLOSED += (LogLinesCallback,)
 
 
 class Run:
@@ -141,17 +131,18 @@ class Run:
         shared_image = SharedImageCallback(trainer)
         before = (trained_as, FrozenPartsCallback(trainer), LabelAuditCallback(check=False), shared_image, preflight)
         interrupt, resume = InterruptCallback(), ResumeCallback(trainer)
-        after = (ReportCallback(self.record, watch), *callbacks, interrupt, resume)
+        lines = LogLinesCallback(trainer, watch)
+        after = (ReportCallback(self.record, watch), *callbacks, interrupt, resume, lines)
         for callback in chain(before, [watch], after):
             trainer.add_callback(callback)
         try:
-            with full_disk_in_one_line(trainer):
+            with full_disk_in_one_line(trainer), shared_weights_are_no_news(trainer.model):
                 prepare_to_save(trainer)
                 trainer.train(resume_from_checkpoint=checkpoint)
                 save(trainer)
                 trainer.save_state()
         finally:  # a training that ends by an error calls nobody back
-            for callback in (watch, shared_image, interrupt, resume, *callbacks):
+            for callback in (watch, shared_image, interrupt, resume, lines, *callbacks):
                 if isinstance(callback, CLOSED):
                     callback.close()
         if self.training.load_saved_anew:

@@ -126,7 +126,7 @@ class RunSettings:
     )
     overwrite_output_dir: bool = setting(False, "clear what another run left in output_dir, and nothing else")
     dataset_num_proc: int | None = setting(None, "processes that check rows")
-    dataloader_num_workers: int = 4
+    dataloader_num_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
     remove_unused_columns: bool = False
     report_to: str = "none"
     load_saved_anew: bool = setting(

@@ -17,6 +17,7 @@ from transformers.trainer_pt_utils import get_model_param_count
 from ...eval.report.check import Check
 from ...models.parts import LANGUAGE, parts_of
 from ..grad_norm import KINDS, kinds_of, parameters_by_group
+from ..log_lines import duration
 from .probe import Probe, probe
 
 NEAR_FULL = 0.95  # of the GPU's memory
@@ -172,14 +173,6 @@ def parameters_by_tower(model: nn.Module) -> dict[tuple[str, str, str], list[str
                 path = next(head for head in heads if re.search(KINDS[kind], f"{head}."))
             towers.setdefault((group, kind, path), []).append(name)
     return towers
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: "40 s", "12 min" or "3 h 20 min"."""
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def size(gib: float) -> str:

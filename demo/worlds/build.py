@@ -1,5 +1,6 @@
 """What each recipe trains on in demo and tests: drawn data in the real format and an untrained real architecture."""
 
+from recipes import kvasir_vqa, nutrition_tables, reasonseg, ssg_vqa, vqa_rad  # isort: skip  (they keep quiet)
 import json
 import shutil
 from collections.abc import Callable
@@ -21,7 +22,6 @@ from demo.worlds.radiology.dataset import draw_radiology
 from demo.worlds.scenes.coco import KINDS, draw_coco
 from demo.worlds.scenes.dataset import draw_scenes
 from demo.worlds.scenes.queries import all_queries
-from recipes import kvasir_vqa, nutrition_tables, reasonseg, ssg_vqa, vqa_rad
 from vlm_recipes.eval.metrics.question_types import QuestionTypes
 
 

@@ -111,7 +111,7 @@ def generate(
             tried = [{key: value.to(device) for key, value in way.items()} for way in collator.both_ways()]
             with precision:
                 refuse_other_answers(model, *tried, rounded=autocast is not None)
-        progress = tqdm(loader, "answering", disable=not state.is_main_process, leave=False)
+        progress = tqdm(loader, "answering", disable=None if state.is_main_process else True, leave=False)
         for place, (members, batch) in enumerate(zip(asked, progress, strict=True)):
             batch = {key: value.to(device) for key, value in batch.items()}
             prompt_length = 1 if model.config.is_encoder_decoder else batch["input_ids"].shape[1]

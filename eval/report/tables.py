@@ -115,6 +115,21 @@ def cells(row: ResultRow, gain: str = "constrained − free") -> dict[str, str]:
     }
 
 
+def headline_table(
+    title: str, results: Mapping[str, Scores], headline: str, groups: Sequence[str], baseline: str
+) -> Table:
+    """The headline of each part and of its groups; `baseline` is whose its baseline is, in words."""
+    rows = []
+    for split, scores in results.items():
+        number = scores.get(headline, UNKNOWN)
+        of_groups = {f"{split}, {group}": number.groups.get(group, UNKNOWN) for group in groups}
+        for name, own in {split: number, **of_groups}.items():
+            known = cells(ResultRow(name, own))
+            row = {"part": name, "n": known["n"], headline: known["value"]}
+            rows.append(row | {head: known[head] for head in ("95% interval", "baseline", "free")})
+    return Table(title, rows, [f"The baseline is {baseline}."])
+
+
 def group_table(scores: Scores, headline: str, groups: Sequence[str]) -> list[ResultRow]:
     """The headline metric of one split by group, then their mean ("macro") and that over all rows ("overall").
 

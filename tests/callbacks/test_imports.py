@@ -8,7 +8,7 @@ import pytest
 
 HEAVY = {"matplotlib", "sklearn", "evaluate", "pycocotools", "datasets", "pandas", "pyarrow", "vlm_recipes.eval"}
 LIGHT = ["FrozenPartsCallback", "GradNormCallback", "InterruptCallback", "LabelAuditCallback", "ResumeCallback"]
-LIGHT += ["SharedImageCallback"]
+LIGHT += ["LogLinesCallback", "SharedImageCallback"]
 # Each name in a process of its own, forked when all have what every callback needs, which takes the longest.
 SCRIPT = """
 import json, os, sys

@@ -68,6 +68,19 @@ def test_the_reference_is_the_boxes_and_the_answer_s_are_drawn_beside_them():
     assert box_evaluation(None, CODEC, 9, reference=lambda row: "as said").reference(ROWS[0]) == "as said"
 
 
+def test_people_read_an_answer_s_boxes_in_pixels_and_one_that_holds_none_as_it_is():
+    shown = box_evaluation(None, CODEC, 9).shown
+    assert shown(ROWS[0], CODEC.encode([[10, 5, 60, 40]], SIZES[0], ["a\ntable"])) == (
+        "a table (10, 5) to (60, 40)\nin pixels of 100×50"
+    )
+    two = CODEC.encode(TRUE[1], SIZES[1], ["", "lamp"])
+    assert shown(ROWS[1], two) == "(30, 60) to (240, 300)\nlamp (0, 0) to (30, 60)\nin pixels of 300×600"
+    many = shown(ROWS[0], CODEC.encode(TRUE[0] * 9, SIZES[0], ["x"] * 9)).split("\n")
+    assert many == [*["x (10, 5) to (60, 40)"] * 6, "and 3 more", "in pixels of 100×50"]
+    for said in ("none", "", "<|object_ref_start|>x<|object_ref_end|><|box_start|>(1,2),(3", two.replace("(", "[")):
+        assert shown(ROWS[1], said) == said
+
+
 # --- boxes with names
 
 NAMES = [["table"], ["Stop sign", "table"], ["lamp"]]

@@ -6,6 +6,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import AutoProcessor
+from transformers.utils import find_labels
 from trl import ModelConfig
 
 from recipes import vqa_rad
@@ -154,3 +155,8 @@ def test_group_by_image_makes_rows_for_blip2(both):
     assert sorted(len(row["queries"]) for row in grouped) == [1, 2, 2, 2]
     collator = Seq2SeqCollator(processor, share_images=True)
     torch.testing.assert_close(ours(**collator(list(grouped))).loss, ours(**collator(list(dataset))).loss)
+
+
+def test_an_evaluation_has_a_loss():
+    """The Trainer takes one of a model whose `forward` names its labels."""
+    assert find_labels(Blip2ForConditionalGeneration) == ["labels"]

@@ -86,8 +86,12 @@ def test_a_finished_run_leaves_its_numbers_answers_arguments_and_report(tmp_path
     page = (tmp_path / "out" / "report.html").read_text()
     assert "A title" in page and "what is white?" in page and "no box" in page
     printed = capsys.readouterr().out
-    assert re.search(r"test: exact 0\.750, n = 4, 95% interval 0\.\d+ to 1\.000", printed)
-    assert f"report: {tmp_path / 'out' / 'report.html'}" in printed
+    assert re.search(r"^\| part +\| +n \| exact \| +95% interval \|$", printed, re.MULTILINE)
+    assert re.search(r"^\| test +\| +4 \| 0\.750 \| 0\.\d+ to 1\.000 \|$", printed, re.MULTILINE)
+    assert re.search(r"^\| validation +\| +4 \| 1\.000 \| 1\.000 to 1\.000 \|$", printed, re.MULTILINE)
+    assert (
+        f"report: {tmp_path / 'out' / 'report.html'}\nbeside it: results.json, predictions.jsonl, run.json" in printed
+    )
 
 
 def test_groups_reach_the_report_with_their_confusions_and_failures(tmp_path, trained):
@@ -172,10 +176,21 @@ def test_a_split_of_hardly_any_rows_ends_in_results_too(tmp_path, trained, capsy
     record_of(processor, tmp_path, **changes).conclude(model, {"test": rows[:count]}, [])
     _, results, predictions = read(tmp_path)
     assert results["test"]["n"] == count == len(predictions)
-    assert f"n = {count}" in capsys.readouterr().out
+    assert re.search(rf"^\| test +\| +{count} \|", capsys.readouterr().out, re.MULTILINE)
     if count:
         assert results["test"]["iou_mean" if kind == "boxes" else "exact"] > 0
     assert (tmp_path / "report.html").is_file()
+
+
+def test_the_report_says_answers_as_people_read_them_and_the_predictions_as_the_model_wrote_them(tmp_path, trained):
+    model, processor = trained
+    [row] = [row for row in tiny.chat_rows() if row["id"] == "yellow"]
+    record = record_of(processor, tmp_path, shown=lambda row, answer: f"{row['id']} of {len(answer)} characters")
+    record.conclude(model, {"test": [row]}, [])
+    page, [line] = (tmp_path / "report.html").read_text(), read(tmp_path)[2]
+    assert line["prediction"] == line["reference"] == tiny.ANSWERS["yellow"]
+    said = f'<bdi class="text">yellow of {len(tiny.ANSWERS["yellow"])} characters</bdi>'
+    assert page.count(said) == 2 and "box_start" not in page[page.index("Best rows") :]
 
 
 def test_a_run_that_only_trains_leaves_its_files_too(tmp_path, trained):

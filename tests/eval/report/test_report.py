@@ -531,6 +531,26 @@ def test_chromium_renders_the_page_and_runs_none_of_its_text(tmp_path):
     assert navy.sum() > 500  # the gallery's image is on the first screen
 
 
+@pytest.mark.parametrize("window, pictures, width", [(390, 1, 360), (1280, 3, 400)])
+def test_pictures_of_any_shape_fill_the_width_of_their_cards_on_a_phone_and_on_a_desk(
+    window, pictures, width, tmp_path
+):
+    """A navy run in the screenshot is a picture; the widths are the window's, less what is around cards."""
+    images = [Image.new("RGB", shape, "navy") for shape in [(40, 30), (30, 40), (60, 40)] * 2]
+    gallery = [GalleryItem(f"{i}", [image], "", "", "", 1 - i / 9) for i, image in enumerate(images)]
+    path = write_report(tmp_path / "run", title="", headline="", log_history=[], results={}, gallery=gallery)
+    screenshot = tmp_path / "page.png"
+    chromium(
+        path, tmp_path / "profile", f"--window-size={window},2000", "--hide-scrollbars", f"--screenshot={screenshot}"
+    )
+    with Image.open(screenshot) as image:
+        navy = np.abs(np.asarray(image.convert("RGB")).astype(int) - (0, 0, 128)).max(axis=-1) < 12
+    line = navy[navy.any(axis=1).argmax() + 40]
+    edges = np.flatnonzero(np.diff(line.astype(int), prepend=0, append=0)).reshape(-1, 2)
+    runs = [stop - start for start, stop in edges if stop - start > 40]
+    assert len(runs) == pictures and min(runs) >= width
+
+
 def test_chromium_runs_no_text_of_groups_and_classes(tmp_path):
     values = scores(accuracy=Number(0.5, 2, groups={HOSTILE: Number(0.5, 2)}))
     inputs = {"headline": "accuracy", "results": {"test": values}}

@@ -1,0 +1,146 @@
+"""What people read while a model trains: a line a log and a line an evaluation."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from vlm_recipes.callbacks import GradNormCallback, LogLinesCallback
+from vlm_recipes.callbacks.log_lines import decimals, digits, rate
+from vlm_recipes.eval.metrics.number import Number, Scores
+
+
+class Line(nn.Module):
+    """y = w x, with a part of the loss logged by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.bias = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, labels):
+        error = self.w * x + self.bias - labels
+        return {"loss": error.square().mean(), "logits": error}
+
+
+class Measured(TrainerCallback):
+    """Stands for a `GenerationEvalCallback` that has measured the same each time."""
+
+    def __init__(self, number: Number | None, also: tuple[str, ...] = ()):
+        self.evaluation = SimpleNamespace(headline="iou_mean", also=also, baseline="the constant box's")
+        self.metrics = Scores(9, {"iou_mean": number, "ciou": Number(0.5, 9)} if number else {})
+
+
+def train(folder, watch=None, grouped=True, **settings) -> Trainer:
+    rows = [{"x": torch.tensor([i / 8]), "labels": torch.tensor([2.0])} for i in range(8)]
+    given = {"max_steps": 4, "logging_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "learning_rate": 1e-3}
+    given |= {"report_to": "none", "use_cpu": True, "per_device_train_batch_size": 4, "dataloader_pin_memory": False}
+    args = TrainingArguments(str(folder), save_strategy="no", lr_scheduler_type="constant", **given | settings)
+    trainer = Trainer(Line(), args, train_dataset=rows, eval_dataset=rows)
+    groups = [GradNormCallback(trainer, {"weight": "w", "rest": "bias"})] if grouped else []
+    for callback in (*groups, LogLinesCallback(trainer, watch)):
+        trainer.add_callback(callback)
+    trainer.train()
+    return trainer
+
+
+NUMBER = r"-?\d*\.?\d+"
+LOG = rf"loss {NUMBER}, rate 1\.0e-3, gradient norm {NUMBER} \(weight {NUMBER}, rest {NUMBER}\), "
+
+
+@pytest.mark.parametrize("disable_tqdm", [False, True])
+def test_a_log_is_a_line_with_the_time_left_and_an_evaluation_one_with_interval_and_baseline(
+    disable_tqdm, tmp_path, capsys
+):
+    watch = Measured(Number(0.782, 9, 0.739, 0.822, 0.475), also=("ciou",))
+    trainer = train(tmp_path, watch, disable_tqdm=disable_tqdm)
+    printed = capsys.readouterr()
+    lines = [line for line in printed.out.splitlines() if "real_accelerator" not in line]  # DeepSpeed is loaded once
+    losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+    assert printed.err == "" and len(lines) == 5, "no bar in a file, no dictionary"
+    assert re.fullmatch(rf"step 2/4: {LOG}0 s left and 2 evaluations", lines[0])
+    measured = "iou_mean .782 (.739 to .822), constant box .475, ciou .500, loss "
+    assert lines[1] == f"step 2: {measured}{decimals(losses[0])}"
+    assert re.fullmatch(rf"step 4/4: {LOG}0 s left", lines[2]) and lines[3].startswith(f"step 4: {measured}")
+    assert re.fullmatch(r"step 4/4: trained in 0 s, [\d,.e+]+ rows a second, evaluations included", lines[4])
+
+
+def test_the_numbers_of_a_line_are_those_of_the_log_history(tmp_path, capsys):
+    trainer = train(tmp_path, eval_strategy="no")
+    [last] = [log for log in trainer.state.log_history if log["step"] == 4 and "loss" in log]
+    [norms] = [log for log in trainer.state.log_history if log["step"] == 4 and "grad_norm/weight" in log]
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line == (
+        f"step 4/4: loss {last['loss']:.3f}, rate 1.0e-3, gradient norm {digits(last['grad_norm'])} (weight "
+        f"{digits(norms['grad_norm/weight'])}, rest {digits(norms['grad_norm/rest'])}), 0 s left"
+    )
+
+
+def test_without_a_watch_an_evaluation_s_line_has_what_the_trainer_measured_and_no_speeds(tmp_path, capsys):
+    trainer = train(tmp_path, grouped=False)
+    loss = trainer.state.log_history[1]["eval_loss"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"step 2: loss {decimals(loss)}" and "(" not in lines[0]
+
+
+def test_a_number_that_no_row_counts_for_is_left_out(tmp_path, capsys):
+    train(tmp_path, Measured(Number(None, 0)), max_steps=2)
+    assert re.fullmatch(rf"step 2: loss {NUMBER}", capsys.readouterr().out.splitlines()[1])
+
+
+def test_the_time_left_counts_steps_and_evaluations_each_as_they_were(tmp_path, monkeypatch, capsys):
+    """A clock by hand: a step takes 10 s, an evaluation 60, and nothing else takes any time."""
+    now = [0.0]
+    monkeypatch.setattr("vlm_recipes.callbacks.log_lines.time.monotonic", lambda: now[0])
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *event, **kwargs):
+            now[0] += 10
+
+        def on_evaluate(self, *event, **kwargs):
+            now[0] += 60
+
+    rows = [{"x": torch.tensor([i / 8]), "labels": torch.tensor([2.0])} for i in range(8)]
+    args = TrainingArguments(
+        str(tmp_path), max_steps=100, logging_steps=10, eval_strategy="steps", eval_steps=30, report_to="none",
+        save_strategy="no", use_cpu=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = Trainer(Line(), args, train_dataset=rows, eval_dataset=rows)
+    trainer.add_callback(Clock())
+    trainer.add_callback(LogLinesCallback(trainer))
+    trainer.train()
+    left = [line.rpartition(", ")[2] for line in capsys.readouterr().out.splitlines() if "/100: loss" in line]
+    assert left[:3] == [
+        "15 min left and 4 evaluations",
+        "13 min left and 4 evaluations",
+        "12 min left and 4 evaluations",
+    ]
+    assert left[3] == "13 min left", "60 steps of 10 s, and at 60, 90 and 100 an evaluation of 60 s"
+    assert left[9] == "60 s left", "the last evaluation is still to come"
+
+
+def test_only_the_main_process_prints(tmp_path, capsys):
+    lines = LogLinesCallback(train(tmp_path, eval_strategy="no"))
+    capsys.readouterr()
+    for is_main, printed in ((False, ""), (True, "step 1: loss .500\n")):
+        lines.on_evaluate(
+            None, SimpleNamespace(is_world_process_zero=is_main, global_step=1), None, {"eval_loss": 0.5}
+        )
+        assert capsys.readouterr().out == printed
+
+
+def test_numbers_are_short():
+    assert [decimals(value) for value in (0.7821, 0, -0.25, 1, 12.34, float("nan"))] == [
+        ".782", ".000", "-.250", "1.000", "12.340", "nan",
+    ]  # fmt: skip
+    assert [digits(value) for value in (3.14, 0.0123, 1234.5, 0, 41, 2.2e-5)] == [
+        "3.1",
+        ".012",
+        "1,200",
+        "0",
+        "41",
+        "2.2e-5",
+    ]
+    assert [rate(value) for value in (9.8e-4, 0, 1e-12)] == ["9.8e-4", "0", "1.0e-12"]
