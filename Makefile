@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Where it is forbidden to keep bytecode, each of the tests' processes compiles all of the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow style bench
+.PHONY: demo test test-slow style bench numbers
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -38,3 +38,6 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.last_evaluation
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.gpu
+
+numbers: .venv/installed  ## measure what has changed since it was measured, and make the tables of the pages
+	$(BIN)/python -m benchmarks.numbers

@@ -29,33 +29,35 @@ LEARNT = {
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.splitlines()[0])
+    parser.epilog = "Further arguments are settings of the recipe, such as --seed 1."
     parser.add_argument("recipe", choices=DEMO)
-    recipe = parser.parse_args(arguments).recipe
+    parser.add_argument("--output_dir", type=Path, help="default: outputs/demo/RECIPE, where data and model lie")
+    args, more = parser.parse_known_args(arguments)
 
-    output = ROOT / "outputs" / "demo" / recipe
-    dataset, checkpoint = output / "dataset", output / "untrained"
+    recipe, world = args.recipe, ROOT / "outputs" / "demo" / args.recipe
+    output, dataset, checkpoint = args.output_dir or world, world / "dataset", world / "untrained"
     if not (checkpoint / "config.json").is_file():  # written last
-        print(f"drawing the dataset and making the model in {output}", flush=True)
+        print(f"drawing the dataset and making the model in {world}", flush=True)
         build(recipe, dataset, checkpoint)
-    print(first_look(recipe, output), flush=True)
+    print(first_look(recipe, world, output), flush=True)
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", "accelerate_configs/cpu.yaml", f"recipes/{RECIPES.get(recipe, recipe)}.py"]
     command += ["--dataset_name", dataset, "--model_name_or_path", checkpoint, "--output_dir", output]
-    command += ["--config", f"demo/configs/{recipe}.yaml"]
+    command += ["--config", f"demo/configs/{recipe}.yaml", *more]
     # Threads that wait asleep: on busy cores the default, waiting awake, made a step ten times slower.
     threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.run(command, cwd=ROOT, env={**threads, **os.environ, "HF_HUB_OFFLINE": "1"}).returncode
 
 
-def first_look(recipe: str, output: Path) -> str:
+def first_look(recipe: str, world: Path, output: Path) -> str:
     """What will be learnt, from what, in how long, and where to look meanwhile."""
-    pictures = sum(file.suffix in (".png", ".jpg") for file in (output / "dataset").rglob("*"))
-    size = sum(map(weights_in, (output / "untrained").rglob("*.safetensors")))
+    pictures = sum(file.suffix in (".png", ".jpg") for file in (world / "dataset").rglob("*"))
+    size = sum(map(weights_in, (world / "untrained").rglob("*.safetensors")))
     config = yaml.safe_load((ROOT / "demo" / "configs" / f"{recipe}.yaml").read_text(encoding="utf-8"))
     steps, batch = config["max_steps"], config["per_device_train_batch_size"]
     return f"""
 a model of {size / 1e6:.1f} million random weights learns {LEARNT[recipe]}
-from what      {pictures:,} drawn pictures, in {output / "dataset"}: {steps:,} steps of {batch} examples
+from what      {pictures:,} drawn pictures, in {world / "dataset"}: {steps:,} steps of {batch} examples
 in how long    measured on this machine before the first step (below: "longest batch"), and said anew with each line
 where to look  {output / "report.html"}, from the first evaluation on; it reloads itself while the model trains
 """

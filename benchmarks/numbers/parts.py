@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.numbers.sources import ROOT
 from demo.worlds.build import RECIPES
 from vlm_recipes.eval.metrics.number import Number, keys_of
 from vlm_recipes.training.compare import read_answers
@@ -34,13 +35,13 @@ class Part:
         command: the words of it, from the clone's root; "python" is this one.
         entries: files and folders that can move its numbers, with what they import.
         read: the numbers in what the command printed.
-        alone: it measures time, and wants the machine for itself.
+        anew: folders that are cleared before: what lies there may be of other code.
     """
 
     command: tuple[str, ...]
     entries: tuple[str, ...]
     read: Callable[[str], dict[str, Any]]
-    alone: bool = False
+    anew: tuple[str, ...] = ()
 
 
 def demo(name: str, seed: int) -> Part:
@@ -51,7 +52,8 @@ def demo(name: str, seed: int) -> Part:
     entries += [f"demo/checkpoints/{checkpoint}.py" for checkpoint in checkpoints]
     command = ("python", "-m", "demo", name, *more, "--overwrite_output_dir", "true")
     entries += ["demo/worlds/build.py", "accelerate_configs/cpu.yaml", "requirements.txt"]
-    return Part(command, tuple(entries), lambda printed: answers_of(Path(output)))
+    anew = () if seed else (f"outputs/demo/{name}/dataset", f"outputs/demo/{name}/untrained")
+    return Part(command, tuple(entries), lambda printed: answers_of(ROOT / output), anew)
 
 
 def answers_of(folder: Path) -> dict[str, Any]:
@@ -111,9 +113,8 @@ def text_of(printed: str) -> dict[str, str]:
     return {"text": "\n".join(line.rstrip() for line in printed.splitlines() if line.startswith("|"))}
 
 
-def benchmark(name: str, read: Callable[[str], dict[str, Any]], *more: str, alone: bool = True) -> Part:
-    entries = (f"benchmarks/{name}.py", "requirements.txt")
-    return Part(("python", "-m", f"benchmarks.{name}", *more), entries, read, alone)
+def benchmark(name: str, read: Callable[[str], dict[str, Any]], *more: str) -> Part:
+    return Part(("python", "-m", f"benchmarks.{name}", *more), (f"benchmarks/{name}.py", "requirements.txt"), read)
 
 
 LEARNT = {

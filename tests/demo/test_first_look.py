@@ -18,10 +18,10 @@ def test_it_says_what_is_learnt_from_how_many_pictures_by_how_large_a_model_and_
     (tmp_path / "dataset" / "metadata.jsonl").write_text("{}\n")
     (tmp_path / "untrained").symlink_to(tiny.qwen2_vl())
     weights = AutoModelForImageTextToText.from_pretrained(tiny.qwen2_vl()).num_parameters()
-    said = first_look("nutrition_tables", tmp_path).split("\n")
+    said = first_look("nutrition_tables", tmp_path, tmp_path / "run").split("\n")
     assert said[1].startswith(f"a model of {weights / 1e6:.1f} million random weights learns to find the nutrition")
     assert f"3 drawn pictures, in {tmp_path}/dataset: 2,000 steps of 16 examples" in said[2]
-    assert "longest batch" in said[3] and f" {tmp_path}/report.html, from the first evaluation on" in said[4]
+    assert "longest batch" in said[3] and f" {tmp_path}/run/report.html, from the first evaluation on" in said[4]
 
 
 @pytest.mark.parametrize("recipe", DEMO)
