@@ -49,7 +49,7 @@ def why(name: str, part: Part) -> str:
 
 
 def measure(name: str, part: Part) -> None:
-    """Run a part's command and keep its numbers; ends in a line where there are none, or they would be of no commit."""
+    """Run a part's command and keep its numbers; a line ends it where there are none, or would be of no commit."""
     if files := measured.uncommitted(part):
         sys.exit(f"error: {name}: commit {', '.join(files[:3])} first, or its numbers are of no commit")
     log = ROOT / "outputs" / "numbers" / f"{name.replace(', ', ' ').replace(' ', '_')}.txt"
