@@ -39,7 +39,7 @@ COMMON += "--load_best_model_at_end false --do_predict false --dataloader_num_wo
 COMMON += "--use_cpu true --overwrite_output_dir true".split()
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 ENVIRONMENT |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(FOLDER / "cache")}
-LOGGED = "'loss'"
+LOGGED = ": loss "  # a line of `LogLinesCallback`
 
 
 def drawn(place: Path, draw: Callable[[Path], object]) -> Path:

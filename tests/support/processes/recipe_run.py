@@ -60,7 +60,7 @@ class RecipeRun:
 
     def wait_for_step(self, step: int) -> None:
         """Until it has printed so many losses of its own."""
-        self.wait_until(lambda: self.text.count("{'loss'") >= step)
+        self.wait_until(lambda: self.text.count(": loss ") >= step)
 
     def signal(self, number: int) -> None:
         """To the whole process group, workers included, as a terminal and SLURM do."""
