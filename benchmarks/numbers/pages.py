@@ -4,7 +4,7 @@ They stand between `<!-- measured: NAME -->` and `<!-- end -->`.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.numbers.measured import read
@@ -19,6 +19,18 @@ MORE = {
     "vqa_rad": ("exact_match",),
     "ssg_vqa": ("macro_f1",),
     "visual_chat": ("rouge_l", "exact_match"),
+}
+SPEEDS = (
+    ("51 labels scored as one tree, against a forward for each; 32 questions", "times", "labels scored as a tree"),
+    ("constrained against free decoding; 32 rows of all types", "times", "constrained decoding"),
+    ("`ChatCollator` against TRL's, rows a second; small pictures", "small pictures", "collator"),
+    ("the same, photographs of 1224×1632", "photographs", "collator"),
+)
+TRAINING, ANSWERING = "shared images, training", "shared images, answering"
+LEARNING = {
+    "adapter": "LoRA on the language model of one that can describe other pictures",
+    "whole": "all of that model",
+    "scratch": "all of an untrained one, as in the demo",
 }
 Kept = Mapping[str, Mapping[str, Any]]
 
@@ -81,9 +93,9 @@ def cell(number: Mapping[str, Any], bold: bool) -> str:
     return f"{value}{'*' if vague else ''} ({decimal(number['low'])} to {decimal(number['high'])})"
 
 
-def decimal(value: float) -> str:
-    """Three digits, as the pages have them: .825."""
-    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.3f}")
+def decimal(value: float, digits: int = 3) -> str:
+    """As the pages have it: .825."""
+    return re.sub(r"^(-?)0\.", r"\1.", f"{value:.{digits}f}")
 
 
 def row(*cells: str) -> str:
@@ -101,22 +113,77 @@ def minutes(seconds: float) -> str:
     return f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.0f} s"
 
 
-def speed(name: str, kept: Kept) -> Iterator[str]:
-    """A ratio within one run, as a sentence has it."""
-    if name in kept:
-        part = kept[name]
-        for number in part["numbers"].values():
-            span = f" ({number['low']:g} to {number['high']:g})" if "low" in number else ""
-            yield f"**{number['value']:g} times**{span}: `{part['command']}` at {part['commit']}, {part['machine']}."
+def speed(what: str, kept: Kept) -> Iterator[str]:
+    """Ratios within one run, a row each."""
+    rows = [(what, name, kept[part]) for what, name, part in SPEEDS if part in kept]
+    if len(rows) == len(SPEEDS):
+        yield row("what", "times", "commit")
+        yield row("---", "---", "---")
+        for label, name, part in rows:
+            yield row(label, ratio(part["numbers"][name]), part["commit"])
+        yield ""
+        yield machine_of(kept, [part for _, _, part in SPEEDS])
+
+
+def shared(what: str, kept: Kept) -> Iterator[str]:
+    """How many times as fast an image's questions are trained on and answered together."""
+    if {TRAINING, ANSWERING} <= kept.keys():
+        trained, answered = kept[TRAINING]["numbers"], kept[ANSWERING]["numbers"]
+        yield row("Kvasir-VQA's distribution of questions, one run each", "times", "peak memory")
+        yield row("---", "---", "---")
+        for label, name in (
+            ("training: TRL's `SFTTrainer` and collator, padded", "TRL's collator"),
+            ("the same with `ChatCollator`", "ChatCollator"),
+            ("**shared images**", "shared images"),
+        ):
+            memory = decimal(trained[f"{name}, GB"]["value"], 2)
+            yield row(label, ratio(trained[name]) if name in trained else "1", f"{memory} GB")
+        yield row("answering, 8 tokens each: one question at a time", "1", "")
+        yield row("padded batches of 16", ratio(answered["padded batches"]), "")
+        yield row("**shared images**, the same 72 texts", ratio(answered["shared images"]), "")
+        yield row("scoring closed sets of 4.6 answers: a forward for each answer", "1", "")
+        yield row("**shared image and question**", ratio(answered["closed sets"]), "")
+        yield ""
+        yield machine_of(kept, [TRAINING, ANSWERING])
+
+
+def learning(what: str, kept: Kept) -> Iterator[str]:
+    """What sharing images does to what is learnt in an epoch."""
+    runs = {name: kept[f"learning, {name}"] for name in LEARNING if f"learning, {name}" in kept}
+    if len(runs) == len(LEARNING):
+        yield row("what trains", "before", "shared rows", "each question by itself")
+        yield row("---", "---", "---", "---")
+        for name, label in LEARNING.items():
+            own = runs[name]["numbers"]
+            yield row(
+                f"`{name}`: {label}", decimal(own["before"]["value"]), within(own["together"]), within(own["apart"])
+            )
+        yield ""
+        yield machine_of(kept, [f"learning, {name}" for name in LEARNING])
+
+
+def ratio(number: Mapping[str, Any]) -> str:
+    span = f" ({number['low']:g} to {number['high']:g})" if "low" in number else ""
+    return f"**{number['value']:g}**{span}"
+
+
+def within(number: Mapping[str, Any]) -> str:
+    return f"**{decimal(number['value'])}** ({decimal(number['low'])} to {decimal(number['high'])})"
+
+
+def machine_of(kept: Kept, names: Sequence[str]) -> str:
+    """Commands, commits and the machine of these parts."""
+    said = dict.fromkeys(f"`{kept[name]['command']}` at {kept[name]['commit']}" for name in names)
+    return f"{', '.join(said)}; {kept[names[0]]['machine']}."
 
 
 def text(name: str, kept: Kept) -> Iterator[str]:
     """What a benchmark printed as a table."""
     if name in kept:
-        part = kept[name]
-        yield part["numbers"]["text"]
+        yield kept[name]["numbers"]["text"]
         yield ""
-        yield f"`{part['command']}` at {part['commit']}, {part['machine']}."
+        yield machine_of(kept, [name])
 
 
-MAKERS: dict[str, Callable[[str, Kept], Iterator[str]]] = {"demo": demo, "speed": speed, "table": text}
+MAKERS: dict[str, Callable[[str, Kept], Iterator[str]]]
+MAKERS = {"demo": demo, "speed": speed, "shared": shared, "learning": learning, "table": text}

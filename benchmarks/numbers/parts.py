@@ -23,8 +23,8 @@ WORLDS = {
     "ssg_vqa": ("laparoscopy", "surgvivqa"),
     "visual_chat": ("album", "qwen2_vl"),
 }
-TIMES = r"([\d.]+)"
-RANGE = rf"{TIMES} \(from {TIMES} to {TIMES}\)"
+DIGITS = r"([\d.]+)"
+RANGE = rf"{DIGITS} \(from {DIGITS} to {DIGITS}\)"
 
 
 @dataclass(frozen=True)
@@ -113,17 +113,54 @@ def text_of(printed: str) -> dict[str, str]:
     return {"text": "\n".join(line.rstrip() for line in printed.splitlines() if line.startswith("|"))}
 
 
-def benchmark(name: str, read: Callable[[str], dict[str, Any]], *more: str) -> Part:
-    return Part(("python", "-m", f"benchmarks.{name}", *more), (f"benchmarks/{name}.py", "requirements.txt"), read)
+def benchmark(name: str, read: Callable[[str], dict[str, Any]], *more: str, entries: tuple[str, ...] = ()) -> Part:
+    entries = (f"benchmarks/{name}.py", "requirements.txt", *entries)
+    return Part(("python", "-m", f"benchmarks.{name}", *more), entries, read)
 
 
-LEARNT = {
-    "before": rf"before: .*?{TIMES}",
-    "shared": rf"shared\w*.* {TIMES} \({TIMES} to {TIMES}\)",
-    "apart": rf"\n(?!seed|shared)\S.* {TIMES} \({TIMES} to {TIMES}\)",
+def spread(name: str, columns: int = 0) -> str:
+    """A number and its range behind the row's name and so many columns; 0: at the row's end, in brackets."""
+    if columns:
+        return rf"{name}(?:\s+\S+){{{columns}}}\s+{DIGITS}\s+{DIGITS} to {DIGITS}"
+    return rf"{name} .*\s{DIGITS}\s+\({DIGITS} to {DIGITS}\)"
+
+
+def memory(name: str) -> str:
+    return rf"{name}(?:\s+\S+){{4}}\s+{DIGITS}"
+
+
+TRAINED = {
+    "TRL's collator, GB": memory("TRL's collator"),
+    "ChatCollator": spread("ChatCollator"),
+    "ChatCollator, GB": memory("ChatCollator"),
+    "shared images": spread("shared images"),
+    "shared images, GB": memory("shared images"),
 }
+ANSWERED = {
+    "padded batches": spread("answers, padded batch", 1),
+    "shared images": spread("answers, shared images", 1),
+    "closed sets": spread("labels, shared images", 1),
+}
+LEARNT = {
+    "before": rf"before: test {DIGITS}",
+    "apart": spread("each question by itself"),
+    "together": spread("an image's questions together"),
+}
+POLYPS = ("recipes/kvasir_vqa.py", "demo/configs/kvasir_vqa.yaml", "demo/worlds/endoscopy")
+POLYPS += ("demo/checkpoints/qwen2_vl.py", "accelerate_configs/cpu.yaml")
+COLLATED = {"small pictures": rf"small pictures.* {DIGITS}\n", "photographs": rf"photographs.* {DIGITS}\n"}
 PARTS: Mapping[str, Part] = {
     **{f"demo {name}, seed {seed}": demo(name, seed) for seed in SEEDS for name in WORLDS},
     "labels scored as a tree": benchmark("label_scores", found(times=rf"one by one / tree: {RANGE}")),
     "constrained decoding": benchmark("constraints", found(times=rf"constrained / free: {RANGE}")),
+    "collator": benchmark("collator", found(**COLLATED)),
+    "shared images, training": benchmark("training_speed", found(**TRAINED)),
+    "shared images, answering": benchmark("evaluation_speed", found(**ANSWERED)),
+    **{
+        f"learning, {what}": benchmark("learning_curve", found(**LEARNT), what, entries=POLYPS)
+        for what in ("adapter", "whole", "scratch")
+    },
+    "last evaluation": benchmark("last_evaluation", text_of),
+    "where one machine ends": benchmark("scale", text_of),
+    "first step": benchmark("rows", text_of, entries=("recipes/kvasir_vqa.py", "recipes/ssg_vqa.py")),
 }
