@@ -1,0 +1,142 @@
+"""`--plan CARD`: what a step of the run takes of a card, and for how long it runs; nothing is loaded or trained."""
+
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+
+import datasets
+from accelerate.utils import patch_environment
+
+from ...callbacks.preflight.model import duration, size
+from ...models.precision import DTYPES, MIXED_PRECISION, planned_gib
+from ...models.weights import CheckpointError, without_weights
+from .count import GIB, PlanError, Planned, Step
+from .gpus import ALLOWANCE, GPUS, SHARE, Gpu
+from .ladder import SMALLER, Asked, climb
+
+QUIET = "--report_to none --disable_tqdm true --dataloader_num_workers 0 --push_to_hub false".split()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one card is asked for: the run as it was given, and with the flags that make it fit, if any do."""
+
+    gpu: Gpu
+    precision: str
+    step: Step
+    flags: list[str]
+    fitting: Step | None
+
+    @property
+    def fits(self) -> bool:
+        return self.step.needed <= self.gpu.gib
+
+
+def plan(
+    main: Callable[..., None],
+    parse: Callable[[list[str]], Asked],
+    arguments: Sequence[str],
+    card: str,
+    smaller: Mapping[str, str] = SMALLER,
+) -> Plan:
+    """Have the recipe's `main` run as on this card, on shapes, up to its first step, and again with other flags where
+    that does not fit.
+
+    `parse` makes the recipe's settings of its `arguments`. Raises `PlanError`, and what the recipe refuses.
+    """
+    gpu = GPUS[card]
+
+    def count(flags: list[str]) -> tuple[Asked, Step] | None:
+        try:
+            return counted(main, parse, [*arguments, *flags], gpu)
+        except CheckpointError:
+            if not flags:
+                raise
+            return None  # such as four bits for what is not quantised
+
+    asked, step = count([])
+    flags, fitting = ([], step) if step.needed <= gpu.gib else climb(count, asked, step, gpu, smaller)
+    return Plan(gpu, asked[2].dtype, step, flags, fitting)
+
+
+def counted(
+    main: Callable[..., None], parse: Callable[[list[str]], Asked], arguments: Sequence[str], gpu: Gpu
+) -> tuple[Asked, Step]:
+    """The settings that `parse` makes of the arguments on this card, and the step that `main` would take with them."""
+    # A CPU's autocast has no float16: it is counted in bfloat16, which is as large.
+    launched = {MIXED_PRECISION: "bf16" if gpu.precision == "fp16" else gpu.precision}
+    token = planned_gib.set(gpu.gib)
+    try:
+        with tempfile.TemporaryDirectory() as folder, patch_environment(**launched), quietly():
+            data, training, model = asked = parse([*arguments, *QUIET, "--output_dir", folder])
+            if not training.do_train:
+                raise PlanError("--plan is of a training: leave --do_train false out")
+            training.resume_from_checkpoint = None
+            if gpu.precision == "fp16" and model.dtype == DTYPES["bf16"]:
+                model.dtype = DTYPES["fp16"]
+            with without_weights(as_trained=True):
+                main(*asked)
+    except Planned as planned:
+        return asked, planned.step
+    finally:
+        planned_gib.reset(token)
+    raise PlanError("nothing was trained")
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """What is said of rows and weights is said in the run itself."""
+    loggers = [logging.getLogger(name) for name in ("bitsandbytes", "transformers", "accelerate")]
+    levels = [logger.level for logger in loggers]
+    bars = datasets.are_progress_bars_disabled()
+    try:
+        datasets.disable_progress_bars()
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def say(main: Callable[..., None], parse: Callable[[list[str]], Asked], arguments: Sequence[str], cards: str) -> None:
+    """Print the plan of each card."""
+    for card in GPUS if cards == "all" else [cards]:
+        print_plan(card, plan(main, parse, arguments, card))
+
+
+def print_plan(card: str, made: Plan) -> None:
+    print(described(card, made), flush=True)
+
+
+def described(card: str, made: Plan) -> str:
+    step, gpu = made.step, made.gpu
+    parts = step.counted
+    states = f"{size(step.states / GIB)}, {step.optimizer}" + (", in the main memory" if step.paged else "")
+    verdict = f"{step.needed:.1f} of {gpu.gib:.1f} GiB with {ALLOWANCE} for CUDA"
+    bits = f", {step.bits} bits" if step.bits else ""
+    lines = [
+        f"{gpu.name} (accelerate_configs/{card}.yaml, {made.precision}{bits}): {step.what}",
+        f"  weights      {size(parts.weights / GIB)}",
+        f"  gradients    {size(parts.gradients / GIB)}",
+        f"  optimizer    {states}",
+        f"  activations  {size(parts.activations / GIB)}, when there are most",
+        f"  peak         {verdict}: {'fits' if made.fits else 'does not fit'}",
+    ]
+    if not made.fits and made.fitting is None:
+        lines += ["  fits with    none of the changes that a recipe has flags for"]
+    elif not made.fits:
+        lines += [f"  fits with    {' '.join(made.flags)}: {made.fitting.needed:.1f} GiB"]
+    if (fitting := made.fitting) is not None:
+        hours = duration(3600 * fitting.hours(gpu, made.precision != DTYPES["no"]))
+        step = f"{fitting.operations / 1e12:,.0f} TFLOP; {fitting.steps:,} steps take {hours}"
+        lines += [f"  a step       {step} at {SHARE:.0%} of the card's peak (assumed), evaluation not counted"]
+    return "\n".join(lines)
