@@ -79,9 +79,12 @@ def _pack(module: nn.Module, weight: nn.Parameter) -> None:
 
 def tensors_of(network: nn.Module) -> Iterator[torch.Tensor]:
     """All that a model holds: parameters, buffers, and the scales of packed ones."""
-    weights = list(network.parameters())
-    states = [getattr(weight, "quant_state", None) for weight in weights]
-    nested = [state.state2 for state in states if state is not None and state.nested]
-    scales = [vars(state) for state in (*filter(None, states), *nested)]
-    scales += [getattr(weight, "SCB", None) for weight in weights]
-    return (one for one in chain(weights, network.buffers(), tree_leaves(scales)) if isinstance(one, torch.Tensor))
+    scales: list[Any] = []
+    for module in filter(quantised, network.modules()):
+        state = getattr(module.weight, "quant_state", None)
+        if state is not None:
+            scales += [vars(state), vars(state.state2) if state.nested else None]
+        else:
+            scales += [getattr(module.weight, "SCB", None), module.state.SCB]  # it moves with the first step
+    tensors = chain(network.parameters(), network.buffers(), tree_leaves(scales))
+    return (one for one in tensors if isinstance(one, torch.Tensor))

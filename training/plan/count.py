@@ -77,9 +77,10 @@ class Step:
         """Of a step whose batches are as long as they are on average."""
         return self.counted.operations * self.batches * self.mean
 
-    def hours(self, gpu: Gpu, in_16_bits: bool) -> float:
+    def hours(self, gpu: Gpu, in_16_bits: bool, steps: float | None = None) -> float:
+        """For the run's steps, or for so many."""
         peak = gpu.teraflops[0 if in_16_bits else 1] * 1e12
-        return self.operations * self.steps / (SHARE * peak) / 3600
+        return self.operations * (self.steps if steps is None else steps) / (SHARE * peak) / 3600
 
 
 def count_instead(trainer: Trainer, on_a_gpu: bool = True) -> None:

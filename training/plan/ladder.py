@@ -38,7 +38,7 @@ def fewer_pixels(asked: Asked, step: Step, smaller: Mapping[str, str]) -> list[s
     most = getattr(asked[0], "max_pixels", FEWEST) // 2 // TOKEN * TOKEN
     if most < FEWEST:
         return []
-    return [*(["--min_pixels", str(FEWEST)] if asked[0].min_pixels > most else []), "--max_pixels", str(most)]
+    return [*(["--min_pixels", str(most)] if asked[0].min_pixels > most else []), "--max_pixels", str(most)]
 
 
 def fewer_questions(asked: Asked, step: Step, smaller: Mapping[str, str]) -> list[str]:

@@ -23,13 +23,17 @@ QUIET = "--report_to none --disable_tqdm true --dataloader_num_workers 0 --push_
 
 @dataclass(frozen=True)
 class Plan:
-    """What one card is asked for: the run as it was given, and with the flags that make it fit, if any do."""
+    """What one card is asked for: the run as it was `asked`, and with the flags that make it fit, if any do."""
 
     gpu: Gpu
-    precision: str
+    asked: Asked
     step: Step
     flags: list[str]
     fitting: Step | None
+
+    @property
+    def precision(self) -> str:
+        return self.asked[2].dtype
 
     @property
     def fits(self) -> bool:
@@ -52,7 +56,7 @@ def plan(
 
     def count(flags: list[str]) -> tuple[Asked, Step] | None:
         try:
-            return counted(main, parse, [*arguments, *flags], gpu)
+            return counted(main, parse, [*arguments, "--plan", card, *flags], gpu)
         except CheckpointError:
             if not flags:
                 raise
@@ -60,7 +64,7 @@ def plan(
 
     asked, step = count([])
     flags, fitting = ([], step) if step.needed <= gpu.gib else climb(count, asked, step, gpu, smaller)
-    return Plan(gpu, asked[2].dtype, step, flags, fitting)
+    return Plan(gpu, asked, step, flags, fitting)
 
 
 def counted(
@@ -110,11 +114,7 @@ def quietly() -> Iterator[None]:
 def say(main: Callable[..., None], parse: Callable[[list[str]], Asked], arguments: Sequence[str], cards: str) -> None:
     """Print the plan of each card."""
     for card in GPUS if cards == "all" else [cards]:
-        print_plan(card, plan(main, parse, arguments, card))
-
-
-def print_plan(card: str, made: Plan) -> None:
-    print(described(card, made), flush=True)
+        print(described(card, plan(main, parse, arguments, card)), flush=True)
 
 
 def described(card: str, made: Plan) -> str:
