@@ -23,7 +23,7 @@ from vlm_recipes.models.precision import DTYPES
 from vlm_recipes.training.launch import RecipeParser
 from vlm_recipes.training.plan.gpus import ALLOWANCE, GPUS, SHARE
 from vlm_recipes.training.plan.ladder import SMALLER
-from vlm_recipes.training.plan.plan import Plan, plan
+from vlm_recipes.training.plan.plan import Plan, plans
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "cards.md"
@@ -89,7 +89,7 @@ def cells_of(recipe: str, cards: Sequence[str] = tuple(GPUS), toy: bool = False)
     with tempfile.TemporaryDirectory() as path:
         arguments = WORLDS[recipe](Path(path), toy)
         smaller, names = ({}, {}) if toy else smaller_models(Path(path))
-        return [cell(recipe, card, plan(module.main, parse, arguments, card, smaller), names) for card in cards]
+        return [cell(recipe, made, names) for made in plans(module.main, parse, arguments, cards, smaller)]
 
 
 def smaller_models(world: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -111,17 +111,17 @@ def smaller_models(world: Path) -> tuple[dict[str, str], dict[str, str]]:
     return smaller, names
 
 
-def cell(recipe: str, card: str, made: Plan, names: dict[str, str]) -> Cell:
+def cell(recipe: str, made: Plan, names: dict[str, str]) -> Cell:
     tensors = made.step.counted.peak / 2**30
     if made.fitting is None:
-        return Cell(recipe, card, "does not fit", tensors=tensors)
+        return Cell(recipe, made.card, "does not fit", tensors=tensors)
     pairs = zip(made.flags[::2], made.flags[1::2], strict=True)
     flags = " ".join(f"{flag} {names.get(value, value)}" for flag, value in pairs if flag != "--min_pixels")
     _, training, _ = made.asked
     per_step = training.per_device_train_batch_size * training.gradient_accumulation_steps
     steps = training.num_train_epochs * QUESTIONS[recipe] / per_step if recipe in QUESTIONS else training.max_steps
     hours = made.fitting.hours(made.gpu, made.precision != DTYPES["no"], steps)
-    return Cell(recipe, card, flags, made.fitting.needed, hours, tensors)
+    return Cell(recipe, made.card, flags, made.fitting.needed, hours, tensors)
 
 
 def page(cells: Sequence[Cell]) -> str:

@@ -81,27 +81,32 @@ def climb(
 ) -> tuple[list[str], Step | None]:
     """The flags that make it fit the card, and the step with them; None where the whole ladder does not.
 
-    Rungs add up, and one that saves less than a hundredth is left out. Where what lasts leaves no room already, those
-    for that come first. `count` is called with flags; None where the recipe refuses them.
+    Rungs add up; one that saves less than a hundredth is left out, and in the end those that the later ones have made
+    needless. Where what lasts leaves no room already, those for that come first. `count` is called with flags; None
+    where the recipe refuses them.
     """
-    flags: list[str] = []
+    kept: list[list[str]] = []
     left = list(LADDER)
-    while left:
+    while left and step.needed > gpu.gib:
         rung = next((one for one in left if step.lasting <= gpu.gib or one in OF_WEIGHTS), None)
         if rung is None:
             break
         left.remove(rung)
         if not (more := rung(asked, step, smaller)):
             continue
-        tried = (asked, step.with_paged_optimizer()) if rung is paged else count([*flags, *more])
-        if tried is None or tried[1].needed > 0.99 * step.needed:
-            continue
-        flags, (asked, step) = [*flags, *more], tried
-        if step.needed <= gpu.gib:
-            return _last_of_each(flags), step
-    return [], None
+        tried = (asked, step.with_paged_optimizer()) if rung is paged else count(flags_of([*kept, more]))
+        if tried is not None and tried[1].needed <= 0.99 * step.needed:
+            kept, (asked, step) = [*kept, more], tried
+    if step.needed > gpu.gib:
+        return [], None
+    for more in kept[:-1]:
+        without = [one for one in kept if one is not more]
+        if (tried := count(flags_of(without))) is not None and tried[1].needed <= gpu.gib:
+            kept, step = without, tried[1]
+    return flags_of(kept), step
 
 
-def _last_of_each(flags: list[str]) -> list[str]:
+def flags_of(rungs: list[list[str]]) -> list[str]:
     """A flag that was given twice counts as it was given last."""
-    return [part for pair in dict(zip(flags[::2], flags[1::2], strict=True)).items() for part in pair]
+    pairs = dict(pair for rung in rungs for pair in zip(rung[::2], rung[1::2], strict=True))
+    return [part for pair in pairs.items() for part in pair]

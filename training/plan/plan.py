@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 
 import datasets
 from accelerate.utils import patch_environment
 
 from ...callbacks.preflight.model import duration, size
-from ...models.precision import DTYPES, MIXED_PRECISION, planned_gib
+from ...models.precision import DTYPES, MIXED_PRECISION, SMALL_CARD_GIB, planned_gib
 from ...models.weights import CheckpointError, without_weights
 from .count import GIB, PlanError, Planned, Step
 from .gpus import ALLOWANCE, GPUS, SHARE, Gpu
@@ -25,11 +26,15 @@ QUIET = "--report_to none --disable_tqdm true --dataloader_num_workers 0 --push_
 class Plan:
     """What one card is asked for: the run as it was `asked`, and with the flags that make it fit, if any do."""
 
-    gpu: Gpu
+    card: str
     asked: Asked
     step: Step
     flags: list[str]
     fitting: Step | None
+
+    @property
+    def gpu(self) -> Gpu:
+        return GPUS[self.card]
 
     @property
     def precision(self) -> str:
@@ -40,31 +45,38 @@ class Plan:
         return self.step.needed <= self.gpu.gib
 
 
-def plan(
+def plans(
     main: Callable[..., None],
     parse: Callable[[list[str]], Asked],
     arguments: Sequence[str],
-    card: str,
+    cards: Sequence[str],
     smaller: Mapping[str, str] = SMALLER,
-) -> Plan:
-    """Have the recipe's `main` run as on this card, on shapes, up to its first step, and again with other flags where
-    that does not fit.
+) -> Iterator[Plan]:
+    """Have the recipe's `main` run as on each card, on shapes, up to its first step, and again with other flags where
+    that does not fit; what two cards would do alike is done once.
 
-    `parse` makes the recipe's settings of its `arguments`. Raises `PlanError`, and what the recipe refuses.
+    `parse` makes the recipe's settings of its `arguments`; `smaller` has the next smaller model of some. Raises
+    `PlanError`, and what the recipe refuses.
     """
-    gpu = GPUS[card]
+    known: dict[tuple, tuple[Asked, Step] | None] = {}
 
-    def count(flags: list[str]) -> tuple[Asked, Step] | None:
-        try:
-            return counted(main, parse, [*arguments, "--plan", card, *flags], gpu)
-        except CheckpointError:
-            if not flags:
-                raise
-            return None  # such as four bits for what is not quantised
+    def count(card: str, flags: list[str]) -> tuple[Asked, Step] | None:
+        alike = GPUS[card].precision, GPUS[card].gib < SMALL_CARD_GIB, *flags
+        if alike not in known:
+            try:
+                known[alike] = counted(main, parse, [*arguments, "--plan", card, *flags], GPUS[card])
+            except CheckpointError:
+                if not flags:
+                    raise
+                known[alike] = None  # such as four bits for what is not quantised
+        return known[alike]
 
-    asked, step = count([])
-    flags, fitting = ([], step) if step.needed <= gpu.gib else climb(count, asked, step, gpu, smaller)
-    return Plan(gpu, asked, step, flags, fitting)
+    for card in cards:
+        gpu = GPUS[card]
+        asked, step = count(card, [])
+        fits = step.needed <= gpu.gib
+        flags, fitting = ([], step) if fits else climb(partial(count, card), asked, step, gpu, smaller)
+        yield Plan(card, asked, step, flags, fitting)
 
 
 def counted(
@@ -113,18 +125,18 @@ def quietly() -> Iterator[None]:
 
 def say(main: Callable[..., None], parse: Callable[[list[str]], Asked], arguments: Sequence[str], cards: str) -> None:
     """Print the plan of each card."""
-    for card in GPUS if cards == "all" else [cards]:
-        print(described(card, plan(main, parse, arguments, card)), flush=True)
+    for made in plans(main, parse, arguments, list(GPUS) if cards == "all" else [cards]):
+        print(described(made), flush=True)
 
 
-def described(card: str, made: Plan) -> str:
+def described(made: Plan) -> str:
     step, gpu = made.step, made.gpu
     parts = step.counted
     states = f"{size(step.states / GIB)}, {step.optimizer}" + (", in the main memory" if step.paged else "")
     verdict = f"{step.needed:.1f} of {gpu.gib:.1f} GiB with {ALLOWANCE} for CUDA"
     bits = f", {step.bits} bits" if step.bits else ""
     lines = [
-        f"{gpu.name} (accelerate_configs/{card}.yaml, {made.precision}{bits}): {step.what}",
+        f"{gpu.name} (accelerate_configs/{made.card}.yaml, {made.precision}{bits}): {step.what}",
         f"  weights      {size(parts.weights / GIB)}",
         f"  gradients    {size(parts.gradients / GIB)}",
         f"  optimizer    {states}",
