@@ -2,7 +2,7 @@
 
 Every recipe's `--plan`, for each of the four cards, with its own defaults, on its own full-size model and the rows of
 `benchmarks.full_size_worlds`: counted, without a GPU and without weights. Writes `docs/cards.md` and the comments of
-the cards' `accelerate_configs`.
+the cards' `accelerate_configs`. Takes MINUTES.
 """
 
 import importlib
@@ -34,6 +34,7 @@ QUESTIONS = {  # to train on, of the published datasets with the recipe's own sp
     "vqa_rad": 1793 * 0.95,
     "visual_chat": 259_155 * 0.99,
 }
+DEFAULTS = "its defaults"
 COMMENT = "# Recipe flags that fit, with GiB at the peak and hours, as counted (docs/cards.md):\n"
 HEAD = """# Which card, how long
 
@@ -55,15 +56,16 @@ checkpointing, frozen towers and loss; and the operations of matrix products, co
 count is within 0.1 % of PyTorch's profiler for all six recipes at a small size
 (`tests/training/plan/test_count.py`).
 
-**Assumed** are {allowance} GiB beside them for CUDA itself (its context, workspaces, gaps), and {share:.0%} of the
-card's peak for the time: these are not measured. **No GPU has confirmed these numbers** but where
-[measured.md](measured.md) has them: Kvasir-VQA 16.6 GiB measured and {kvasir:.1f} counted, nutrition tables 17.7
-and {nutrition:.1f} (tensors alone, without optimizer). Evaluation is not counted, and takes time, too.
+**Assumed** are {allowance} GiB beside them for CUDA itself (its context, workspaces, gaps), and for the time {share:.0%} of
+the card's peak with every batch as long as the longest: a small model waits for Python instead, and takes longer.
+**No GPU has confirmed these numbers** but where [measured.md](measured.md) has them (tensors alone, without optimizer):
+Kvasir-VQA 16.6 GiB measured and {kvasir:.1f} counted, nutrition tables 17.7 and {nutrition:.1f}. Of the share, an H200
+reached 4.7 % with shared images and 15 % without. Evaluation is not counted, and takes time, too.
 
 Below, each recipe has its own defaults and the published dataset's number of questions; rows are drawn, at the
 recipe's own size of images. Where the defaults do not fit, the flags are the first that do, added in this order:
-checkpointing, one row a batch, four bits, fewer pixels, fewer questions a row, paged 8-bit AdamW, a smaller model.
-Made by `python -m benchmarks.cards`.
+checkpointing, one row a batch, four bits, fewer pixels, fewer questions a row, paged 8-bit AdamW, a smaller model;
+what later ones make needless is taken out again. Made by `python -m benchmarks.cards`.
 """
 
 
@@ -74,9 +76,9 @@ class Cell:
     recipe: str
     card: str
     flags: str
-    gib: float | None = None
-    hours: float | None = None
-    tensors: float | None = None  # GiB of the step itself, at the recipe's defaults
+    gib: str = ""
+    training: str = ""  # how long
+    tensors: float = 0.0  # GiB of the step itself, at the recipe's defaults
 
 
 def cells_of(recipe: str, cards: Sequence[str] = tuple(GPUS), toy: bool = False) -> list[Cell]:
@@ -121,7 +123,7 @@ def cell(recipe: str, made: Plan, names: dict[str, str]) -> Cell:
     per_step = training.per_device_train_batch_size * training.gradient_accumulation_steps
     steps = training.num_train_epochs * QUESTIONS[recipe] / per_step if recipe in QUESTIONS else training.max_steps
     hours = made.fitting.hours(made.gpu, made.precision != DTYPES["no"], steps)
-    return Cell(recipe, made.card, flags, made.fitting.needed, hours, tensors)
+    return Cell(recipe, made.card, flags, f"{made.fitting.needed:.1f}", duration(3600 * hours), tensors)
 
 
 def page(cells: Sequence[Cell]) -> str:
@@ -133,9 +135,8 @@ def page(cells: Sequence[Cell]) -> str:
         parts.append(f"## {gpu.name}\n\n`accelerate_configs/{card}.yaml`; PyTorch sees {gpu.gib} GiB.\n")
         lines = ["| recipe | flags | GiB | training |", "| --- | --- | ---: | ---: |"]
         for one in (one for one in cells if one.card == card):
-            flags = f"`{one.flags}`" if one.flags.startswith("--") else one.flags or "its defaults"
-            fits = one.gib is not None and one.hours is not None
-            lines.append(f"| {one.recipe} | {flags} | {f'{one.gib:.1f} | {time_of(one.hours)}' if fits else ' | '} |")
+            flags = f"`{one.flags}`" if one.flags.startswith("--") else one.flags or DEFAULTS
+            lines.append(f"| {one.recipe} | {flags} | {one.gib} | {one.training} |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -144,8 +145,8 @@ def comments(card: str, cells: Sequence[Cell]) -> str:
     """What a card's config says above its settings."""
     lines = [COMMENT]
     for one in (one for one in cells if one.card == card):
-        found = f": {one.gib:.1f} GiB, {time_of(one.hours)}" if one.gib is not None and one.hours is not None else ""
-        lines.append(f"#   {one.recipe}: {one.flags or 'its defaults'}{found}\n")
+        found = f": {one.gib} GiB, {one.training}" if one.gib else ""
+        lines.append(f"#   {one.recipe}: {one.flags or DEFAULTS}{found}\n")
     return "".join(lines)
 
 
@@ -154,8 +155,10 @@ def with_comments(text: str, card: str, cells: Sequence[Cell]) -> str:
     return re.sub(r"# Recipe flags.*\n(?:#   .*\n)*", comments(card, cells), text, count=1)
 
 
-def time_of(hours: float) -> str:
-    return duration(3600 * hours)
+def cell_of_line(line: str, card: str) -> Cell:
+    """A line of a table of the page, read again."""
+    recipe, flags, gib, training = (part.strip(" `") for part in line.strip("|\n").split("|"))
+    return Cell(recipe, card, "" if flags == DEFAULTS else flags, gib, training)
 
 
 def main() -> None:

@@ -146,6 +146,9 @@ class RunSettings:
         if self.save_steps is None:
             self.save_steps = self.eval_steps or 500
         launched = launched_precision()
+        if self.plan is not None:  # on a CPU, which has no float16: bfloat16 is as large
+            self.bf16 = bool(self.bf16 or self.fp16 or (self.bf16 is None and launched != "no"))
+            self.fp16 = False
         if self.bf16 is None:
             self.bf16 = launched == "bf16" and not self.fp16
         if self.fp16 is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 
@@ -42,15 +42,13 @@ def to_shapes(network: nn.Module) -> None:
     packed = {module.weight: module for module in network.modules() if quantised(module)}
     made: dict[int, torch.Tensor] = {}
     for module in network.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is None or isinstance(tensor, FakeTensor):
-                    continue
-                if id(tensor) not in made:
-                    made[id(tensor)] = empty(tensor.shape, tensor.dtype)
-                    if isinstance(tensor, nn.Parameter):
-                        made[id(tensor)] = nn.Parameter(made[id(tensor)], tensor.requires_grad)
-                tensors[name] = made[id(tensor)]
+        own = chain(*(list(kind(recurse=False)) for kind in (module.named_parameters, module.named_buffers)))
+        for name, tensor in own:
+            if id(tensor) not in made:
+                made[id(tensor)] = empty(tensor.shape, tensor.dtype)
+                if isinstance(tensor, nn.Parameter):
+                    made[id(tensor)] = nn.Parameter(made[id(tensor)], tensor.requires_grad)
+            setattr(module, name, made[id(tensor)])
     for weight, module in packed.items():
         _pack(module, weight)
 

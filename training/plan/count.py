@@ -40,7 +40,6 @@ class Step:
         paged_states: bytes that `PAGED` would keep.
         bits: of quantised weights.
         batches: that make a step; `steps` make the run.
-        mean: length of a batch on average, as a share of the longest.
     """
 
     counted: Counted
@@ -52,7 +51,6 @@ class Step:
     bits: int | None
     batches: int
     steps: int
-    mean: float
 
     @property
     def paged(self) -> bool:
@@ -73,12 +71,12 @@ class Step:
         return self.lasting + beside / GIB
 
     @property
-    def operations(self) -> float:
-        """Of a step whose batches are as long as they are on average."""
-        return self.counted.operations * self.batches * self.mean
+    def operations(self) -> int:
+        """Of a step, if all its batches are as long."""
+        return self.counted.operations * self.batches
 
     def hours(self, gpu: Gpu, in_16_bits: bool, steps: float | None = None) -> float:
-        """For the run's steps, or for so many."""
+        """For the run's steps, or for so many, at most."""
         peak = gpu.teraflops[0 if in_16_bits else 1] * 1e12
         return self.operations * (self.steps if steps is None else steps) / (SHARE * peak) / 3600
 
@@ -108,7 +106,7 @@ class CountCallback(TrainerCallback):
         )
         if checks[0].status == "stop":
             raise PlanError(checks[0].found)
-        lengths, name = checks[1].numbers, _optimizer(args)
+        name = _optimizer(args)
         raise Planned(
             Step(
                 counted=count_step(self.trainer, batch, self.on_a_gpu),
@@ -120,7 +118,6 @@ class CountCallback(TrainerCallback):
                 bits=quantised_bits(model),
                 batches=args.gradient_accumulation_steps,
                 steps=state.max_steps,
-                mean=lengths["mean"] / lengths["longest"],
             )
         )
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 # GiB beside PyTorch's tensors: the CUDA context with its kernels (some .3 to .5), workspaces of cuBLAS (8 MiB, on an
 # H100 32) and gaps between tensors, which no count of tensors sees. An estimate: no GPU has confirmed it.
 ALLOWANCE = 0.6
-SHARE = 0.3  # of a card's peak that a training is taken to reach: an assumption, not measured
+# Of a card's peak that a training is taken to reach: an assumption. On an H200, Qwen2-VL-7B reached 4.7 % with shared
+# images and 15 % without (docs/measured.md); a slower card waits less for Python between its kernels.
+SHARE = 0.15
 
 
 @dataclass(frozen=True)

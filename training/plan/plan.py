@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import datasets
-from accelerate.utils import patch_environment
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env, patch_environment
 
 from ...callbacks.preflight.model import duration, size
 from ...models.precision import DTYPES, MIXED_PRECISION, SMALL_CARD_GIB, planned_gib
@@ -19,6 +20,7 @@ from .count import GIB, PlanError, Planned, Step
 from .gpus import ALLOWANCE, GPUS, SHARE, Gpu
 from .ladder import SMALLER, Asked, climb
 
+SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 QUIET = "--report_to none --disable_tqdm true --dataloader_num_workers 0 --push_to_hub false".split()
 
 
@@ -124,7 +126,11 @@ def quietly() -> Iterator[None]:
 
 
 def say(main: Callable[..., None], parse: Callable[[list[str]], Asked], arguments: Sequence[str], cards: str) -> None:
-    """Print the plan of each card."""
+    """Print the plan of each card. Raises `PlanError` under a launch of several processes, which share a batch out."""
+    if PartialState().num_processes > 1 or any(map(parse_flag_from_env, SHARDED)):
+        raise PlanError(
+            "--plan is of one card: start it without accelerate launch, or with accelerate_configs/cpu.yaml"
+        )
     for made in plans(main, parse, arguments, list(GPUS) if cards == "all" else [cards]):
         print(described(made), flush=True)
 
@@ -149,6 +155,6 @@ def described(made: Plan) -> str:
         lines += [f"  fits with    {' '.join(made.flags)}: {made.fitting.needed:.1f} GiB"]
     if (fitting := made.fitting) is not None:
         hours = duration(3600 * fitting.hours(gpu, made.precision != DTYPES["no"]))
-        step = f"{fitting.operations / 1e12:,.0f} TFLOP; {fitting.steps:,} steps take {hours}"
+        step = f"{fitting.operations / 1e12:,.0f} TFLOP; {fitting.steps:,} steps take at most {hours}"
         lines += [f"  a step       {step} at {SHARE:.0%} of the card's peak (assumed), evaluation not counted"]
     return "\n".join(lines)

@@ -71,7 +71,7 @@ def test_a_card_computes_in_the_format_of_its_launch_config(card):
 def step_of(weights: float, activations: float, states: float = 0.0, **more) -> Step:
     """Of so many GiB."""
     known = {"optimizer": "adamw_torch_fused", "copies": 0, "paged_states": 0, "bits": None}
-    known |= {"batches": 2, "steps": 100, "mean": 0.5} | more
+    known |= {"batches": 2, "steps": 100} | more
     counted = Counted(int(weights * GIB), 0, int(activations * GIB), operations=10**12)
     return Step(counted, "1 row", states=int(states * GIB), **known)
 
@@ -84,8 +84,8 @@ def test_a_step_needs_the_card_s_memory_for_what_lasts_and_for_the_peak():
     copied = step_of(4, 2, states=1, copies=3 * GIB)  # of the optimizer's own step, when activations are gone
     assert copied.needed == pytest.approx(8 + ALLOWANCE)
     gpu = Gpu("", 8, "bf16", (100, 10))
-    # Two batches of half the longest's operations a step, for 100 steps.
-    assert step.hours(gpu, True) == pytest.approx(1e12 * 100 / (SHARE * 100e12) / 3600)
+    # Two batches a step, for 100 steps.
+    assert step.hours(gpu, True) == pytest.approx(2e12 * 100 / (SHARE * 100e12) / 3600)
     assert step.hours(gpu, False, steps=10) == pytest.approx(step.hours(gpu, True))
 
 
