@@ -53,14 +53,15 @@ its cache.
 **Counted** are all tensors: weights as they are stored (4 and 8 bits packed, with their scales, and the copy that a
 layer makes of them when it computes), gradients, AdamW's states, and activations with the recipe's own LoRA,
 checkpointing, frozen towers and loss; and the operations of matrix products, convolutions and attention. On a CPU the
-count is within 0.1 % of PyTorch's profiler for all six recipes at a small size
-(`tests/training/plan/test_count.py`).
+count is within 1 % of PyTorch's profiler for all six recipes at a small size (`tests/training/plan/test_count.py`).
 
-**Assumed** are {allowance} GiB beside them for CUDA itself (its context, workspaces, gaps), and for the time {share:.0%} of
-the card's peak with every batch as long as the longest: a small model waits for Python instead, and takes longer.
-**No GPU has confirmed these numbers** but where [measured.md](measured.md) has them (tensors alone, without optimizer):
-Kvasir-VQA 16.6 GiB measured and {kvasir:.1f} counted, nutrition tables 17.7 and {nutrition:.1f}. Of the share, an H200
-reached 4.7 % with shared images and 15 % without. Evaluation is not counted, and takes time, too.
+**Assumed** are {allowance} GiB beside them for CUDA itself (its context, workspaces, gaps), and for the time
+{share:.0%} of the card's peak, every batch as long as the longest. An H200 reached 4.7 % with shared images and 15 %
+without; a small model waits for Python, and takes longer. Evaluation is not counted, and takes time, too.
+
+**No GPU has confirmed these numbers** but where [measured.md](measured.md) has them, tensors alone, without optimizer:
+Kvasir-VQA 16.6 GiB measured and {kvasir:.1f} counted, nutrition tables 17.7 and {nutrition:.1f}, ReasonSeg on a small
+card 7.5 and 8.0.
 
 Below, each recipe has its own defaults and the published dataset's number of questions; rows are drawn, at the
 recipe's own size of images. Where the defaults do not fit, the flags are the first that do, added in this order:

@@ -37,16 +37,7 @@ from .trainers import RateError
 
 # Errors whose message tells the reader what to do: they end the run without a traceback.
 REFUSALS = (DataError, AnswerSetError, CheckpointError, RateError, LabelError, PreflightError, PlanError)
-REFUSALS += (
-    AttentionError,
-    SharingError,
-    ResumeError,
-    FullDiskError,
-    FolderError,
-    SavedError,
-    WeightNamesError,
-    PlanError,
-)
+REFUSALS += (AttentionError, SharingError, ResumeError, FullDiskError, FolderError, SavedError, WeightNamesError)
 
 LOAD = ["data", "model", "output_dir"]  # what a recipe's `load` takes; one that takes something else is left alone
 
@@ -97,7 +88,7 @@ def launch(main: Callable[..., None], *arguments: type) -> None:
     except (ValueError, OSError, ImportError) as error:  # a misspelt key, no such file, no such library
         sys.exit(f"error: {' '.join(str(error).split())}")
     try:
-        if (card := next(part.plan for part in parsed if isinstance(part, RunSettings))) is not None:
+        if card := next((part.plan for part in parsed if isinstance(part, RunSettings)), None):
             say(main, lambda asked: RecipeParser(arguments).parse_args_and_config(asked), sys.argv[1:], card)
             return
         claim_folder(main.__globals__["__file__"], *parsed)

@@ -26,8 +26,8 @@ WHOLE = {
 }
 SETTINGS = ["--plan", "a100_40gb", "--bf16", "false", "--report_to", "none", "--disable_tqdm", "true"]
 SETTINGS += ["--dataloader_num_workers", "0"]
-QUICK = [("nutrition_tables", True, True), ("nutrition_tables", False, False), ("kvasir_vqa", True, False)]
-QUICK += [("kvasir_vqa", False, True), ("vqa_rad", True, True), ("reasonseg", True, False), ("ssg_vqa", True, False)]
+QUICK = [("nutrition_tables", True, True), ("kvasir_vqa", False, True), ("vqa_rad", True, True)]
+QUICK += [("reasonseg", True, False), ("ssg_vqa", True, False)]
 CASES = [
     (recipe, lora, checkpointing) for recipe in SIZES for lora in (True, False) for checkpointing in (True, False)
 ]
@@ -95,6 +95,5 @@ def test_a_step_takes_what_was_counted(recipe, lora, checkpointing, tmp_path, mo
     whole = WHOLE.get(recipe, ["--use_peft", "false"])
     more = [*([] if lora else whole), "--gradient_checkpointing", str(checkpointing).lower()]
     step, peak, states = both(recipe, more, tmp_path, monkeypatch)
-    print(recipe, lora, checkpointing, step.counted.peak / peak, step.states / states)
-    assert step.counted.peak == pytest.approx(peak, rel=0.05)
+    assert step.counted.peak == pytest.approx(peak, rel=0.01)  # asked for are 5 %
     assert step.states == pytest.approx(states, rel=0.01)

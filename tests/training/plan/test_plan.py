@@ -8,10 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from peft import get_peft_model
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from recipes import kvasir_vqa
 from tests.support.paths import ROOT
 from tests.support.worlds import world
 from vlm_recipes.callbacks.preflight.counted import Counted
+from vlm_recipes.models.chat import lora_on
 from vlm_recipes.training.launch import RecipeParser
 from vlm_recipes.training.plan.count import GIB, PlanError, Step
 from vlm_recipes.training.plan.gpus import ALLOWANCE, GPUS, SHARE, Gpu
@@ -140,6 +144,20 @@ def test_where_weights_alone_are_too_much_they_are_made_smaller_first():
 
 def test_where_nothing_makes_it_fit_nothing_is_advised():
     assert climbed(5, {"--load_in_4bit": (1, 0)})[:2] == ([], None)
+
+
+@pytest.mark.slow
+def test_an_adapter_that_trains_on_is_planned_as_one_that_begins(tmp_path, capsys):
+    planned("kvasir_vqa", "a100_40gb")
+    begun = capsys.readouterr().out
+    arguments = world("kvasir_vqa")
+    name = arguments[arguments.index("--model_name_or_path") + 1]
+    network = AutoModelForImageTextToText.from_pretrained(name)
+    model = kvasir_vqa.Model(model_name_or_path=name, dtype="float32")
+    get_peft_model(network, lora_on(model, ("language",), network)).save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(name).save_pretrained(tmp_path)
+    planned("kvasir_vqa", "a100_40gb", "--model_name_or_path", str(tmp_path))
+    assert capsys.readouterr().out == begun
 
 
 @pytest.mark.slow
