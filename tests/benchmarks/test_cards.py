@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from benchmarks.cards import CONFIGS, PAGE, Cell, cell_of_line, comments, page, with_comments
+from benchmarks.cards import CONFIGS, PAGE, Cell, cell_of_line, cells_of, comments, page, with_comments
 from benchmarks.full_size_worlds import WORLDS
 from vlm_recipes.training.plan.gpus import GPUS
 
@@ -42,3 +42,10 @@ def test_the_page_is_read_as_it_was_written():
         (one.recipe, one.card, one.flags, one.gib, one.training) for one in [made[2], *made[:2]]
     ]
     assert comments("a100_40gb", cells(text)) == comments("a100_40gb", made)
+
+
+@pytest.mark.slow
+def test_a_recipe_is_planned_in_its_world():
+    [cell] = cells_of("ssg_vqa", ("a100_40gb",), toy=True)
+    assert (cell.recipe, cell.card, cell.flags) == ("ssg_vqa", "a100_40gb", "")
+    assert 0.6 < float(cell.gib) < 1 and cell.training  # the allowance, and a small model

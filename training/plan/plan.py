@@ -15,7 +15,7 @@ from accelerate.utils import parse_flag_from_env, patch_environment
 
 from ...callbacks.preflight.model import duration, size
 from ...models.precision import DTYPES, MIXED_PRECISION, SMALL_CARD_GIB, planned_gib
-from ...models.weights import CheckpointError, without_weights
+from ...models.weights import without_weights
 from .count import GIB, PlanError, Planned, Step
 from .gpus import ALLOWANCE, GPUS, SHARE, Gpu
 from .ladder import SMALLER, Asked, climb
@@ -67,10 +67,10 @@ def plans(
         if alike not in known:
             try:
                 known[alike] = counted(main, parse, [*arguments, "--plan", card, *flags], GPUS[card])
-            except CheckpointError:
+            except ValueError:  # as of every refusal
                 if not flags:
                     raise
-                known[alike] = None  # such as four bits for what is not quantised
+                known[alike] = None  # such as four bits where the whole model trains
         return known[alike]
 
     for card in cards:
