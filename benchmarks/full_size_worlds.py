@@ -52,7 +52,7 @@ def kvasir_vqa(folder: Path, toy: bool) -> list[str]:
     data, model = str(folder / "data"), str(folder / "model")
     if not toy:
         full_size("Qwen2-VL-7B", AutoTokenizer.from_pretrained(model)).save_pretrained(model)
-    named = ["--dataset_name", data, "--dataset_train_split", "train", "--model_name_or_path", model]
+    named = ["--dataset_name", data, "--model_name_or_path", model]
     return [*named, *_pixels(*(FEW_PIXELS if toy else PIXELS))]
 
 

@@ -1,12 +1,14 @@
 """In which number format a run computes: what the accelerate config says, and float32 for whatever is trained."""
 
 import os
+from contextvars import ContextVar
 
 import torch
 from torch import nn
 
 SMALL_CARD_GIB = 22  # a 24 GB card reports a little less than 24 GiB
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
+planned_gib: ContextVar[float | None] = ContextVar("planned_gib", default=None)  # of a card that is not here
 MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"  # where the launcher leaves `mixed_precision` of its config
 
 
@@ -33,6 +35,8 @@ def launched_dtype() -> str:
 
 def small_card() -> bool:
     """Whether the GPU holds less than about 24 GB, so that a 7B model needs four bits."""
+    if (planned := planned_gib.get()) is not None:
+        return planned < SMALL_CARD_GIB
     return torch.cuda.is_available() and torch.cuda.mem_get_info()[1] < SMALL_CARD_GIB * 2**30
 
 

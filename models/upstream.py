@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from datasets import Dataset
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
@@ -136,3 +137,54 @@ def without_router_loss(config: "PreTrainedConfig") -> Iterator[None]:
     finally:
         if asked:
             text.output_router_logits = True
+
+
+def format_of(network: "PreTrainedModel", name: str) -> "torch.dtype":
+    """In which format `from_pretrained` loads the weight of this name: float32 for some parts of a float16 model."""
+    import torch
+
+    parts = {*(network._keep_in_fp32_modules_strict or ())}
+    if network.config.dtype == torch.float16:
+        parts |= {*(network._keep_in_fp32_modules or ())}
+    in_float32 = network.config.dtype != torch.float32 and parts & {*name.split(".")}
+    return torch.float32 if in_float32 else network.config.dtype
+
+
+def quantise_outline(network: "PreTrainedModel", quantization: "BitsAndBytesConfig") -> None:
+    """Give a `network` on the device "meta" the layers of 4 or 8 bits that it would be loaded with.
+
+    Which layers these are, transformers says only in what it does before it reads weights; these stay unpacked.
+    """
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    network.hf_quantizer = AutoHfQuantizer.from_config(quantization)
+    network.hf_quantizer.preprocess_model(network, device_map={"": "cpu"})
+    network.config.quantization_config = quantization
+    mark_quantised(network, quantization)
+
+
+@contextmanager
+def as_on_a_gpu(really: bool = True) -> Iterator[None]:
+    """In here libraries do on a CPU what they do on a GPU, where they ask for the device; nothing, unless `really`.
+
+    TRL projects only what has a label, and its kernels fold logits in place; bitsandbytes multiplies in 8 bits.
+    """
+    if not really:
+        yield
+        return
+    from unittest.mock import patch
+
+    from bitsandbytes.autograd import _functions as products
+    from trl.kernels import chunked_logprob
+    from trl.trainer import utils
+
+    def in_place(*_, **__) -> None:
+        pass
+
+    with (
+        patch.object(utils, "_use_triton", lambda device: True),
+        patch.object(chunked_logprob, "_forward_tile", in_place),
+        patch.object(chunked_logprob, "_backward_tile", in_place),
+        patch.object(products, "MatMul8bitFp", products.MatMul8bitLt),
+    ):
+        yield

@@ -16,10 +16,11 @@ from trl import ModelConfig, get_quantization_config
 from .adapters import base_of, files_of
 from .precision import trainable_in_float32
 from .sharding import gathered, place_for_inference
-from .upstream import keep_weight_names, without_zero3
+from .upstream import format_of, keep_weight_names, quantise_outline, without_zero3
 
 FAULTS = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 weights_are_read: ContextVar[bool] = ContextVar("weights_are_read", default=True)
+outlined_as_trained: ContextVar[bool] = ContextVar("outlined_as_trained", default=False)
 
 
 class CheckpointError(ValueError):
@@ -27,17 +28,20 @@ class CheckpointError(ValueError):
 
 
 @contextmanager
-def without_weights() -> Iterator[None]:
+def without_weights(as_trained: bool = False) -> Iterator[None]:
     """In here a model is loaded as its configuration has it, on the meta device, and without its adapter.
 
     In a second or two what is of another kind is refused, and so is LoRA that has no layer to train. Nothing is drawn.
+    With `as_trained` it has the number formats and the layers of 4 or 8 bits of the run, and its adapter, too: all but
+    values, so that its memory can be counted.
     """
-    token = weights_are_read.set(False)
+    tokens = weights_are_read.set(False), outlined_as_trained.set(as_trained)
     try:
         with torch.random.fork_rng(devices=[]), without_zero3():
             yield
     finally:
-        weights_are_read.reset(token)
+        weights_are_read.reset(tokens[0])
+        outlined_as_trained.reset(tokens[1])
 
 
 def weight_settings(model: ModelConfig, skip_quantising: list[str] | None) -> dict[str, Any]:
@@ -59,6 +63,8 @@ def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
         config = settings.get("config") or AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         with torch.device("meta"):
             network = (model_class.from_config if model_class is AutoModelForImageTextToText else model_class)(config)
+        if outlined_as_trained.get():
+            _as_trained(network, **settings)
         network.loaded_from = {}
         return network
     settings |= {"use_safetensors": True, "trust_remote_code": False}  # None would ask on the terminal
@@ -69,6 +75,17 @@ def load_weights(model_class: type, name: str, **settings) -> PreTrainedModel:
     keep_weight_names(network)
     network.loaded_from = {(name, revision): files_of(name, revision)}
     return network
+
+
+def _as_trained(network: PreTrainedModel, dtype, attn_implementation=None, quantization_config=None, **_) -> None:
+    """The rest of what `from_pretrained` would have made of these settings."""
+    network.config.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    for name, weight in network.named_parameters():
+        weight.data = weight.data.to(format_of(network, name))
+    if attn_implementation is not None:
+        network.set_attn_implementation(attn_implementation)
+    if quantization_config is not None:
+        quantise_outline(network, quantization_config)
 
 
 def load_named(
@@ -94,7 +111,7 @@ def load_named(
                     raise OSError("it holds no config.json that says what its adapter belongs to")
                 config = config_class.from_pretrained(name)
             network, processor = base(of, revision, config)
-            if weights_are_read.get():
+            if weights_are_read.get() or outlined_as_trained.get():
                 if config is None:
                     _grow_vocabulary(network, processor, name)
                 if to_train or config is not None:

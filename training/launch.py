@@ -30,12 +30,14 @@ from ..rows.errors import DataError
 from .chatter import bars_only_in_a_terminal
 from .checkpoints import FullDiskError, ResumeError
 from .folder import FolderError, claim_folder
+from .plan.count import PlanError
+from .plan.plan import say
 from .saved import SavedError
-from .settings import RowSettings
+from .settings import RowSettings, RunSettings
 from .trainers import RateError
 
 # Errors whose message tells the reader what to do: they end the run without a traceback.
-REFUSALS = (DataError, AnswerSetError, CheckpointError, RateError, LabelError, PreflightError)
+REFUSALS = (DataError, AnswerSetError, CheckpointError, RateError, LabelError, PreflightError, PlanError)
 REFUSALS += (AttentionError, SharingError, ResumeError, FullDiskError, FolderError, SavedError, WeightNamesError)
 
 LOAD = ["data", "model", "output_dir"]  # what a recipe's `load` takes; one that takes something else is left alone
@@ -88,6 +90,9 @@ def launch(main: Callable[..., None], *arguments: type) -> None:
     except (ValueError, OSError, ImportError) as error:  # a misspelt key, no such file, no such library
         sys.exit(f"error: {' '.join(str(error).split())}")
     try:
+        if card := next((part.plan for part in parsed if isinstance(part, RunSettings)), None):
+            say(main, lambda asked: RecipeParser(arguments).parse_args_and_config(asked), sys.argv[1:], card)
+            return
         claim_folder(main.__globals__["__file__"], *parsed)
         load = main.__globals__.get("load")
         if callable(load) and list(signature(load).parameters) == LOAD:

@@ -34,6 +34,7 @@ from .checkpoints import checkpoint_to_resume, full_disk_in_one_line
 from .description import changed_settings, describe_run
 from .loaded_anew import compare_anew
 from .model_card import upload_report, write_model_card
+from .plan.count import count_instead
 from .record import ReportCallback, RunRecord
 from .resuming import TrainedAs, what_decides
 from .saved import prepare_to_save, save
@@ -74,8 +75,7 @@ class Run:
         self.evaluation = evaluation.as_trained(training)
         self.log_history: list[dict] = []
         self.repository: str | None = None  # on the Hub, where the Trainer sends what it saves
-        name = name or Path(recipe).stem
-        title, published = published_numbers(Path(recipe), name)
+        title, published = published_numbers(Path(recipe), name := name or Path(recipe).stem)
         run = {"experiment": name, **describe_run(recipe, data, training, model, self.parts)}
         self.record = RunRecord(training.output_dir, title, self.evaluation, run, published, refused)
         self.record.asked_again = data.eval_rows
@@ -95,7 +95,7 @@ class Run:
 
         Goes on from `resume_from_checkpoint`, a folder or true for the newest whole one, which has to have been begun
         with the same rows, steps and rates (see `resuming`). With `max_steps` 0 nothing is trained: raises
-        `PreflightDone` after the preflight of a run of the recipe's own length.
+        `PreflightDone` after the preflight of a run of the recipe's own length; with `plan`, `Planned` before it.
 
         Args:
             watch: answers rows at each evaluation; the report shows them.
@@ -114,8 +114,7 @@ class Run:
         if checkpoint is not None:
             trained_as.refuse_another(checkpoint)
         self.record.run["quantised_bits"] = quantised_bits(trainer.model)
-        only_checks = args.max_steps == 0
-        if only_checks:
+        if only_checks := args.max_steps == 0:
             trainer.args = args = copy.copy(args)
             args.max_steps = type(args).max_steps
         trainable_in_float32(trainer.model)
@@ -123,6 +122,8 @@ class Run:
             trainer.model_accepts_loss_kwargs = True  # it divides by the step's tokens; Qwen2.5-VL says it cannot
         if self.training.vision_learning_rate is not None:
             with_rate_of_vision(trainer, self.training.vision_learning_rate)
+        if self.training.plan is not None:
+            count_instead(trainer)
         expected = Expected(trains, share if self._trains_its_own_model() else None, first_loss, parts, doubt)
         preflight = PreflightCallback(
             trainer, self.parts, self.evaluation, expected, self.record.rejected, self.record.title, only_checks
@@ -171,8 +172,7 @@ class Run:
             self.record.conclude(model, answered, self.log_history, kept)
         if self.training.do_train and PartialState().is_main_process:
             example = example_of(self.recipe, self.data, Path(self.training.output_dir))
-            steps = int(latest(self.log_history, "step") or 0)
-            write_model_card(self.record, model, example, steps, self.repository)
+            write_model_card(self.record, model, example, int(latest(self.log_history, "step") or 0), self.repository)
             if self.repository is not None:
                 upload_report(self.training, self.repository)
 

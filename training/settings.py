@@ -15,6 +15,7 @@ from ..models.precision import MIXED_PRECISION, launched_precision, precision_of
 from ..rows.errors import DataError
 from ..rows.reading import NAMES
 from .cards import refuse_what_the_device_cannot_do
+from .plan.gpus import GPUS
 from .reachable import refuse_what_is_not_to_be_had
 
 
@@ -129,6 +130,9 @@ class RunSettings:
     dataloader_num_workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
     remove_unused_columns: bool = False
     report_to: str = "none"
+    plan: str | None = setting(
+        None, "only say what a step takes of a card, for how long the run trains, and what makes it fit", *GPUS, "all"
+    )
     load_saved_anew: bool = setting(
         False, "load what was saved, too, and compare a row's logits; needs the memory of a second model"
     )
@@ -142,12 +146,15 @@ class RunSettings:
         if self.save_steps is None:
             self.save_steps = self.eval_steps or 500
         launched = launched_precision()
+        if self.plan is not None:  # on a CPU, which has no float16: bfloat16 is as large
+            self.bf16 = bool(self.bf16 or self.fp16 or (self.bf16 is None and launched != "no"))
+            self.fp16 = False
         if self.bf16 is None:
             self.bf16 = launched == "bf16" and not self.fp16
         if self.fp16 is None:
             self.fp16 = launched == "fp16" and not self.bf16
         # Else the Trainer would take `use_cpu: true` of a launch config for a GPU, where there is one.
-        self.use_cpu = self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
+        self.use_cpu = self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or self.plan is not None
         precision = precision_of(self.bf16, self.fp16)
         with patch_environment(**({} if precision == launched else {MIXED_PRECISION: precision})):
             super().__post_init__()  # which reads the environment where neither of the two is set
@@ -155,6 +162,11 @@ class RunSettings:
             raise ValueError("--load_saved_anew true is for one process: leave it out, or launch one")
         refuse_what_the_device_cannot_do(self)
         refuse_what_is_not_to_be_had(self)
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """Whether the Trainer moves the model: not where it has no values, to be planned."""
+        return self.plan is None and super().place_model_on_device
 
     @property
     def trained_into(self) -> str | None:

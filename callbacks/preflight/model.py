@@ -18,10 +18,10 @@ from ...eval.report.check import Check
 from ...models.parts import LANGUAGE, parts_of
 from ..grad_norm import KINDS, kinds_of, parameters_by_group
 from ..log_lines import duration
+from .optimizers import optimizer_states
 from .probe import Probe, probe
 
 NEAR_FULL = 0.95  # of the GPU's memory
-ADAM_BYTES = 8  # two float32 a parameter; in 8 bits a quarter of that
 NAMED = 3  # tensors without gradient
 WORSE = 1.25  # times the loss of a uniform guess: random weights are sure of what they say
 
@@ -109,12 +109,12 @@ def check_steps(trainer: Trainer, batch: Mapping[str, Any], steps: int, what: st
 
 def _fits(trainer: Trainer, model: nn.Module, seen: Probe, what: str, steps: int) -> Check:
     optimizer = str(getattr(trainer.args.optim, "value", trainer.args.optim))
-    each = 0 if "adamw" not in optimizer else ADAM_BYTES // 4 if "8bit" in optimizer else ADAM_BYTES
-    states = count_parameters(model, True) * each / 2**30
+    known = optimizer_states(optimizer, model)
+    states = (known or 0) / 2**30
     step = seen.seconds * trainer.args.gradient_accumulation_steps
     numbers = {"seconds": seen.seconds, "gib": seen.memory, "optimizer_gib": states, "eta_hours": step * steps / 3600}
     found = f"{what}: {seen.seconds:.2f} s, {size(seen.memory)} and "
-    found += f"{size(states)} for {optimizer}" if each else f"what {optimizer} holds"
+    found += f"{size(states)} for {optimizer}" if known else f"what {optimizer} holds"
     found += f"; {steps:,} steps take at most {duration(step * steps)}, evaluation not counted"
     if trainer.args.device.type == "cuda":
         whole = torch.cuda.get_device_properties(trainer.args.device).total_memory / 2**30

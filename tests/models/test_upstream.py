@@ -5,6 +5,7 @@ import ast
 import pytest
 import torch
 import trl
+from bitsandbytes.autograd import _functions as products
 from datasets import Dataset, Features, Image, List, concatenate_datasets
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
@@ -13,14 +14,19 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, Trainer, TrainingArguments
 from transformers.integrations import deepspeed
 from trl import ModelConfig
+from trl.trainer import utils
 
 from tests.support import tiny
 from tests.support.paths import ROOT
 from tests.support.running import QUIET
+from vlm_recipes.callbacks.preflight.shapes import tensors_of, to_shapes
+from vlm_recipes.models.blip2 import Blip2ForConditionalGeneration
+from vlm_recipes.models.checkpoints import load_checkpoint
 from vlm_recipes.models.lisa.config import LisaConfig
 from vlm_recipes.models.lisa.loading import ATTENTION, load_lisa
 from vlm_recipes.models.lisa.model import LisaForConditionalGeneration
 from vlm_recipes.models.upstream import (
+    as_on_a_gpu,
     attention_of,
     cast_pictures,
     clear_nested_dtypes,
@@ -32,6 +38,7 @@ from vlm_recipes.models.upstream import (
     selected_from,
     without_zero3,
 )
+from vlm_recipes.models.weights import without_weights
 
 
 def comes_back(network, folder) -> bool:
@@ -183,7 +190,7 @@ def test_private_names_of_libraries_are_used_in_one_file_only():
     }
     names = {"network._weight_conversions", "dataset._fingerprint", "config.get_text_config()._attn_implementation"}
     names |= {"cast._info", "cast._data", "cast._fingerprint", "deepspeed._hf_deepspeed_config_weak_ref"}
-    names |= {"dataset._indices"}
+    names |= {"dataset._indices", "network._keep_in_fp32_modules", "network._keep_in_fp32_modules_strict"}
     assert found == {"models/upstream.py": names}
 
 
@@ -195,3 +202,40 @@ def test_transformers_can_forget_zero3_and_has_no_way_to_recall_it():
         assert not deepspeed.is_deepspeed_zero3_enabled()
     assert deepspeed.is_deepspeed_zero3_enabled() and deepspeed.deepspeed_config() is config.config
     deepspeed.unset_hf_deepspeed_config()
+
+
+@pytest.mark.parametrize(
+    "checkpoint, model_class, bits, dtype",
+    [
+        (tiny.qwen2_vl, AutoModelForImageTextToText, {"load_in_4bit": True, "use_bnb_nested_quant": True}, "bfloat16"),
+        (tiny.blip2, Blip2ForConditionalGeneration, {"load_in_8bit": True}, "float16"),
+        (tiny.blip2, Blip2ForConditionalGeneration, {}, "float16"),
+    ],
+    ids=["4 bits", "8 bits", "float16"],
+)
+def test_an_outline_has_the_formats_and_packed_layers_of_what_is_loaded(checkpoint, model_class, bits, dtype):
+    model = ModelConfig(model_name_or_path=str(checkpoint()), dtype=dtype, **bits)
+    loaded = load_checkpoint(model, to_train=True, model_class=model_class)[0]
+    with without_weights(as_trained=True):
+        outline = load_checkpoint(model, to_train=True, model_class=model_class)[0]
+    kinds = [{name: type(module) for name, module in network.named_modules()} for network in (outline, loaded)]
+    assert kinds[0] == kinds[1] and quantised_bits(outline) == quantised_bits(loaded)
+    if not bits:
+        formats = [
+            {name: weight.dtype for name, weight in network.named_parameters()} for network in (outline, loaded)
+        ]
+        assert formats[0] == formats[1] and torch.float32 in formats[0].values()
+    to_shapes(outline)
+    sizes = [
+        sum({one.untyped_storage(): one.untyped_storage().nbytes() for one in tensors_of(network)}.values())
+        for network in (outline, loaded)
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+
+
+def test_libraries_still_do_something_else_on_a_gpu():
+    assert not utils._use_triton(torch.device("cpu")), "TRL projects what has a label everywhere: shorten as_on_a_gpu"
+    own = products.MatMul8bitFp
+    with as_on_a_gpu():
+        assert utils._use_triton(torch.device("cpu")) and products.MatMul8bitFp is products.MatMul8bitLt
+    assert products.MatMul8bitFp is own is not products.MatMul8bitLt
