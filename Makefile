@@ -6,6 +6,8 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 # Threads that wait awake slow each other down as soon as the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Where it is forbidden to keep bytecode, each of the tests' processes compiles all of the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow style bench
 

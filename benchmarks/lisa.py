@@ -2,7 +2,8 @@
 
 The small-card line at the top of `recipes/reasonseg.py`, with LLaVA-1.5-7B and sam-vit-base in four bits: the recipe's
 own run on random weights, by `benchmarks.full_size_recipes`. The small-card copy reports a peak of 5.79 GB and 1.9 s
-per sample on an 8 GB card; it trains neither embeddings nor output head, and does not run SAM's image encoder.
+per sample on an 8 GB card; it trains neither embeddings nor output head (here the row of [SEG] in both), and does not
+run SAM's image encoder.
 The optimizer's states are paged: they leave the card where there is no room, and are not counted.
 """
 
@@ -14,7 +15,7 @@ import torch
 from benchmarks import full_size_recipes
 from benchmarks.full_size_worlds import reasonseg
 
-SETTING = "--load_in_4bit true --learning_rate 1e-4 --weight_decay 0.01 --per_device_train_batch_size 1 "
+SETTING = "--tune seg --load_in_4bit true --learning_rate 1e-4 --weight_decay 0.01 --per_device_train_batch_size 1 "
 SETTING += "--gradient_accumulation_steps 20 --gradient_checkpointing true --questions_per_row 1"
 PAGED = "--optim paged_adamw_8bit"  # which no CPU has
 

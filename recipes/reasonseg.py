@@ -7,11 +7,11 @@ datasets (`published.yaml`); this recipe starts from LLaVA and SAM alone.
 Settings are the reference's, for a large card (not measured), and with ddp.yaml or zero2.yaml for several:
     accelerate launch --config_file accelerate_configs/h100_80gb.yaml recipes/reasonseg.py --output_dir outputs/lisa
 Those of the small-card copy, which reports 5.79 GB and 1.9 s per sample on 8 GB, or 5.00 and 0.7 without LoRA (here
---tune decoder). It trains neither embeddings nor output head; here that takes 7.5 GiB (an H200's; docs/measured.md):
+--tune decoder). It trains neither embeddings nor output head, --tune seg of both the row of [SEG] alone:
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/reasonseg.py \
-        --load_in_4bit true --sam_name_or_path facebook/sam-vit-base --learning_rate 1e-4 --weight_decay 0.01 \
-        --per_device_train_batch_size 1 --gradient_accumulation_steps 20 --gradient_checkpointing true \
-        --questions_per_row 1 --optim paged_adamw_8bit --output_dir outputs/lisa_small
+        --tune seg --load_in_4bit true --sam_name_or_path facebook/sam-vit-base --learning_rate 1e-4 \
+        --weight_decay 0.01 --per_device_train_batch_size 1 --gradient_accumulation_steps 20 \
+        --gradient_checkpointing true --questions_per_row 1 --optim paged_adamw_8bit --output_dir outputs/lisa_small
 Only evaluate what a run left, for example on a Hub copy of the test part:
     accelerate launch … recipes/reasonseg.py --do_train false --model_name_or_path outputs/lisa \
         --dataset_name Ricky06662/ReasonSeg_test --output_dir outputs/lisa_test
@@ -55,7 +55,9 @@ PHRASES = [
     "Can you segment the {} in this image?",
     "Please segment the {} in this image.",
 ]
-TRAINABLE_SHARE = 0.0360  # of LLaVA-1.5-7B and SAM-huge, most of it embeddings and output head
+TRAINS = {"decoder": ["trainable_tokens", "mask_decoder", "mask_projection"], "lisa": ["lora_", *WHOLE], "all": [""]}
+TRAINS["seg"] = ["lora_", *TRAINS["decoder"]]
+TRAINABLE_SHARE = {"lisa": 0.0360, "decoder": 0.0028, "seg": 0.0034}  # of LLaVA-1.5-7B and SAM-huge
 ANSWERS = ["It is [SEG].", "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG]."]
 
 
@@ -88,7 +90,7 @@ class Training(RunSettings, TrainingArguments):
 class Model(ModelConfig):
     model_name_or_path: str = "llava-hf/llava-1.5-7b-hf"
     sam_name_or_path: str = "facebook/sam-vit-huge"
-    tune: str = setting("lisa", "LoRA, vocabulary, masks; [SEG] and masks; or all", "lisa", "decoder", "all")
+    tune: str = setting("lisa", "LoRA, vocabulary, masks; of the vocabulary [SEG]; no LoRA; all", *TRAINS)
     ce_weight: float = setting(1.0, "weight of the loss of the answer's tokens")
     bce_weight: float = setting(2.0, "weight of the binary cross-entropy of masks")
     dice_weight: float = setting(0.5, "weight of the Dice loss of masks")
@@ -158,7 +160,7 @@ def load(data: Data, model: Model, output_dir: str | None = None):
             raise CheckpointError("--tune all trains a whole model that is not quantised, and no adapter")
         freeze_unreached(network)
     elif training:
-        network = with_adapter(network, model, lora=model.tune == "lisa")
+        network = with_adapter(network, model, lora=model.tune != "decoder", vocabulary=model.tune == "lisa")
     if training:
         trainable_in_float32(network)
     return network, processor
@@ -193,7 +195,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         )
         giou = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         stopping = [EarlyStoppingCallback(training.patience)] if training.eval_strategy != "no" else []
-        lisa = {"trains": "|".join(["lora_", *WHOLE]), "share": TRAINABLE_SHARE} if model.tune == "lisa" else {}
+        lisa = {"trains": "|".join(TRAINS[model.tune]), "share": TRAINABLE_SHARE.get(model.tune)}
         # An untrained model guesses tokens, and each pixel by a coin.
         guess = model.ce_weight * math.log(network.config.llava.text_config.vocab_size)
         guess += model.bce_weight * math.log(2) + model.dice_weight

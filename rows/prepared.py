@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -69,16 +69,21 @@ def _write(make: Callable[[Path], datasets.Dataset], file: Path) -> None:
 
 def state_of(paths: Iterable[str | Path]) -> str:
     """A name for these files, and all in these folders, as they are now: where, how long, when changed."""
+    return state_of_files(file for path in paths for file in (_files_in(path) if os.path.isdir(path) else [path]))
+
+
+def state_of_files(paths: Iterable[str | Path]) -> str:
+    """The same of what should be files: one that is a folder is not looked into, however much is in it."""
     found = hashlib.sha256()
     for path in paths:
-        if os.path.isdir(path):
-            for folder, subfolders, names in os.walk(path):
-                subfolders.sort()
-                for name in sorted(names):
-                    found.update(_state(os.path.join(folder, name)))
-        else:
-            found.update(_state(os.fspath(path)))
+        found.update(_state(os.fspath(path)))
     return found.hexdigest()
+
+
+def _files_in(folder: str | Path) -> Iterator[str]:
+    for place, subfolders, names in os.walk(folder):
+        subfolders.sort()
+        yield from (os.path.join(place, name) for name in sorted(names))
 
 
 def _state(path: str) -> bytes:

@@ -18,7 +18,7 @@ from .check import UNUSABLE, check_row
 from .conventions import Row
 from .errors import DataError, one_line
 from .paths import files_of, picture_columns
-from .prepared import prepared, processes_for, state_of
+from .prepared import prepared, processes_for, state_of_files
 
 OF_REFUSED = ID, REASON = "id of the row", "refused because"  # columns that no adapter's row has
 BATCH = 500  # rows checked at once
@@ -103,7 +103,7 @@ def _known_by(dataset: datasets.Dataset) -> list[str]:
     """What names the rows of a dataset: what they were made from, and the files that they name as these are now."""
     files = [file["filename"] for file in dataset.cache_files]
     named = [path for column in picture_columns(dataset) for path in files_of(dataset, column)]
-    return [fingerprint(dataset), *files, state_of(named)]
+    return [fingerprint(dataset), *files, state_of_files(named)]
 
 
 def _check(

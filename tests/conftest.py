@@ -39,8 +39,13 @@ def pytest_runtest_logfinish(nodeid, location):
 
 
 def pytest_collection_finish(session):
-    """Before the first test, too. And the code that names prepared rows, here hundreds of files, is read but once."""
+    """Before the first test, too. And the code that names prepared rows, here hundreds of files, is read but once.
+
+    transformers writes every configuration that it reads out for a log line that nobody sees: a thirtieth of all time.
+    """
     gc.freeze()
+    if transformers := sys.modules.get("transformers"):
+        transformers.PreTrainedConfig.__repr__ = object.__repr__
     if prepared := sys.modules.get("vlm_recipes.rows.prepared"):
         prepared.other_code = cache(prepared.other_code)
 
@@ -66,8 +71,9 @@ def figures_are_blank(monkeypatch) -> None:
 @pytest.fixture
 def preflight_is_left_out(monkeypatch) -> None:
     """It takes a third of a short training; the preflight's own tests run each recipe's."""
-    inspect = "vlm_recipes.callbacks.preflight.callback.PreflightCallback.on_train_begin"
-    monkeypatch.setattr(inspect, lambda *event, **more: None)
+    from tests.support.left import INSPECT
+
+    monkeypatch.setattr(INSPECT, lambda *event, **more: None)
 
 
 @dataclass

@@ -28,7 +28,8 @@ from .config import LisaConfig
 from .model import LisaForConditionalGeneration
 
 ATTENTION = r".*language_model\..*\.(q_proj|v_proj)"  # for LoRA: not CLIP's, and not the mask decoder's
-WHOLE = ["embed_tokens", "lm_head", "mask_decoder", "mask_projection"]  # trained whole beside LoRA
+VOCABULARY = ["embed_tokens", "lm_head"]
+WHOLE = [*VOCABULARY, "mask_decoder", "mask_projection"]  # trained whole beside LoRA
 NOT_QUANTISED = ["lm_head", "sam.mask_decoder", "sam.prompt_encoder", "mask_projection"]
 
 
@@ -107,16 +108,20 @@ def _base(
 
 
 def with_adapter(
-    network: LisaForConditionalGeneration | PeftModel, model: ModelConfig, lora: bool = True
+    network: LisaForConditionalGeneration | PeftModel, model: ModelConfig, lora: bool = True, vocabulary: bool = True
 ) -> PeftModel:
-    """With the adapter that `model` describes; without `lora`, mask decoder, projection and `[SEG]` train alone.
+    """With the adapter that `model` describes, in which embeddings and output head train whole.
 
-    An adapter that is there trains on. Raises `CheckpointError` if it is of another kind.
+    Without `vocabulary` only their rows of `[SEG]` train; without `lora`, which is then without `vocabulary`, too, no
+    other layer of the language model. An adapter that is there trains on. Raises `CheckpointError` if it is of another
+    kind.
     """
     adapter = get_peft_config(replace(model, use_peft=True))
+    if not (lora and vocabulary):
+        adapter.modules_to_save = [part for part in adapter.modules_to_save if part not in VOCABULARY]
+        adapter.trainable_token_indices = dict.fromkeys(VOCABULARY, [network.config.seg_token_id])
     if not lora:
-        adapter.target_modules, adapter.modules_to_save = DUMMY_TARGET_MODULES, WHOLE[2:]
-        adapter.trainable_token_indices = dict.fromkeys(WHOLE[:2], [network.config.seg_token_id])
+        adapter.target_modules = DUMMY_TARGET_MODULES
     if not isinstance(network, PeftModel):
         return add_adapter(network, adapter)
     made = network.active_peft_config

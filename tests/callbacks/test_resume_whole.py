@@ -1,4 +1,4 @@
-"""A whole Qwen2-VL in somebody's own SFTTrainer, with the callbacks that the README shows there."""
+"""A whole Qwen2-VL in somebody's own SFTTrainer, with the callbacks that docs/in_your_trainer.md shows."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The README's tree and the launch configs say what is there; no file has grown too long to read."""
+"""The tree of files and the launch configs say what is there; no file has grown too long to read."""
 
 import re
 
@@ -6,6 +6,7 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
+from tests.support.pages import PAGES, code
 from tests.support.paths import ROOT
 
 CONFIGS = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
@@ -41,8 +42,8 @@ def test_a_tree_is_read_by_its_indentation():
     }
 
 
-def test_the_readme_s_tree_has_a_line_for_every_module_and_names_nothing_that_is_not_there():
-    [tree] = [block for block in (ROOT / "README.md").read_text().split("```") if block.startswith("\nrecipes/ ")]
+def test_the_tree_has_a_line_for_every_module_and_names_nothing_that_is_not_there():
+    [tree] = code(ROOT / "docs" / "development.md", "")["The tree"]
     named = paths_of(tree.strip("\n"))
     modules = [file for folder in ("recipes", *ROOMS) for file in (ROOT / folder).rglob("*.py")]
     there = {file.relative_to(ROOT).as_posix() for file in modules if file.name != "__init__.py"}
@@ -53,11 +54,14 @@ def test_the_readme_s_tree_has_a_line_for_every_module_and_names_nothing_that_is
 
 
 def test_tests_and_modules_that_the_pages_name_are_there():
-    pages = "".join(path.read_text() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+    pages = "".join(path.read_text() for path in PAGES)
     tests = set(re.findall(r"tests/[\w/]+\.py", pages))
+    tests |= {
+        f"tests/{path}" for path in re.findall(r"`((?:\w+/)+\w+\.py)`", (ROOT / "docs" / "guarantees.md").read_text())
+    }
     modules = set(re.findall(r"python -m ((?:vlm_recipes|benchmarks|demo)[\w.]*)", pages))
     files = {module.removeprefix("vlm_recipes.").replace(".", "/") for module in modules}
-    assert len(tests) > 30 and len(files) > 4
+    assert len(tests) > 80 and len(files) > 4
     assert [path for path in tests if not (ROOT / path).is_file()] == []
     assert [
         path for path in files if not any((ROOT / f"{path}{end}").is_file() for end in (".py", "/__main__.py"))
@@ -84,7 +88,7 @@ def test_the_launch_config_says_on_what_it_has_been_run(path):
     assert len(re.findall(r"^# (?:Not run yet|Run so far): \w+ .*\.", head, re.MULTILINE)) == 1
 
 
-def test_the_launch_configs_are_the_twelve_that_are_named_here_and_the_recipes_name_no_other():
+def test_the_launch_configs_are_the_twelve_that_are_named_here_and_no_recipe_or_page_names_another():
     assert {path.stem for path in CONFIGS} == NAMES
-    text = "".join(path.read_text() for path in (ROOT / "recipes").glob("*.py")) + (ROOT / "README.md").read_text()
+    text = "".join(path.read_text() for path in [*(ROOT / "recipes").glob("*.py"), *PAGES])
     assert set(re.findall(r"accelerate_configs/(\w+)\.yaml", text)) <= NAMES

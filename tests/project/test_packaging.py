@@ -8,16 +8,17 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
+from tests.support.pages import PAGES, code
 from tests.support.paths import ROOT
 
 PACKAGES = ("callbacks", "collators", "eval", "models", "rows", "training")
 THEIRS = ("eval.py", "models/__init__.py", "callbacks.py", "collators/__init__.py", "rows.py", "training.py")
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-# In somebody's project: import all of README's lines, then say where each module of the two lies.
+# In somebody's project: import all lines of README and docs, then say where each module of the two lies.
 IMPORTS = """
 import importlib, importlib.metadata, json, sys
 import eval, models, callbacks, collators, rows, training
@@ -43,17 +44,16 @@ def in_tree(*folders: str) -> set[str]:
 def said() -> tuple[list[str], list[str]]:
     """The import lines, and the modules of `python -m`, of README and docs that name something of ours."""
     lines, modules = set(), set()
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         text = page.read_text(encoding="utf-8")
         modules |= set(re.findall(r"python -m (vlm_recipes[\w.]*)", text))
         lines |= set(re.findall(r"`((?:from vlm_recipes[\w.]* )?import [\w., ]*)`", text))
-        for language, code in BLOCK.findall(text):
-            if language == "python":
-                lines |= {
-                    ast.unparse(node)
-                    for node in ast.walk(ast.parse(code))
-                    if isinstance(node, ast.Import | ast.ImportFrom) and "vlm_recipes" in ast.unparse(node)
-                }
+        for block in chain(*code(page, "python").values()):
+            lines |= {
+                ast.unparse(node)
+                for node in ast.walk(ast.parse(block))
+                if isinstance(node, ast.Import | ast.ImportFrom) and "vlm_recipes" in ast.unparse(node)
+            }
     return sorted(lines), sorted(modules)
 
 
@@ -78,7 +78,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel):
     assert packed == {f"vlm_recipes/{file}" for file in files}
 
 
-def test_readme_s_imports_work_beside_modules_of_the_same_names_which_stay_their_owner_s(wheel, tmp_path):
+def test_the_pages_imports_work_beside_modules_of_the_same_names_which_stay_their_owner_s(wheel, tmp_path):
     site, project = tmp_path / "site", tmp_path / "project"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
     subprocess.run([*install, str(wheel)], check=True)

@@ -27,6 +27,7 @@ from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.rows.formats.reasonseg import polygon_mask
 from vlm_recipes.rows.grouping import group_by_image
 
+ATTENTION = ("q_proj", "v_proj")
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
 
 
@@ -270,22 +271,47 @@ def test_broken_annotations_are_counted_and_too_many_stop_the_run(scenes, tmp_pa
 
 
 @pytest.mark.usefixtures("preflight_is_left_out")
-def test_without_lora_the_mask_decoder_learns_and_of_the_language_model_only_what_seg_is(scenes, tmp_path):
-    model = {"tune": "decoder", "ce_weight": 0.5}
+@pytest.mark.parametrize("tune", ["seg", "decoder"])
+def test_the_mask_decoder_learns_and_of_the_vocabulary_only_what_seg_is(scenes, tmp_path, tune):
+    model = {"tune": tune, "ce_weight": 0.5}
     first = run(scenes, tmp_path / "a", model=model, **{**LEARNING, "max_steps": 80, "learning_rate": 1e-2})
     test, [row, *_] = first["results"]["test"], first["predictions"]
     assert test["giou"] > 0.9 and "[SEG]" in row["prediction"]["text"]
     weights = load_file(tmp_path / "a" / "adapter_model.safetensors")
     of_language = {name: weight.shape[0] for name, weight in weights.items() if "llava" in name}
-    assert sorted(of_language.values()) == [1, 1] and all("trainable_tokens_delta" in name for name in of_language)
+    of_lora = {name for name in of_language if "lora_" in name}
+    rows = {name: of_language[name] for name in of_language.keys() - of_lora}
+    assert sorted(rows.values()) == [1, 1] and all("trainable_tokens_delta" in name for name in rows)
+    assert bool(of_lora) == (tune == "seg") and all(name.split(".lora_")[0][-6:] in ATTENTION for name in of_lora)
     assert any("mask_decoder" in name for name in weights) and any("mask_projection" in name for name in weights)
     again = run(scenes, tmp_path / "b", model={"model_name_or_path": str(tmp_path / "a")}, do_train=False)
     assert [row["prediction"] for row in again["predictions"]] == [row["prediction"] for row in first["predictions"]]
+
+
+def test_an_adapter_of_one_kind_is_not_trained_on_as_another(scenes, tmp_path):
+    llava, sam = str(scenes / "model"), str(scenes / "model" / "sam")
+
+    def load(tune: str, name: str = llava):
+        model = reasonseg.Model(tune=tune, model_name_or_path=name, sam_name_or_path=sam, dtype="float32")
+        return reasonseg.load(reasonseg.Data(), model, "out")[0]
+
+    for tune in ("lisa", "seg", "decoder"):
+        made = load(tune)
+        made.save_pretrained(tmp_path / tune)
+        made.config.save_pretrained(tmp_path / tune)
+        load(tune, str(tmp_path / tune))
+    for made, tune, message in (
+        ("decoder", "lisa", "this adapter was made without LoRA"),
+        ("decoder", "seg", "this adapter was made without LoRA"),
+        ("lisa", "decoder", "this adapter was made with LoRA"),
+        ("lisa", "seg", "modules_to_save"),
+        ("seg", "lisa", "modules_to_save"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            load(tune, str(tmp_path / made))
+
+
+@pytest.mark.usefixtures("preflight_is_left_out")
+def test_the_mask_decoder_trains_without_lora_in_four_bits(scenes, tmp_path):
     one_step = {**LEARNING, "max_steps": 1, "do_predict": False}
-    run(scenes, tmp_path / "c", model={**model, "load_in_4bit": True}, **one_step)
-    for tune, left in (("lisa", "without"), ("decoder", "with")):
-        if tune == "decoder":
-            run(scenes, tmp_path / "d", model={"tune": "lisa"}, **one_step)
-        of_other_kind = {"tune": tune, "model_name_or_path": str(tmp_path / ("a" if tune == "lisa" else "d"))}
-        with pytest.raises(CheckpointError, match=f"this adapter was made {left} LoRA"):
-            run(scenes, tmp_path / "e", model=of_other_kind)
+    run(scenes, tmp_path, model={"tune": "decoder", "ce_weight": 0.5, "load_in_4bit": True}, **one_step)

@@ -13,7 +13,7 @@ from vlm_recipes.callbacks.preflight.lora import check_lora
 from vlm_recipes.callbacks.preflight.model import Expected, check_trainable
 from vlm_recipes.models.chat import lora_on
 from vlm_recipes.models.lisa.config import LisaConfig
-from vlm_recipes.models.lisa.loading import WHOLE
+from vlm_recipes.models.lisa.loading import with_adapter
 from vlm_recipes.models.lisa.model import LisaForConditionalGeneration
 from vlm_recipes.models.parts import train_only
 
@@ -52,16 +52,17 @@ def blip2_flan_t5_xl():
     return get_peft_model(network, get_peft_config(vqa_rad.Model())), "lora_", vqa_rad.TRAINABLE_SHARE, ()
 
 
-def lisa_7b():
+def lisa_7b(tune: str):
     config = LisaConfig(llava=full_size.llava_7b(), sam=full_size.sam_vit("huge"), seg_token_id=32002)
     with torch.device("meta"):
         network = LisaForConditionalGeneration(config)
-        network = get_peft_model(network, get_peft_config(reasonseg.Model(use_peft=True)))
-    return network, "|".join(["lora_", *WHOLE]), reasonseg.TRAINABLE_SHARE, ()
+        network = with_adapter(network, reasonseg.Model(), tune != "decoder", tune == "lisa")
+    return network, "|".join(reasonseg.TRAINS[tune]), reasonseg.TRAINABLE_SHARE[tune], ()
 
 
 MODELS = {f"nutrition_tables, {tune}": lambda tune=tune: tuned(tune) for tune in ("language", "vision", "joint")}
-MODELS |= {"kvasir_vqa": kvasir, "visual_chat": chat, "vqa_rad": blip2_flan_t5_xl, "reasonseg": lisa_7b}
+MODELS |= {"kvasir_vqa": kvasir, "visual_chat": chat, "vqa_rad": blip2_flan_t5_xl}
+MODELS |= {f"reasonseg, {tune}": lambda tune=tune: lisa_7b(tune) for tune in reasonseg.TRAINABLE_SHARE}
 
 
 @pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)

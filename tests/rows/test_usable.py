@@ -102,6 +102,14 @@ def test_a_bad_image_is_refused_with_its_id_and_reason(kind, tmp_path):
     assert [json.loads(line) for line in written.splitlines()] == refused
 
 
+def test_a_folder_that_a_row_calls_a_picture_is_not_looked_into(tmp_path, monkeypatch):
+    (tmp_path / "all" / "of" / "it").mkdir(parents=True)
+    looked, walk = [], os.walk
+    monkeypatch.setattr("os.walk", lambda top, *more, **named: looked.append(str(top)) or walk(top, *more, **named))
+    check([encoded(), {"bytes": None, "path": str(tmp_path / "all")}], tmp_path / "out")
+    assert not [folder for folder in looked if folder.startswith(str(tmp_path / "all"))]
+
+
 @pytest.mark.parametrize("limit", [1199, 500])  # above once the limit Pillow only warns, above twice it refuses
 def test_a_bomb_sized_image_is_refused_without_being_decoded(limit, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
