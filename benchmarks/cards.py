@@ -2,7 +2,7 @@
 
 Every recipe's `--plan`, for each of the four cards, with its own defaults, on its own full-size model and the rows of
 `benchmarks.full_size_worlds`: counted, without a GPU and without weights. Writes `docs/cards.md` and the comments of
-the cards' `accelerate_configs`. Takes MINUTES.
+the cards' `accelerate_configs`. Took eight minutes of one core.
 """
 
 import importlib
@@ -56,7 +56,7 @@ checkpointing, frozen towers and loss; and the operations of matrix products, co
 count is within 1 % of PyTorch's profiler for all six recipes at a small size (`tests/training/plan/test_count.py`).
 
 **Assumed** are {allowance} GiB beside them for CUDA itself (its context, workspaces, gaps), and for the time
-{share:.0%} of the card's peak, every batch as long as the longest. An H200 reached 4.7 % with shared images and 15 %
+{share:.0f} % of the card's peak, every batch as long as the longest. An H200 reached 4.7 % with shared images and 15 %
 without; a small model waits for Python, and takes longer. Evaluation is not counted, and takes time, too.
 
 **No GPU has confirmed these numbers** but where [measured.md](measured.md) has them, tensors alone, without optimizer:
@@ -131,7 +131,7 @@ def page(cells: Sequence[Cell]) -> str:
     """`docs/cards.md`."""
     known = {one.recipe: one.tensors for one in cells if one.card == "a100_40gb"}
     numbers = {"kvasir": known["kvasir_vqa"], "nutrition": known["nutrition_tables"]}
-    parts = [HEAD.format(allowance=ALLOWANCE, share=SHARE, **numbers)]
+    parts = [HEAD.format(allowance=ALLOWANCE, share=100 * SHARE, **numbers)]
     for card, gpu in GPUS.items():
         parts.append(f"## {gpu.name}\n\n`accelerate_configs/{card}.yaml`; PyTorch sees {gpu.gib} GiB.\n")
         lines = ["| recipe | flags | GiB | training |", "| --- | --- | ---: | ---: |"]

@@ -156,5 +156,5 @@ def described(made: Plan) -> str:
     if (fitting := made.fitting) is not None:
         hours = duration(3600 * fitting.hours(gpu, made.precision != DTYPES["no"]))
         step = f"{fitting.operations / 1e12:,.0f} TFLOP; {fitting.steps:,} steps take at most {hours}"
-        lines += [f"  a step       {step} at {SHARE:.0%} of the card's peak (assumed), evaluation not counted"]
+        lines += [f"  a step       {step} at {100 * SHARE:.0f} % of the card's peak (assumed), evaluation not counted"]
     return "\n".join(lines)
