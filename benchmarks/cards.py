@@ -16,8 +16,10 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from benchmarks import lisa
 from benchmarks.full_size import full_size, sam_vit
 from benchmarks.full_size_worlds import WORLDS
+from recipes import reasonseg
 from vlm_recipes.callbacks.preflight.model import duration
 from vlm_recipes.models.precision import DTYPES
 from vlm_recipes.training.launch import RecipeParser
@@ -60,13 +62,15 @@ count is within 1 % of PyTorch's profiler for all six recipes at a small size (`
 without; a small model waits for Python, and takes longer. Evaluation is not counted, and takes time, too.
 
 **No GPU has confirmed these numbers** but where [measured.md](measured.md) has them, tensors alone, without optimizer:
-Kvasir-VQA 16.6 GiB measured and {kvasir:.1f} counted, nutrition tables 17.7 and {nutrition:.1f}, ReasonSeg on a small
-card 7.5 and 8.0.
+Kvasir-VQA 16.6 GiB measured and {kvasir:.1f} counted, nutrition tables 17.7 and {nutrition:.1f}. ReasonSeg's line for
+a small card (at the top of the recipe) takes **{seg:.2f} GB** of tensors, as counted; with `--tune lisa`, which trains
+embeddings and output head whole as the reference does, {lisa:.2f} GB ({lisa_gib:.1f} GiB; 7.5 GiB were measured).
 
 Below, each recipe has its own defaults and the published dataset's number of questions; rows are drawn, at the
 recipe's own size of images. Where the defaults do not fit, the flags are the first that do, added in this order:
-checkpointing, one row a batch, four bits, fewer pixels, fewer questions a row, paged 8-bit AdamW, a smaller model;
-what later ones make needless is taken out again. Made by `python -m benchmarks.cards`.
+checkpointing, one row a batch, four bits, fewer pixels, fewer questions a row, of LISA's vocabulary `[SEG]` alone,
+paged 8-bit AdamW, a smaller model; what later ones make needless is taken out again. Made by
+`python -m benchmarks.cards`.
 """
 
 
@@ -127,10 +131,21 @@ def cell(recipe: str, made: Plan, names: dict[str, str]) -> Cell:
     return Cell(recipe, made.card, flags, f"{made.fitting.needed:.1f}", duration(3600 * hours), tensors)
 
 
-def page(cells: Sequence[Cell]) -> str:
-    """`docs/cards.md`."""
+def small_card(tune: str) -> float:
+    """GB of tensors in a step of ReasonSeg's line for a small card, with this `--tune`."""
+    parser = RecipeParser((reasonseg.Data, reasonseg.Training, reasonseg.Model))
+    with tempfile.TemporaryDirectory() as path:
+        setting = f"{lisa.SETTING} {lisa.PAGED} --tune {tune}".split()
+        arguments = [*WORLDS["reasonseg"](Path(path), False, sam="base"), *setting]
+        [made] = plans(reasonseg.main, parser.parse_args_and_config, arguments, ["rtx_8gb"], {})
+        return made.step.counted.peak / 1e9
+
+
+def page(cells: Sequence[Cell], seg: float, lisa: float) -> str:
+    """`docs/cards.md`; `seg` and `lisa` are `small_card`'s."""
     known = {one.recipe: one.tensors for one in cells if one.card == "a100_40gb"}
     numbers = {"kvasir": known["kvasir_vqa"], "nutrition": known["nutrition_tables"]}
+    numbers |= {"seg": seg, "lisa": lisa, "lisa_gib": lisa * 1e9 / 2**30}
     parts = [HEAD.format(allowance=ALLOWANCE, share=100 * SHARE, **numbers)]
     for card, gpu in GPUS.items():
         parts.append(f"## {gpu.name}\n\n`accelerate_configs/{card}.yaml`; PyTorch sees {gpu.gib} GiB.\n")
@@ -167,7 +182,7 @@ def main() -> None:
     for recipe in WORLDS:
         cells += cells_of(recipe)
         print(*cells[-len(GPUS) :], sep="\n", flush=True)
-    PAGE.write_text(page(cells), encoding="utf-8")
+    PAGE.write_text(page(cells, small_card("seg"), small_card("lisa")), encoding="utf-8")
     for card in GPUS:
         file = CONFIGS / f"{card}.yaml"
         file.write_text(with_comments(file.read_text(encoding="utf-8"), card, cells), encoding="utf-8")

@@ -37,7 +37,7 @@ def test_the_page_is_read_as_it_was_written():
         Cell("nutrition_tables", "a100_40gb", "--max_pixels 501760", "8.2", "40 s", 17.8),
         Cell("vqa_rad", "rtx_8gb", "does not fit"),
     ]
-    text = page(made)
+    text = page(made, 5.0, 6.0)
     assert [(one.recipe, one.card, one.flags, one.gib, one.training) for one in cells(text)] == [
         (one.recipe, one.card, one.flags, one.gib, one.training) for one in [made[2], *made[:2]]
     ]

@@ -51,6 +51,11 @@ def paged(asked: Asked, step: Step, smaller: Mapping[str, str]) -> list[str]:
     return [] if step.paged else ["--optim", PAGED]
 
 
+def fewer_trained(asked: Asked, step: Step, smaller: Mapping[str, str]) -> list[str]:
+    """Of LISA's vocabulary the row of `[SEG]` alone."""
+    return ["--tune", "seg"] if getattr(asked[2], "tune", None) == "lisa" else []
+
+
 def smaller_model(asked: Asked, step: Step, smaller: Mapping[str, str]) -> list[str]:
     """The next smaller one of the same family."""
     names = {name: value for name, value in vars(asked[2]).items() if name.endswith("name_or_path")}
@@ -58,7 +63,7 @@ def smaller_model(asked: Asked, step: Step, smaller: Mapping[str, str]) -> list[
 
 
 # The lasting part of the memory is made smaller by some, and what a batch takes by others.
-OF_WEIGHTS: tuple[Rung, ...] = (four_bits, paged, smaller_model)
+OF_WEIGHTS: tuple[Rung, ...] = (four_bits, fewer_trained, paged, smaller_model)
 LADDER: tuple[Rung, ...] = (
     checkpointing,
     single_rows,
@@ -67,6 +72,7 @@ LADDER: tuple[Rung, ...] = (
     fewer_pixels,
     fewer_questions,
     fewer_questions,
+    fewer_trained,
     paged,
     smaller_model,
 )
