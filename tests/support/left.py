@@ -4,6 +4,7 @@ A run with flags of its own looks at nothing beforehand, which takes a third of 
 """
 
 import hashlib
+import json
 import runpy
 import sys
 from contextlib import nullcontext
@@ -25,6 +26,10 @@ WHOLE = {  # flags with which a recipe trains no adapter
 STEPS = """--max_steps 3 --learning_rate 1e-2 --warmup_steps 0 --use_cpu true --bf16 false --dataloader_num_workers 0
 --gradient_accumulation_steps 1
 --eval_strategy no --save_strategy no --load_best_model_at_end false --report_to none --disable_tqdm true"""
+QUICK = """--max_steps 1 --logging_steps 1 --eval_strategy no --load_best_model_at_end false --save_strategy steps
+--save_steps 1 --use_cpu true --bf16 false --dataloader_num_workers 0 --disable_tqdm true
+--gradient_accumulation_steps 2 --max_train_rows 4 --max_validation_rows 2 --max_test_rows 1 --max_new_tokens 2"""
+VALIDATED = ("vqa_rad", "ssg_vqa")  # which also answer their validation part in the end
 INSPECT = "vlm_recipes.callbacks.preflight.callback.PreflightCallback.on_train_begin"
 
 
@@ -34,9 +39,26 @@ def left_by(recipe: str, *more: str) -> Path:
     def train(folder: Path) -> None:
         arguments = [*world(recipe, folder), *STEPS.split(), "--output_dir", str(folder / "out"), *more]
         looks = not more or "--push_to_hub" in more
-        inspected = nullcontext() if looks else mock.patch(INSPECT, lambda *event, **named: None)
-        with mock.patch.object(sys, "argv", [recipe, *arguments]), inspected:
-            runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
+        with nullcontext() if looks else mock.patch(INSPECT, lambda *event, **named: None):
+            _start(recipe, arguments)
 
     flags = hashlib.sha256(" ".join(more).encode()).hexdigest()[:8] if more else "plain"
     return once(f"left_{recipe}_{flags}", train) / "out"
+
+
+def quick_look(recipe: str) -> tuple[Path, list[str]]:
+    """The output folder of one step on a few rows, with its checkpoint, and the arguments that it was started with."""
+
+    def train(folder: Path) -> None:
+        arguments = [*world(recipe, folder), *QUICK.split()]
+        arguments += ["--predict_validation", "true"] if recipe in VALIDATED else []
+        (folder / "arguments.json").write_text(json.dumps(arguments))
+        _start(recipe, [*arguments, "--output_dir", str(folder / "out")])
+
+    folder = once(f"quick_{recipe}", train)
+    return folder / "out", json.loads((folder / "arguments.json").read_text())
+
+
+def _start(recipe: str, arguments: list[str]) -> None:
+    with mock.patch.object(sys, "argv", [recipe, *arguments]):
+        runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")

@@ -4,7 +4,6 @@ import json
 import os
 import runpy
 import shutil
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from accelerate import PartialState
 
 from demo.worlds.small import SIZES
+from tests.support.left import quick_look
 from tests.support.paths import ROOT
 from tests.support.processes.launch import in_two_processes
 from tests.support.running import fails
@@ -20,9 +20,6 @@ from vlm_recipes.training.folder import FolderError, claim_folder, clear, write_
 from vlm_recipes.training.launch import RecipeParser, launch
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank")
-SHORT = "--max_steps 1 --logging_steps 1 --eval_strategy no --load_best_model_at_end false --save_strategy steps "
-SHORT += "--save_steps 1 --use_cpu true --dataloader_num_workers 0 --disable_tqdm true --max_train_rows 4 "
-SHORT += "--max_validation_rows 1 --max_test_rows 1 --max_new_tokens 2"
 OTHER_PARTS = {
     "nutrition_tables": "--tune vision",
     "kvasir_vqa": "--use_peft false",
@@ -36,21 +33,6 @@ OTHER_PARTS = {
 def start(recipe: str, *arguments: str, monkeypatch) -> None:
     monkeypatch.setattr("sys.argv", [recipe, *arguments])
     runpy.run_path(str(ROOT / "recipes" / f"{recipe}.py"), run_name="__main__")
-
-
-@pytest.fixture(scope="module")
-def left(tmp_path_factory):
-    """recipe -> the folder that a run of it left, and how it was started."""
-
-    @cache
-    def run(recipe: str) -> tuple[Path, list[str]]:
-        folder = tmp_path_factory.mktemp(recipe)
-        arguments = [*world(recipe, folder), *SHORT.split()]
-        with pytest.MonkeyPatch.context() as patch:
-            start(recipe, *arguments, "--output_dir", str(folder / "out"), monkeypatch=patch)
-        return folder / "out", arguments
-
-    return run
 
 
 def claim(recipe: str, *arguments: str) -> None:
@@ -69,8 +51,8 @@ def refused(recipe: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize("recipe", SIZES)
 class TestEveryRecipe:
-    def test_the_same_run_again_and_another_rate_or_length_go_on(self, recipe, left, monkeypatch):
-        out, arguments = left(recipe)
+    def test_the_same_run_again_and_another_rate_or_length_go_on(self, recipe, monkeypatch):
+        out, arguments = quick_look(recipe)
         again = [*arguments, "--output_dir", str(out)]
         claim(recipe, *again)
         claim(recipe, *again, "--learning_rate", "3e-3", "--max_steps", "7", "--max_train_rows", "5", "--seed", "4")
@@ -78,8 +60,8 @@ class TestEveryRecipe:
         monkeypatch.chdir(out.parent)
         claim(recipe, *again, "--dataset_name", "data", "--model_name_or_path", "model", "--output_dir", "out")
 
-    def test_other_data_another_base_and_other_parts_are_refused_with_both_values(self, recipe, left, tmp_path):
-        out, arguments = left(recipe)
+    def test_other_data_another_base_and_other_parts_are_refused_with_both_values(self, recipe, tmp_path):
+        out, arguments = quick_look(recipe)
         again = [*arguments, "--output_dir", str(out)]
         advice = ": name another --output_dir, or clear it by --overwrite_output_dir true"
         line = refused(recipe, *again, "--dataset_name", "nowhere")
@@ -95,21 +77,21 @@ class TestEveryRecipe:
         line = refused(recipe, *again, "--do_train", "false")  # of a model that the folder's run did not leave
         assert "(do_train True and not False)" in line
 
-    def test_another_recipe_is_refused(self, recipe, left):
-        out, _ = left(recipe)
+    def test_another_recipe_is_refused(self, recipe):
+        out, _ = quick_look(recipe)
         other = "vqa_rad" if recipe != "vqa_rad" else "kvasir_vqa"
         line = refused(other, "--use_cpu", "true", "--output_dir", str(out))
         assert f"(recipe {recipe} and not {other})" in line
 
-    def test_what_a_run_left_is_evaluated_in_its_own_folder_but_on_its_own_data(self, recipe, left):
-        out, arguments = left(recipe)
+    def test_what_a_run_left_is_evaluated_in_its_own_folder_but_on_its_own_data(self, recipe):
+        out, arguments = quick_look(recipe)
         evaluate = [*arguments, "--do_train", "false", "--output_dir", str(out), "--model_name_or_path"]
         claim(recipe, *evaluate, str(out))
         claim(recipe, *evaluate, str(out / "checkpoint-1"))
         assert "dataset_name" in refused(recipe, *evaluate, str(out), "--dataset_name", "nowhere")
 
-    def test_overwriting_clears_what_a_run_leaves_and_nothing_else(self, recipe, left, tmp_path):
-        out = Path(shutil.copytree(left(recipe)[0], tmp_path / "out"))
+    def test_overwriting_clears_what_a_run_leaves_and_nothing_else(self, recipe, tmp_path):
+        out = Path(shutil.copytree(quick_look(recipe)[0], tmp_path / "out"))
         ours = ["notes.txt", "answers/a.png", "dataset/run.json", "figures/mine.svg", "untrained/model.safetensors"]
         ours += ["checkpoint-best/model.safetensors", "model.safetensors.bak", "runs/events.out.tfevents.1"]
         for name in ours:
@@ -121,15 +103,15 @@ class TestEveryRecipe:
         assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == sorted(ours)
 
 
-def test_a_recipe_s_file_refuses_before_it_reads_rows_or_a_model(left, tmp_path, monkeypatch):
-    out, arguments = left("vqa_rad")
+def test_a_recipe_s_file_refuses_before_it_reads_rows_or_a_model(tmp_path, monkeypatch):
+    out, arguments = quick_look("vqa_rad")
     nowhere = ["--dataset_name", "nowhere", "--model_name_or_path", "nowhere", "--output_dir", str(out)]
     line = fails("vqa_rad", *arguments, *nowhere, monkeypatch=monkeypatch)
     assert line.startswith(f"error: --output_dir {out} is another run's (")
 
 
-def test_started_twice_evaluated_in_its_folder_and_overwritten_a_recipe_runs_to_its_end(left, tmp_path, monkeypatch):
-    source, arguments = left("vqa_rad")
+def test_started_twice_evaluated_in_its_folder_and_overwritten_a_recipe_runs_to_its_end(tmp_path, monkeypatch):
+    source, arguments = quick_look("vqa_rad")
     out = Path(shutil.copytree(source, tmp_path / "out"))
     again = [*arguments, "--output_dir", str(out)]
     start("vqa_rad", *again, monkeypatch=monkeypatch)
@@ -150,8 +132,8 @@ def test_started_twice_evaluated_in_its_folder_and_overwritten_a_recipe_runs_to_
     assert (tmp_path / "next" / "README.md").exists()
 
 
-def test_overwriting_does_not_clear_what_the_run_itself_needs(left):
-    out, arguments = left("vqa_rad")
+def test_overwriting_does_not_clear_what_the_run_itself_needs():
+    out, arguments = quick_look("vqa_rad")
     clear_it = [*arguments, "--output_dir", str(out), "--overwrite_output_dir", "true"]
     there = sorted(out.rglob("*"))
     line = refused("vqa_rad", *clear_it, "--resume_from_checkpoint", "true")

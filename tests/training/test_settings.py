@@ -2,7 +2,6 @@
 
 import ast
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from transformers import AutoModelForImageTextToText, Trainer, TrainingArguments
 from demo.worlds.small import SIZES
 from recipes import vqa_rad
 from tests.support import tiny
+from tests.support.left import VALIDATED, quick_look
 from tests.support.paths import ROOT
 from tests.support.running import fails, read
 from tests.support.worlds import world
@@ -51,21 +51,16 @@ def test_the_watched_rows_are_the_same_ones_for_a_seed_and_never_more_than_there
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_a_quick_look_trains_validates_and_tests_on_so_many_questions(name, tmp_path, monkeypatch):
+def test_a_quick_look_trains_validates_and_tests_on_so_many_questions(name):
     """And the record says what was asked and what was trained."""
-    arguments = [*world(name), "--output_dir", str(tmp_path / "out"), *SHORT.split()]
-    arguments += ["--max_train_rows", "4", "--max_validation_rows", "2", "--max_test_rows", "1"]
-    asked = name in ("vqa_rad", "ssg_vqa")
-    arguments += ["--predict_validation", "true"] if asked else []
-    monkeypatch.setattr("sys.argv", [name, *arguments])
-    runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
-    results = read(tmp_path / "out")["results"]
+    out, _ = quick_look(name)
+    results = read(out)["results"]
     assert {split: metrics["n"] for split, metrics in results.items() if "shuffled" not in split} == (
-        {"validation": 2, "test": 1} if asked else {"test": 1}
+        {"validation": 2, "test": 1} if name in VALIDATED else {"test": 1}
     )
-    preflight = json.loads((tmp_path / "out" / "preflight.json").read_text())
+    preflight = json.loads((out / "preflight.json").read_text())
     assert next(line for line in preflight if line["name"] == "rows")["found"].startswith("train 4 on ")
-    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    run = json.loads((out / "run.json").read_text())
     assert run["arguments"]["training"]["gradient_accumulation_steps"] == 2  # as asked
     used = run["arguments"]["training"] | run["trained_with"]
     assert 1 <= used["per_device_train_batch_size"] <= run["arguments"]["training"]["per_device_train_batch_size"]
