@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import time
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.processes.launch import in_two_processes
 from tests.support.processes.recipe_run import RecipeRun
 from tests.support.running import fails
+from tests.support.session import once
 from tests.support.worlds import world
 from tests.training.test_folder import OTHER_PARTS, claim, refused, start
 from vlm_recipes.training import description
@@ -39,26 +39,22 @@ AT_ONCE = ("nutrition_tables", "reasonseg", "vqa_rad")  # a Trainer of each kind
 RECIPES = [pytest.param(name, marks=[] if name in AT_ONCE else pytest.mark.slow) for name in SIZES]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """recipe -> the folder of a run that has ended, and how it was started."""
+def finished(recipe: str) -> tuple[Path, list[str]]:
+    """The folder of a run that has ended, and how it was started."""
 
-    @cache
-    def run(recipe: str) -> tuple[Path, list[str]]:
-        folder = tmp_path_factory.mktemp(recipe)
+    def write(folder: Path) -> None:
         arguments = [*world(recipe, folder), *SHORT.split(), "--output_dir", str(folder / "out")]
+        (folder / "arguments.json").write_text(json.dumps(arguments))
         with pytest.MonkeyPatch.context() as patch:
             start(recipe, *arguments, monkeypatch=patch)
-        return folder / "out", arguments
 
-    return run
+    folder = once(f"finished_{recipe}", write)
+    return folder / "out", json.loads((folder / "arguments.json").read_text())
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 class TestEveryRecipe:
-    def test_another_rate_is_refused_also_where_no_step_is_left_and_the_record_stays(
-        self, recipe, finished, monkeypatch
-    ):
+    def test_another_rate_is_refused_also_where_no_step_is_left_and_the_record_stays(self, recipe, monkeypatch):
         out, arguments = finished(recipe)
         run = (out / "run.json").read_bytes()
         line = fails(recipe, *arguments, *RESUME, "--learning_rate", "2e-3", monkeypatch=monkeypatch)
@@ -66,7 +62,7 @@ class TestEveryRecipe:
         assert line == f"{begun}learning_rate 0.001 and not 0.002{ADVICE}"
         assert (out / "run.json").read_bytes() == run
 
-    def test_another_batch_and_other_rows_of_the_same_data_are_refused(self, recipe, finished, monkeypatch):
+    def test_another_batch_and_other_rows_of_the_same_data_are_refused(self, recipe, monkeypatch):
         out, arguments = finished(recipe)
         more = [*RESUME, "--max_steps", "4"]
         four_times = ["--gradient_accumulation_steps", "8"]
@@ -76,7 +72,7 @@ class TestEveryRecipe:
         data = re.escape(str(out.parent / "data"))
         assert re.search(rf"train 12 rows of {data} \(\w+\) and not 11 rows of {data} \(\w+\)", line)
 
-    def test_another_dataset_is_refused_from_a_folder_of_its_own_too(self, recipe, finished, tmp_path, monkeypatch):
+    def test_another_dataset_is_refused_from_a_folder_of_its_own_too(self, recipe, tmp_path, monkeypatch):
         out, arguments = finished(recipe)
         build(recipe, tmp_path, seed=1)  # other pictures and answers, mostly under the same names
         arguments = [*arguments, "--dataset_name", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")]
@@ -85,7 +81,7 @@ class TestEveryRecipe:
         assert f" rows of {out.parent}/data (" in line and f" rows of {tmp_path}/data (" in line and ADVICE in line
 
     def test_the_same_batch_split_otherwise_more_steps_and_another_commit_go_on(
-        self, recipe, finished, tmp_path, monkeypatch, capsys
+        self, recipe, tmp_path, monkeypatch, capsys
     ):
         source, arguments = finished(recipe)
         shutil.copytree(source.parent / "data", tmp_path / "data")  # moved to another disk
@@ -189,7 +185,7 @@ def test_another_recipe_s_checkpoint_is_refused(tmp_path):
         asked("kvasir_vqa").refuse_another(before)
 
 
-def test_a_checkpoint_from_before_goes_on_with_a_line(finished, tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_from_before_goes_on_with_a_line(tmp_path, monkeypatch, capsys):
     source, arguments = finished("vqa_rad")
     out = Path(shutil.copytree(source, tmp_path / "out"))
     state = out / "checkpoint-2" / "trainer_state.json"
@@ -215,7 +211,7 @@ def test_the_contents_of_rows_are_what_the_data_says_and_not_the_prompt():
 # --- a folder is still one run's
 
 
-def test_a_folder_keeps_its_owner_where_it_was_evaluated_or_killed_before_its_first_report(finished, tmp_path):
+def test_a_folder_keeps_its_owner_where_it_was_evaluated_or_killed_before_its_first_report(tmp_path):
     source, arguments = finished("vqa_rad")
     out = Path(shutil.copytree(source, tmp_path / "out"))
     again = [*arguments, "--output_dir", str(out)]
@@ -253,7 +249,7 @@ def test_processes_share_a_batch_and_refuse_together(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_a_slot_with_another_rate_ends_with_the_line_and_is_not_queued_again(finished, tmp_path):
+def test_a_slot_with_another_rate_ends_with_the_line_and_is_not_queued_again(tmp_path):
     out, arguments = finished("vqa_rad")
     # The recipe runs in a process forked here, for imports take longer than all the rest.
     asked, said, status = tmp_path / "asked", tmp_path / "recipe.txt", tmp_path / "status"
