@@ -6,7 +6,7 @@ depends on them. Two batches make a step, whatever the recipe's number is. Nothi
 
 Memory is PyTorch's: what is allocated once the weights are there, and the most in the steps after the first, with
 gradients and optimizer. A step is one of the optimizer, with all its batches and their collating, in this one process.
-Beside them stands what the preflight foretold from the longest batch.
+Beside them stands what the preflight foretold from the longest batch, and what `--plan` counts without weights.
 """
 
 import gc
@@ -31,6 +31,7 @@ from vlm_recipes.models import checkpoints
 from vlm_recipes.models.lisa import loading as lisa
 from vlm_recipes.models.surgvivqa import loading as surgvivqa
 from vlm_recipes.training.launch import RecipeParser
+from vlm_recipes.training.plan.plan import plans
 
 STEPS = 3
 ARGUMENTS = (
@@ -74,13 +75,21 @@ def train(recipe: str, arguments: list[str], output: Path) -> Watch:
     return watch
 
 
+def planned(recipe: str, arguments: list[str]) -> float:
+    """GB that `--plan` counts for the same run on a large card: tensors, with the optimizer's states."""
+    module = import_module(f"recipes.{recipe}")
+    parser = RecipeParser((module.Data, module.Training, module.Model))
+    [made] = plans(module.main, parser.parse_args_and_config, arguments, ["h100_80gb"])
+    return (made.step.counted.peak + (0 if made.step.paged else made.step.states)) / 1e9
+
+
 def measure(
     toy: bool, recipe: str, *more: str, world: Callable[[Path, bool], list[str]] | None = None
 ) -> list[dict[str, Any]]:
     """A row about the recipe; `more` are arguments for it, `world` is another than that of its name."""
     with tempfile.TemporaryDirectory() as path:
         arguments = [*(world or WORLDS[recipe])(Path(path), toy), *more, *ARGUMENTS.split()]
-        output = Path(path, "output")
+        output, foreseen = Path(path, "output"), planned(recipe, arguments)
         watch = train(recipe, arguments, output)
         run = json.loads((output / "run.json").read_text())
         checks = {check["name"]: check["numbers"] for check in json.loads((output / "preflight.json").read_text())}
@@ -97,6 +106,7 @@ def measure(
     row |= {"s/step": round(seconds, 3), "rows/step": training["per_device_train_batch_size"] * batches}
     row |= {"preflight's s/step": round(foretold["seconds"] * batches, 3)}
     row |= {"preflight's GB": round((foretold["gib"] + foretold["optimizer_gib"]) * GIB, 4)}
+    row |= {"--plan's GB": round(foreseen, 4)}
     gc.collect()
     if watch.on_gpu:
         torch.cuda.empty_cache()
