@@ -47,10 +47,10 @@ python recipes/nutrition_tables.py --plan t4_16gb    # or rtx_8gb, a100_40gb, h1
 ```
 
 `--plan` goes with every other flag of a run, on any machine: it reads the rows, makes the model of its configuration
-alone, without weights, and counts one step of the run's own Trainer on the longest batch. No GPU is needed, and
-nothing is left behind. One card takes some 20 seconds on one core at 7B, and as much again for each change that is
-tried where a run does not fit. A model of the Hub needs its configuration and its processor, so a line to the Hub or
-its cache.
+alone, without weights, and counts one step of the run's own Trainer on the longest batch of some 70 rows. No GPU is
+needed, and nothing is left behind but prepared rows in the cache of `datasets`. One card takes some 20 seconds on one
+core at 7B beside reading the rows, and as much again for each change that is tried where a run does not fit. A dataset
+or model of the Hub needs a line to it, or its cache.
 
 **Counted** are all tensors: weights as they are stored (4 and 8 bits packed, with their scales, and the copy that a
 layer makes of them when it computes), gradients, AdamW's states, and activations with the recipe's own LoRA,
@@ -58,19 +58,22 @@ checkpointing, frozen towers and loss; and the operations of matrix products, co
 count is within 1 % of PyTorch's profiler for all six recipes at a small size (`tests/training/plan/test_count.py`).
 
 **Assumed** are {allowance} GiB beside them for CUDA itself (its context, workspaces, gaps), and for the time
-{share:.0f} % of the card's peak, every batch as long as the longest. An H200 reached 4.7 % with shared images and 15 %
-without; a small model waits for Python, and takes longer. Evaluation is not counted, and takes time, too.
+{share:.0f} % of the card's peak, every batch as long as the longest. The one measurement, on an H200, had 15 % without
+shared images and 4.7 % with them: where images are shared expect up to three times these hours, and small models wait
+for Python, too. **Evaluation is not counted**: it takes time, and in batches of `--per_device_eval_batch_size` it can
+take more memory than training: make these smaller where the first one fails.
 
 **No GPU has confirmed these numbers** but where [measured.md](measured.md) has them, tensors alone, without optimizer:
 Kvasir-VQA 16.6 GiB measured and {kvasir:.1f} counted, nutrition tables 17.7 and {nutrition:.1f}. ReasonSeg's line for
 a small card (at the top of the recipe) takes **{seg:.2f} GB** of tensors, as counted; with `--tune lisa`, which trains
 embeddings and output head whole as the reference does, {lisa:.2f} GB ({lisa_gib:.1f} GiB; 7.5 GiB were measured).
 
-Below, each recipe has its own defaults and the published dataset's number of questions; rows are drawn, at the
-recipe's own size of images. Where the defaults do not fit, the flags are the first that do, added in this order:
-checkpointing, one row a batch, four bits, fewer pixels, fewer questions a row, of LISA's vocabulary `[SEG]` alone,
-paged 8-bit AdamW, a smaller model; what later ones make needless is taken out again. Made by
-`python -m benchmarks.cards`.
+Below, each recipe has its own defaults and the published dataset's number of questions, visual_chat that of
+`HuggingFaceH4/llava-instruct-mix-vsft`; rows are drawn, at the recipe's own size of images. Below 24 GiB chat models
+with LoRA are loaded in 4 bits by default; vqa_rad is in 8 bits on every card. Where the defaults do not fit, the flags
+are the first that do, added in this order: checkpointing, one row a batch, four bits, fewer pixels, fewer questions a
+row, of LISA's vocabulary `[SEG]` alone, paged 8-bit AdamW, a smaller model; what later ones make needless is taken out
+again. Made by `python -m benchmarks.cards`.
 """
 
 

@@ -12,7 +12,7 @@ from transformers.trainer_callback import PrinterCallback
 if TYPE_CHECKING:
     from .generation_eval import GenerationEvalCallback
 
-SPEED = ("runtime", "samples_per_second", "steps_per_second")
+SPEED = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 NORM, LOSS, EVAL = "grad_norm/", "loss_", "eval_"
 
 
@@ -40,12 +40,12 @@ class LogLinesCallback(transformers.TrainerCallback):
         self.watch = watch
         self.bar: tqdm | None = None
         self.norms: tuple[int, dict[str, float]] = 0, {}  # the step that they are of
-        self.first, self.evaluations = 0, 0
+        self.first, self.evaluations, self.evaluated_at = 0, 0, -1
         self.begun = self.mark = time.monotonic()
         self.beside = 0.0  # seconds since then that no step took
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.first, self.evaluations, self.beside = state.global_step, 0, 0.0
+        self.first, self.evaluations, self.evaluated_at, self.beside = state.global_step, 0, -1, 0.0
         self.begun = self.mark = time.monotonic()
         off = None if state.is_world_process_zero and not args.disable_tqdm else True  # None: but for a terminal
         self.bar = tqdm(total=state.max_steps, initial=self.first, dynamic_ncols=True, leave=False, disable=off)
@@ -67,9 +67,11 @@ class LogLinesCallback(transformers.TrainerCallback):
             self._say(state, f"{steps}: trained in {duration(logs['train_runtime'])}, {speed}")
 
     def on_evaluate(self, args, state, control, metrics: Mapping[str, Any], **kwargs):
-        self.evaluations += 1
+        self.evaluations += self.evaluated_at != state.global_step  # of several datasets: one
+        self.evaluated_at = state.global_step
         self._count_beside()
-        self._say(state, f"step {state.global_step:,}: {', '.join(self._measured(metrics))}")
+        if said := self._measured(metrics):
+            self._say(state, f"step {state.global_step:,}: {', '.join(said)}")
 
     def on_save(self, args, state, control, **kwargs):
         self._count_beside()
@@ -93,7 +95,8 @@ class LogLinesCallback(transformers.TrainerCallback):
                 print(line, flush=True)
 
     def _trained(self, logs: Mapping[str, Any], state) -> str:
-        parts = _in_brackets({key.removeprefix(LOSS): logs[key] for key in logs if key.startswith(LOSS)}, decimals)
+        own = {key.removeprefix(LOSS): value for key, value in numbers(logs).items() if key.startswith(LOSS)}
+        parts = _in_brackets(own, decimals)
         said = [f"loss {decimals(logs['loss'])}{parts}"]
         if "learning_rate" in logs:
             said.append(f"rate {rate(logs['learning_rate'])}")
@@ -119,8 +122,12 @@ class LogLinesCallback(transformers.TrainerCallback):
     def _measured(self, metrics: Mapping[str, Any]) -> list[str]:
         """An evaluation's numbers, the loss last."""
         if self.watch is None:
-            ours = {key.removeprefix(EVAL): value for key, value in metrics.items() if key.startswith(EVAL)}
-            said = [f"{name} {decimals(value)}" for name, value in ours.items() if name not in (*SPEED, "loss")]
+            ours = {key.removeprefix(EVAL): value for key, value in numbers(metrics).items() if key.startswith(EVAL)}
+            said = [
+                f"{name} {decimals(value)}"
+                for name, value in ours.items()
+                if name != "loss" and not name.endswith(SPEED)
+            ]
         else:
             evaluation, said = self.watch.evaluation, []
             for name in (evaluation.headline, *evaluation.also):
@@ -133,9 +140,14 @@ class LogLinesCallback(transformers.TrainerCallback):
                 if name == evaluation.headline and number.baseline is not None:
                     whose = evaluation.baseline.removeprefix("the ").removesuffix("'s")
                     said.append(f"{whose} {decimals(number.baseline)}")
-        if "eval_loss" in metrics:
+        if "eval_loss" in numbers(metrics):
             said.append(f"loss {decimals(metrics['eval_loss'])}")
         return said
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Those of the values that are numbers: somebody's metrics may have lists and texts among them."""
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _in_brackets(values: Mapping[str, float], written) -> str:

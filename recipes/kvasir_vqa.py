@@ -8,7 +8,7 @@ Meant for one 40 GB card (not measured); no hints in the prompt; four bits on 8 
     accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/kvasir_vqa.py --output_dir outputs/kvasir
     accelerate launch … recipes/kvasir_vqa.py --typed_prompt false --output_dir outputs/kvasir_untyped
     accelerate launch --config_file accelerate_configs/rtx_8gb.yaml recipes/kvasir_vqa.py --questions_per_row 4 \
-        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_pixels 401408 --output_dir outputs/kvasir_2b
+        --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --output_dir outputs/kvasir_2b
     accelerate launch … recipes/kvasir_vqa.py --do_train false --model_name_or_path outputs/kvasir --output_dir …
 Your own questions: --dataset_name FOLDER or FILE, a CSV, TSV, JSON, JSONL, Parquet or imagefolder with `image` (or
 `file_name`), `question`, `answer` and, perhaps, `img_id`, one line per question (docs/data.md).

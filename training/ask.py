@@ -16,6 +16,7 @@ from ..rows.check import check_row
 from ..rows.conventions import Row
 from ..rows.errors import one_line
 from ..rows.opened import open_image
+from .chatter import bars_only_in_a_terminal
 from .checkpoints import newest_whole, weight_files
 from .launch import REFUSALS
 from .runs import RunError, read_run, recipe_of, restore
@@ -68,6 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("question", nargs="?", help="default: the question of the recipe, where it has one")
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="default: the clone's own that made the run")
     args = parser.parse_args(arguments)
+    bars_only_in_a_terminal()
     pictures = [args.picture]
     if args.picture.is_dir():
         pictures = sorted(file for file in args.picture.iterdir() if file.is_file())

@@ -41,7 +41,7 @@ def _not_said(logger: str, pattern: str) -> None:
 
 for name, beginning in LOGGED.items():
     _not_said(name, beginning)
-for category, beginning in WARNED:
+for category, beginning in () if sys.warnoptions else WARNED:  # who says -W has said what is to be heard
     warnings.filterwarnings("ignore", message=beginning, category=category)
 
 

@@ -29,6 +29,7 @@ from ..callbacks.grad_norm import kinds_of
 from ..models.checkpoints import CheckpointError
 from ..models.upstream import hub_weight_names
 from .ask import NOTHING_KNOWN
+from .chatter import bars_only_in_a_terminal
 from .checkpoints import weight_files
 from .model_card import card_of_export
 from .runs import RunError, first_base, read_run, recipe_of, restore
@@ -173,6 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="default: OUT/export")
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="default: the clone's own that made the run")
     args = parser.parse_args(arguments)
+    bars_only_in_a_terminal()
     try:
         export(args.output_dir, args.to or args.output_dir / "export", args.recipe)
     except (RunError, CheckpointError) as error:

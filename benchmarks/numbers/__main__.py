@@ -57,7 +57,7 @@ def measure(name: str, part: Part) -> None:
     command = [sys.executable if word == "python" else word for word in part.command]
     for folder in part.anew:
         shutil.rmtree(ROOT / folder, ignore_errors=True)
-    begun = time.monotonic()
+    origin, begun = measured.origin(part), time.monotonic()
     with log.open("w") as printed:
         done = subprocess.run(command, cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT)
     seconds = time.monotonic() - begun
@@ -67,7 +67,7 @@ def measure(name: str, part: Part) -> None:
         numbers = part.read(Path(log).read_text())
     except (ValueError, OSError) as error:
         sys.exit(f"error: {name}: {error}; see {log}")
-    measured.keep(name, part, numbers, seconds)
+    measured.keep(name, origin, numbers, seconds)
     print(f"{name}: {seconds:.0f} s", flush=True)
 
 

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 
 from benchmarks.numbers.parts import Part
-from benchmarks.numbers.sources import ROOT, digest, files_of
+from benchmarks.numbers.sources import ROOT, digest, files_of, imports_of
 from vlm_recipes.eval.report.page import replace_file
 
 FILE = ROOT / "docs" / "measured.json"
@@ -23,22 +23,29 @@ def read() -> dict[str, dict[str, Any]]:
     return json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
 
 
-def keep(name: str, part: Part, numbers: dict[str, Any], seconds: float) -> None:
-    """Put what a part gave into the file, beside what other processes put there."""
-    kept = {
+def origin(part: Part) -> dict[str, Any]:
+    """Where numbers come from that are measured now."""
+    imports_of.cache_clear()
+    digest.cache_clear()
+    return {
         "command": " ".join(part.command),
         "commit": git("rev-parse", "--short", "HEAD"),
-        "seconds": round(seconds),
         "machine": machine(),
-        "numbers": numbers,
         "files": {source: digest(source) for source in files_of(*part.entries)},
     }
-    with FileLock(
-        Path(tempfile.gettempdir(), f"{hashlib.sha256(str(FILE).encode()).hexdigest()}.lock")
-    ):  # none that lies about in docs/
-        everything = read() | {name: kept}
+
+
+def keep(name: str, origin: dict[str, Any], numbers: dict[str, Any], seconds: float) -> None:
+    """Put what a part gave into the file, beside what other processes put there."""
+    with locked():
+        everything = read() | {name: origin | {"seconds": round(seconds), "numbers": numbers}}
         written = json.dumps(dict(sorted(everything.items())), indent=1, ensure_ascii=False)
         replace_file(FILE, f"{written}\n".encode())
+
+
+def locked() -> FileLock:
+    """For whoever changes the file or the pages that are made of it; the lock itself lies elsewhere."""
+    return FileLock(Path(tempfile.gettempdir(), f"{hashlib.sha256(str(FILE).encode()).hexdigest()}.lock"))
 
 
 def changed(kept: dict[str, Any], part: Part) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.numbers.measured import read
+from benchmarks.numbers.measured import locked, read
 from benchmarks.numbers.parts import SEEDS
 from benchmarks.numbers.sources import ROOT
 
@@ -37,12 +37,13 @@ Kept = Mapping[str, Mapping[str, Any]]
 
 def write() -> None:
     """Make the tables of every page anew, of what is kept; a table of which nothing is kept stays as it is."""
-    kept = read()
-    for page in PAGES:
-        before = page.read_text(encoding="utf-8")
-        after = MARKED.sub(lambda found: f"{found[1]}{table(found[2], kept) or found[3]}{found[4]}", before)
-        if after != before:
-            page.write_text(after, encoding="utf-8")
+    with locked():
+        kept = read()
+        for page in PAGES:
+            before = page.read_text(encoding="utf-8")
+            after = MARKED.sub(lambda found: f"{found[1]}{table(found[2], kept) or found[3]}{found[4]}", before)
+            if after != before:
+                page.write_text(after, encoding="utf-8")
 
 
 def table(name: str, kept: Kept) -> str:
@@ -56,31 +57,33 @@ def demo(name: str, kept: Kept) -> Iterator[str]:
     runs = {seed: kept[f"demo {name}, seed {seed}"] for seed in SEEDS if f"demo {name}, seed {seed}" in kept}
     if not runs:
         return
-    test = {seed: run["numbers"]["splits"]["test"]["numbers"] for seed, run in runs.items()}
+    tests = [run["numbers"]["splits"]["test"]["numbers"] for run in runs.values()]
     headline = next(iter(runs.values()))["numbers"]["headline"]
-    first = next(iter(test.values()))
+    numbers = [own[headline] for own in tests]
     yield row(headline.replace("_", " "), *(f"seed {seed}" for seed in runs), "baseline", "n")
     yield row("---", *["---:"] * (len(runs) + 2))
-    yield number_row("all", [own[headline] for own in test.values()], bold=True)
-    for group in first[headline].get("groups", {}):
-        if first[headline]["groups"][group]["n"]:
-            yield number_row(group, [own[headline]["groups"][group] for own in test.values()])
+    yield number_row("all", numbers, bold=True)
+    for group in dict.fromkeys(group for number in numbers for group in number.get("groups", {})):
+        own = [number.get("groups", {}).get(group, {}) for number in numbers]
+        if any(one.get("n") for one in own):
+            yield number_row(group, own)
     for metric in MORE.get(name, ()):
-        yield number_row(metric.replace("_", " "), [own[metric] for own in test.values()])
-    if "free" in first[headline]:
-        yield number_row("answered freely", [own[headline]["free"] for own in test.values()])
-    if blank := [run["numbers"]["blank images"] for run in runs.values() if "blank images" in run["numbers"]]:
-        yield number_row("the same questions about grey images", [own["blank"] for own in blank])
-        yield number_row("with their own images", [own["with_images"] for own in blank])
+        yield number_row(metric.replace("_", " "), [own.get(metric, {}) for own in tests])
+    if any("free" in number for number in numbers):
+        yield number_row("answered freely", [number.get("free", {}) for number in numbers])
+    if any(blank := [run["numbers"].get("blank images", {}) for run in runs.values()]):
+        yield number_row("the same questions about grey images", [own.get("blank", {}) for own in blank])
+        yield number_row("with their own images", [own.get("with_images", {}) for own in blank])
     yield ""
     yield f"In brackets 95% intervals, `*` where they reach the baseline. {origin(runs)}"
 
 
-def number_row(name: str, numbers: list[Mapping[str, Any]], bold: bool = False) -> str:
-    """A row of a number of each run; `*` where its interval reaches its baseline."""
-    baseline, n = numbers[0].get("baseline"), numbers[0]["n"]
-    cells = [cell(number, bold) for number in numbers]
-    return row(name, *cells, "" if baseline is None else decimal(baseline), f"{n:,}")
+def number_row(name: str, numbers: Sequence[Mapping[str, Any]], bold: bool = False) -> str:
+    """A row of a number of each run, `*` where its interval reaches its baseline; empty where a run has none."""
+    baselines = [decimal(number["baseline"]) for number in numbers if "baseline" in number]
+    counts = [f"{number['n']:,}" for number in numbers if "n" in number]
+    beside = [" / ".join(dict.fromkeys(column)) for column in (baselines, counts)]
+    return row(name, *(cell(number, bold) for number in numbers), *beside)
 
 
 def cell(number: Mapping[str, Any], bold: bool) -> str:

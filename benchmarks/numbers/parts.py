@@ -51,8 +51,10 @@ def demo(name: str, seed: int) -> Part:
     entries = [f"recipes/{recipe}.py", f"demo/configs/{name}.yaml", f"demo/worlds/{world}", "demo/__main__.py"]
     entries += [f"demo/checkpoints/{checkpoint}.py" for checkpoint in checkpoints]
     command = ("python", "-m", "demo", name, *more, "--overwrite_output_dir", "true")
-    entries += ["demo/worlds/build.py", "accelerate_configs/cpu.yaml", "requirements.txt"]
-    anew = () if seed else (f"outputs/demo/{name}/dataset", f"outputs/demo/{name}/untrained")
+    entries += ["demo/worlds/build.py", "accelerate_configs/cpu.yaml", "requirements.txt", "training/compare.py"]
+    entries += ["callbacks/preflight/blank_images.py"]
+    entries += [file for file in (f"recipes/{recipe}_videos.yaml",) if (ROOT / file).is_file()]
+    anew = (f"outputs/demo/{name}/dataset", f"outputs/demo/{name}/untrained")
     return Part(command, tuple(entries), lambda printed: answers_of(ROOT / output), anew)
 
 
@@ -110,12 +112,15 @@ def found(**patterns: str) -> Callable[[str], dict[str, Any]]:
 
 def text_of(printed: str) -> dict[str, str]:
     """A benchmark's table as it printed it."""
-    return {"text": "\n".join(line.rstrip() for line in printed.splitlines() if line.startswith("|"))}
+    lines = [line.rstrip() for line in printed.splitlines() if line.startswith("|")]
+    if not lines:
+        raise ValueError("no table is in what was printed")
+    return {"text": "\n".join(lines)}
 
 
-def benchmark(name: str, read: Callable[[str], dict[str, Any]], *more: str, entries: tuple[str, ...] = ()) -> Part:
-    entries = (f"benchmarks/{name}.py", "requirements.txt", *entries)
-    return Part(("python", "-m", f"benchmarks.{name}", *more), entries, read)
+def benchmark(name: str, read: Callable[[str], dict[str, Any]], *more: str, **about: tuple[str, ...]) -> Part:
+    entries = (f"benchmarks/{name}.py", "requirements.txt", *about.pop("entries", ()))
+    return Part(("python", "-m", f"benchmarks.{name}", *more), entries, read, **about)
 
 
 def spread(name: str, columns: int = 0) -> str:
@@ -148,6 +153,7 @@ LEARNT = {
 }
 POLYPS = ("recipes/kvasir_vqa.py", "demo/configs/kvasir_vqa.yaml", "demo/worlds/endoscopy")
 POLYPS += ("demo/checkpoints/qwen2_vl.py", "accelerate_configs/cpu.yaml")
+CURVES = tuple(f"outputs/learning_curve/{folder}" for folder in ("dataset", "untrained", "described"))
 COLLATED = {"small pictures": rf"small pictures.* {DIGITS}\n", "photographs": rf"photographs.* {DIGITS}\n"}
 PARTS: Mapping[str, Part] = {
     **{f"demo {name}, seed {seed}": demo(name, seed) for seed in SEEDS for name in WORLDS},
@@ -157,7 +163,7 @@ PARTS: Mapping[str, Part] = {
     "shared images, training": benchmark("training_speed", found(**TRAINED)),
     "shared images, answering": benchmark("evaluation_speed", found(**ANSWERED)),
     **{
-        f"learning, {what}": benchmark("learning_curve", found(**LEARNT), what, entries=POLYPS)
+        f"learning, {what}": benchmark("learning_curve", found(**LEARNT), what, entries=POLYPS, anew=CURVES)
         for what in ("adapter", "whole", "scratch")
     },
     "last evaluation": benchmark("last_evaluation", text_of),

@@ -29,7 +29,10 @@ def is_paged(name: str) -> bool:
     return name.startswith("paged_")
 
 
-def step_copies(name: str, model: nn.Module) -> int:
-    """Bytes that the optimizer's step takes for itself: `adamw_torch` has the roots of all second moments at once."""
-    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    return 4 * trained if name == "adamw_torch" else 0
+def step_needs(name: str, model: nn.Module) -> int:
+    """Bytes of what else is there in the optimizer's step: all gradients, and of `adamw_torch` the roots of all second
+    moments at once.
+    """
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    roots = 4 * sum(weight.numel() for weight in trained) if name == "adamw_torch" else 0
+    return roots + sum(weight.numel() * weight.element_size() for weight in trained)

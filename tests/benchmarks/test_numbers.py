@@ -164,6 +164,24 @@ def test_a_table_has_a_column_for_each_seed_and_marks_what_reaches_its_baseline(
     assert pages.table("demo nothing", {}) == ""
 
 
+def test_a_run_that_lacks_a_number_or_has_another_n_has_its_own_cells():
+    one = {"value": 0.5, "n": 20, "baseline": 0.4, "groups": {"a": {"value": 0.25, "n": 4}}}
+    other = {"value": 0.6, "n": 31, "baseline": 0.3, "groups": {"b": {"value": 0.75, "n": 5}}}
+    runs = {}
+    for seed, number in enumerate((one, other)):
+        numbers = {"headline": "token_f1", "splits": {"test": {"n": number["n"], "numbers": {"token_f1": number}}}}
+        numbers |= {"blank images": {"blank": {"value": 0.1, "n": 9}}} if seed else {}
+        runs[f"demo vqa_rad, seed {seed}"] = {"command": "c", "commit": "x", "seconds": 1, "machine": "m"} | {
+            "numbers": numbers
+        }
+    lines = pages.table("demo vqa_rad", runs).splitlines()
+    assert "| all | **.500** | **.600** | .400 / .300 | 20 / 31 |" in lines
+    assert "| a | .250 | – |  | 4 |" in lines and "| b | – | .750 |  | 5 |" in lines
+    assert "| the same questions about grey images | – | .100 |  | 9 |" in lines
+    with pytest.raises(ValueError, match="no table"):
+        parts.text_of("nothing")
+
+
 def test_every_mark_on_a_page_names_a_part_that_is_measured():
     for page in pages.PAGES:
         for _, name, _, _ in pages.MARKED.findall(page.read_text(encoding="utf-8")):

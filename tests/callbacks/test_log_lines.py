@@ -144,3 +144,25 @@ def test_numbers_are_short():
         "2.2e-5",
     ]
     assert [rate(value) for value in (9.8e-4, 0, 1e-12)] == ["9.8e-4", "0", "1.0e-12"]
+
+
+def test_metrics_that_are_no_numbers_and_several_datasets_leave_the_training_alone(tmp_path, capsys):
+    args = TrainingArguments(
+        str(tmp_path),
+        max_steps=2,
+        eval_strategy="steps",
+        eval_steps=1,
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+    )
+    rows = [{"x": torch.tensor([i / 8]), "labels": torch.tensor([2.0])} for i in range(8)]
+    by_class = {"f1": [0.1, 0.2], "name": "it", "accuracy": 0.5}
+    trainer = Trainer(
+        Line(), args, train_dataset=rows, eval_dataset={"a": rows, "b": rows}, compute_metrics=lambda _: by_class
+    )
+    trainer.add_callback(lines := LogLinesCallback(trainer))
+    trainer.train()
+    printed = capsys.readouterr().out
+    assert "step 1: a_loss " in printed and "a_accuracy .500" in printed and "b_accuracy .500" in printed
+    assert "runtime" not in printed and "per_second" not in printed and lines.evaluations == 2

@@ -8,7 +8,7 @@ from ...callbacks.frozen_parts import FrozenPartsCallback
 from ...callbacks.label_audit import collator_of
 from ...callbacks.preflight.batches import inspect_batches
 from ...callbacks.preflight.counted import Counted, count_step
-from ...callbacks.preflight.optimizers import is_paged, optimizer_states, step_copies
+from ...callbacks.preflight.optimizers import is_paged, optimizer_states, step_needs
 from ...callbacks.preflight.shapes import to_shapes
 from ...models.upstream import quantised_bits
 from .gpus import ALLOWANCE, SHARE, Gpu
@@ -36,8 +36,9 @@ class Step:
     Args:
         counted: one batch of it.
         what: names that batch for people.
-        optimizer: its name; `states` and `copies` are bytes, of `paged` ones in the main memory.
-        paged_states: bytes that `PAGED` would keep.
+        optimizer: its name; `states` are bytes, of `paged` ones in the main memory, and `stepping` what its step has
+            beside them.
+        paged_states, paged_stepping: those of `PAGED`.
         bits: of quantised weights.
         batches: that make a step; `steps` make the run.
     """
@@ -46,8 +47,9 @@ class Step:
     what: str
     optimizer: str
     states: int
-    copies: int
+    stepping: int
     paged_states: int
+    paged_stepping: int
     bits: int | None
     batches: int
     steps: int
@@ -57,7 +59,7 @@ class Step:
         return is_paged(self.optimizer)
 
     def with_paged_optimizer(self) -> "Step":
-        return replace(self, optimizer=PAGED, states=self.paged_states, copies=0)
+        return replace(self, optimizer=PAGED, states=self.paged_states, stepping=self.paged_stepping)
 
     @property
     def lasting(self) -> float:
@@ -67,7 +69,7 @@ class Step:
     @property
     def needed(self) -> float:
         """GiB of a card's memory at the peak: of a batch, or of the optimizer's own step."""
-        beside = max(self.counted.gradients + self.counted.activations, self.counted.gradients + self.copies)
+        beside = max(self.counted.gradients + self.counted.activations, self.stepping)
         return self.lasting + beside / GIB
 
     @property
@@ -113,8 +115,9 @@ class CountCallback(TrainerCallback):
                 what=what,
                 optimizer=name,
                 states=optimizer_states(name, model) or 0,
-                copies=step_copies(name, model),
+                stepping=step_needs(name, model),
                 paged_states=optimizer_states(PAGED, model) or 0,
+                paged_stepping=step_needs(PAGED, model),
                 bits=quantised_bits(model),
                 batches=args.gradient_accumulation_steps,
                 steps=state.max_steps,

@@ -26,13 +26,15 @@ QUIET = "--report_to none --disable_tqdm true --dataloader_num_workers 0 --push_
 
 @dataclass(frozen=True)
 class Plan:
-    """What one card is asked for: the run as it was `asked`, and with the flags that make it fit, if any do."""
+    """What one card is asked for: the run as it was `asked`, and with the flags that make it fit, if any do; what was
+    `refused` of those that were tried, and why."""
 
     card: str
     asked: Asked
     step: Step
     flags: list[str]
     fitting: Step | None
+    refused: dict[str, str]
 
     @property
     def gpu(self) -> Gpu:
@@ -61,16 +63,18 @@ def plans(
     `PlanError`, and what the recipe refuses.
     """
     known: dict[tuple, tuple[Asked, Step] | None] = {}
+    refused: dict[str, dict[str, str]] = {card: {} for card in cards}
 
     def count(card: str, flags: list[str]) -> tuple[Asked, Step] | None:
         alike = GPUS[card].precision, GPUS[card].gib < SMALL_CARD_GIB, *flags
         if alike not in known:
             try:
                 known[alike] = counted(main, parse, [*arguments, "--plan", card, *flags], GPUS[card])
-            except ValueError:  # as of every refusal
+            except ValueError as error:  # as of every refusal
                 if not flags:
                     raise
                 known[alike] = None  # such as four bits where the whole model trains
+                refused[card][" ".join(flags)] = " ".join(str(error).split())
         return known[alike]
 
     for card in cards:
@@ -78,7 +82,7 @@ def plans(
         asked, step = count(card, [])
         fits = step.needed <= gpu.gib
         flags, fitting = ([], step) if fits else climb(partial(count, card), asked, step, gpu, smaller)
-        yield Plan(card, asked, step, flags, fitting)
+        yield Plan(card, asked, step, flags, fitting, refused[card])
 
 
 def counted(
@@ -147,14 +151,16 @@ def described(made: Plan) -> str:
         f"  gradients    {size(parts.gradients / GIB)}",
         f"  optimizer    {states}",
         f"  activations  {size(parts.activations / GIB)}, when there are most",
-        f"  peak         {verdict}: {'fits' if made.fits else 'does not fit'}",
+        f"  peak         {verdict}: {'fits' if made.fits else 'does not fit'}; evaluation is not counted",
     ]
     if not made.fits and made.fitting is None:
         lines += ["  fits with    none of the changes that a recipe has flags for"]
     elif not made.fits:
         lines += [f"  fits with    {' '.join(made.flags)}: {made.fitting.needed:.1f} GiB"]
+    lines += [f"  not tried    {flags}: {why}" for flags, why in made.refused.items()]
     if (fitting := made.fitting) is not None:
         hours = duration(3600 * fitting.hours(gpu, made.precision != DTYPES["no"]))
-        step = f"{fitting.operations / 1e12:,.0f} TFLOP; {fitting.steps:,} steps take at most {hours}"
-        lines += [f"  a step       {step} at {100 * SHARE:.0f} % of the card's peak (assumed), evaluation not counted"]
+        teraflops = fitting.operations / 1e12
+        step = f"{teraflops:{',.0f' if teraflops >= 10 else '.2g'}} TFLOP; {fitting.steps:,} steps take about {hours}"
+        lines += [f"  a step       {step} at {SHARE:.0%} of the card's peak (assumed); evaluation comes on top"]
     return "\n".join(lines)

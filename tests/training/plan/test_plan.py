@@ -52,6 +52,20 @@ def test_a_plan_is_said_of_each_card_and_leaves_nothing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    "recipe, more",
+    [
+        ("nutrition_tables", ["--tune", "joint", "--gradient_checkpointing", "true"]),
+        ("vqa_rad", ["--gradient_checkpointing", "true"]),
+        ("ssg_vqa", ["--gradient_checkpointing", "true"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_computed_again_in_the_backward_is_planned_in_the_format_of_the_forward(recipe, more, capsys):
+    planned(recipe, "a100_40gb", *more)
+    assert ": fits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     "more, said",
     [
         (["--optim", "adafactor"], "--optim adafactor: what it keeps"),
@@ -74,7 +88,7 @@ def test_a_card_computes_in_the_format_of_its_launch_config(card):
 
 def step_of(weights: float, activations: float, states: float = 0.0, **more) -> Step:
     """Of so many GiB."""
-    known = {"optimizer": "adamw_torch_fused", "copies": 0, "paged_states": 0, "bits": None}
+    known = {"optimizer": "adamw_torch_fused", "stepping": 0, "paged_states": 0, "paged_stepping": 0, "bits": None}
     known |= {"batches": 2, "steps": 100} | more
     counted = Counted(int(weights * GIB), 0, int(activations * GIB), operations=10**12)
     return Step(counted, "1 row", states=int(states * GIB), **known)
@@ -85,8 +99,8 @@ def test_a_step_needs_the_card_s_memory_for_what_lasts_and_for_the_peak():
     assert step.needed == pytest.approx(7 + ALLOWANCE) and step.lasting == pytest.approx(5 + ALLOWANCE)
     paged = step.with_paged_optimizer()
     assert paged.needed == pytest.approx(6 + ALLOWANCE) and paged.paged and not step.paged
-    copied = step_of(4, 2, states=1, copies=3 * GIB)  # of the optimizer's own step, when activations are gone
-    assert copied.needed == pytest.approx(8 + ALLOWANCE)
+    stepping = step_of(4, 2, states=1, stepping=3 * GIB)  # the optimizer's own step, when activations are gone
+    assert stepping.needed == pytest.approx(8 + ALLOWANCE)
     gpu = Gpu("", 8, "bf16", (100, 10))
     # Two batches a step, for 100 steps.
     assert step.hours(gpu, True) == pytest.approx(2e12 * 100 / (SHARE * 100e12) / 3600)
