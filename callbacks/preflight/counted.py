@@ -14,7 +14,7 @@ from transformers import Trainer
 from ...models.upstream import as_on_a_gpu
 from .allocations import ACTIVATIONS, GRADIENTS, WEIGHTS, CountAllocations
 from .shapes import batch_of_shapes, empty, tensors_of
-from .stand_ins import STAND_INS, AutocastOfAGpu, in_backward_too
+from .stand_ins import STAND_INS, AutocastOfAGpu
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def count_step(trainer: Trainer, batch: Mapping[str, Any], on_a_gpu: bool = True
     model, shaped = trainer.model, batch_of_shapes(batch)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     held = [one for one in (*tensors_of(model), *tree_leaves(shaped)) if isinstance(one, torch.Tensor)]
-    autocast = in_backward_too(AutocastOfAGpu) if on_a_gpu else nullcontext()
+    autocast = AutocastOfAGpu() if on_a_gpu else nullcontext()
     with as_on_a_gpu(on_a_gpu), autocast, CountStep(held) as counted:
         for weight in trained:
             weight.register_post_accumulate_grad_hook(lambda one: counted.call(one.grad, GRADIENTS))

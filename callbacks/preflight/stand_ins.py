@@ -4,10 +4,8 @@ Each is called by the name of an operation, with its arguments, of which one is 
 NotImplemented where the operation itself can do it. What it makes is counted.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -86,19 +84,3 @@ class AutocastOfAGpu(TorchFunctionMode):
 
 def is_half(value: Any) -> bool:
     return isinstance(value, FakeTensor) and value.dtype == torch.bfloat16
-
-
-@contextmanager
-def in_backward_too(mode: Callable[[], TorchFunctionMode]) -> Iterator[None]:
-    """In here a function mode, of which `mode` makes one, is on in backward passes, too.
-
-    PyTorch has it off while it handles `Tensor.backward`, so that what was checkpointed is computed again without it.
-    """
-    run = torch.autograd._engine_run_backward
-
-    def within(*arguments: Any, **named: Any) -> Any:
-        with mode():
-            return run(*arguments, **named)
-
-    with patch.object(torch.autograd, "_engine_run_backward", within), mode():
-        yield

@@ -1,5 +1,6 @@
 """A run of which one step is counted, where it would have begun to train."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -10,6 +11,7 @@ from ...callbacks.preflight.batches import inspect_batches
 from ...callbacks.preflight.counted import Counted, count_step
 from ...callbacks.preflight.optimizers import is_paged, optimizer_states, step_needs
 from ...callbacks.preflight.shapes import to_shapes
+from ...callbacks.preflight.stand_ins import AutocastOfAGpu
 from ...models.upstream import quantised_bits
 from .gpus import ALLOWANCE, SHARE, Gpu
 
@@ -90,6 +92,11 @@ def count_instead(trainer: Trainer, on_a_gpu: bool = True) -> None:
     """
     if optimizer_states(name := _optimizer(trainer.args), trainer.model) is None:
         raise PlanError(f"--optim {name}: what it keeps is not known to --plan; it knows AdamW, as adamw_torch_fused")
+    if trainer.args.gradient_checkpointing and on_a_gpu:  # a backward computes again as the forward did
+        again = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), AutocastOfAGpu())}
+        for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):  # as newer ones call it
+            if hasattr(trainer.args, name):
+                setattr(trainer.args, name, (getattr(trainer.args, name) or {}) | again)
     to_shapes(trainer.model)
     trainer.accelerator.device_placement = False  # shapes cannot be moved
     for callback in (FrozenPartsCallback(trainer), CountCallback(trainer, on_a_gpu)):

@@ -5,8 +5,6 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer, TrainingArguments
 
 from tests.support import tiny
@@ -14,7 +12,6 @@ from vlm_recipes.callbacks.preflight.allocations import CountAllocations
 from vlm_recipes.callbacks.preflight.counted import CountStep, count_step
 from vlm_recipes.callbacks.preflight.optimizers import optimizer_states
 from vlm_recipes.callbacks.preflight.shapes import empty, tensors_of, to_shapes
-from vlm_recipes.callbacks.preflight.stand_ins import in_backward_too
 from vlm_recipes.collators import ChatCollator
 from vlm_recipes.models.upstream import as_on_a_gpu
 
@@ -127,23 +124,3 @@ def test_operations_are_those_of_the_formulas_of_tower_layers_heads_and_lora(che
     # Checkpointing computes a layer again, but for its last product, whose result no gradient needs.
     again = forward - depth * 2 * tokens * RANK * hidden if checkpointing else 0
     assert counted.operations == tower + forward + again + backward - first + 2 * vocabulary
-
-
-def test_a_function_mode_is_still_off_where_a_backward_computes_again_what_was_checkpointed():
-    class Normed(TorchFunctionMode):
-        seen = 0
-
-        def __torch_function__(self, function, types, arguments=(), named=None):
-            Normed.seen += getattr(function, "__name__", "") == "layer_norm"
-            return function(*arguments, **(named or {}))
-
-    def step() -> int:
-        Normed.seen = 0
-        values = torch.ones(2, 4, requires_grad=True)
-        checkpoint(lambda one: torch.nn.functional.layer_norm(one, (4,)), values, use_reentrant=False).sum().backward()
-        return Normed.seen
-
-    with Normed():
-        assert step() == 1, "in_backward_too is no longer needed"
-    with in_backward_too(Normed):
-        assert step() == 2
