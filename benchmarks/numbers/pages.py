@@ -16,7 +16,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 # Beside a demo's headline and its groups.
 MORE = {
     "coco": ("precision_50", "recall_50", "f1_50", "ap_50", "ap_50_95"),
-    "vqa_rad": ("exact_match",),
+    "vqa_rad": ("exact_match", "exact_match_of_majority_per_type"),
     "ssg_vqa": ("macro_f1",),
     "visual_chat": ("rouge_l", "exact_match"),
 }

@@ -5,12 +5,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.numbers.sources import ROOT
 from demo.worlds.build import RECIPES
 from vlm_recipes.eval.metrics.number import Number, keys_of
 from vlm_recipes.training.compare import read_answers
+from vlm_recipes.training.score import Split
 
 SEEDS = (0, 1, 2)
 # A demo -> its world and its checkpoint's maker; a recipe of another name than the demo's is in RECIPES.
@@ -67,7 +69,21 @@ def answers_of(folder: Path) -> dict[str, Any]:
         split: {"n": part.scores.n, "numbers": {name: plain(number) for name, number in part.scores.items()}}
         for split, part in run.splits.items()
     }
-    return {"headline": run.evaluation.headline, "splits": splits, **blank_images(folder)}
+    headline = run.evaluation.headline
+    for split, part in run.splits.items():
+        own = splits[split]["numbers"].get(headline, {})
+        if own and "groups" not in own and (groups := by_type(part)):
+            own["groups"] = groups
+    return {"headline": headline, "splits": splits, **blank_images(folder)}
+
+
+def by_type(part: Split) -> dict[str, dict[str, float]]:
+    """The headline's mean over the rows of each question type, where rows have one and the recipe has no groups."""
+    scores: dict[str, list[float]] = {}
+    for line, score in zip(part.rows, part.per_row, strict=True):
+        if "question_type" in line and score is not None:
+            scores.setdefault(str(line["question_type"]), []).append(score)
+    return {name: {"value": round(fmean(own), 6), "n": len(own)} for name, own in sorted(scores.items())}
 
 
 def blank_images(folder: Path) -> dict[str, Any]:
@@ -78,7 +94,7 @@ def blank_images(folder: Path) -> dict[str, Any]:
             fields = ("value", "low", "high")
             pair = {
                 name: {
-                    one: round(known[key], 4) for one, key in keys_of(name).items() if one in fields and key in known
+                    one: round(known[key], 6) for one, key in keys_of(name).items() if one in fields and key in known
                 }
                 for name in ("with_images", "blank")
             }
@@ -87,9 +103,9 @@ def blank_images(folder: Path) -> dict[str, Any]:
 
 
 def plain(number: Number) -> dict[str, Any]:
-    """A number as JSON, to four digits; what is not known is left out."""
+    """A number as JSON, to six digits; what is not known is left out."""
     known = {name: getattr(number, name) for name in ("value", "n", "low", "high", "baseline", "question_baseline")}
-    own = {name: round(value, 4) if isinstance(value, float) else value for name, value in known.items()}
+    own = {name: round(value, 6) if isinstance(value, float) else value for name, value in known.items()}
     free = {"free": plain(number.free)} if number.free is not None and number.free.value is not None else {}
     groups = {"groups": {name: plain(group) for name, group in number.groups.items()}} if number.groups else {}
     return {name: value for name, value in own.items() if value is not None} | free | groups

@@ -84,8 +84,8 @@ def test_the_numbers_of_a_run_are_those_of_its_results():
     kept, results = answers_of(folder), json.loads((folder / "results.json").read_text())["test"]
     own = kept["splits"]["test"]["numbers"]["accuracy"]
     assert kept["headline"] == "accuracy" and own["n"] == results["n"]
-    assert own["value"] == round(results["accuracy"], 4) and own["baseline"] == round(results["baseline_accuracy"], 4)
-    assert own["groups"]["mcq"]["value"] == round(results["accuracy_mcq"], 4)
+    assert own["value"] == round(results["accuracy"], 6) and own["baseline"] == round(results["baseline_accuracy"], 6)
+    assert own["groups"]["mcq"]["value"] == round(results["accuracy_mcq"], 6)
 
 
 def test_a_part_is_measured_once_anew_when_its_files_say_something_else_and_never_of_no_commit(tmp_path, monkeypatch):
