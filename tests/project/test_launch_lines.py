@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.worlds.build import DEMO
+from demo.worlds.build import DEMO, RECIPES
 from tests.support.pages import PAGES as READ
 from tests.support.pages import code, without_code
 from tests.support.paths import ROOT
@@ -138,18 +138,23 @@ def test_a_command_is_read_by_what_it_calls(page, command, monkeypatch):
         assert all((ROOT / after).is_file() for flag, after in zip(told, told[1:], strict=False) if flag == "-r")
     elif first.startswith("vlm-"):
         [entry] = entry_points(group="console_scripts", name=first)
-        read(lambda: entry.load()(), told, monkeypatch)
+        assert read(lambda: entry.load()(), told, monkeypatch) == []
+    elif first == "python" and told[0].startswith("recipes/"):
+        parsed(Path(told[0]).stem, told[1:])
+    elif told[:2] == ["-m", "demo"]:  # it hands on what the recipe reads
+        more = read(import_module("demo.__main__").main, told[2:], monkeypatch)
+        parsed(RECIPES.get(told[2], told[2]), more)
     elif first == "python" and "…" not in told[1]:
         module = import_module(f"{told[1]}.__main__" if find_spec(told[1]).submodule_search_locations else told[1])
         source = Path(module.__file__).read_text(encoding="utf-8")
         if "ArgumentParser(" in source:
-            read(module.main, told[2:], monkeypatch)
+            assert read(module.main, told[2:], monkeypatch) == []
         else:  # some want a file
             assert len(told) == 2 + ("sys.argv[1" in source)
 
 
-def read(call, told: list[str], monkeypatch) -> None:
-    """Call a command until its parser has read what it is told, of which nothing may be left over."""
+def read(call, told: list[str], monkeypatch) -> list[str]:
+    """Call a command until its parser has read what it is told; returns what is left over."""
     whole = argparse.ArgumentParser.parse_known_args
 
     def parse(self, args=None, namespace=None):
@@ -160,4 +165,5 @@ def read(call, told: list[str], monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["command", *[word.replace("…", "kvasir_vqa") for word in told]])
     with pytest.raises(Understood) as understood:
         call()
-    assert understood.value.args == ([],)
+    [unread] = understood.value.args
+    return unread
