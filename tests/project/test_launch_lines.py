@@ -165,5 +165,6 @@ def read(call, told: list[str], monkeypatch) -> list[str]:
     monkeypatch.setattr(sys, "argv", ["command", *[word.replace("…", "kvasir_vqa") for word in told]])
     with pytest.raises(Understood) as understood:
         call()
+    monkeypatch.undo()
     [unread] = understood.value.args
     return unread
