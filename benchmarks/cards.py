@@ -60,8 +60,8 @@ count is within 1 % of PyTorch's profiler for all six recipes at a small size (`
 **Assumed** are {allowance} GiB beside them for CUDA itself (its context, workspaces, gaps), and for the time
 {share:.0f} % of the card's peak, every batch as long as the longest. The one measurement, on an H200, had 15 % without
 shared images and 4.7 % with them: where images are shared expect up to three times these hours, and small models wait
-for Python, too. **Evaluation is not counted**: it takes time, and in batches of `--per_device_eval_batch_size` it can
-take more memory than training: make these smaller where the first one fails.
+for Python, too. The loss on a batch of an evaluation is counted in memory, and in no hours; the caches of answers are
+counted in neither.
 
 **No GPU has confirmed these numbers** but where [measured.md](measured.md) has them, tensors alone, without optimizer:
 Kvasir-VQA 16.6 GiB measured and {kvasir:.1f} counted, nutrition tables 17.7 and {nutrition:.1f}. ReasonSeg's line for
@@ -71,9 +71,10 @@ embeddings and output head whole as the reference does, {lisa:.2f} GB ({lisa_gib
 Below, each recipe has its own defaults and the published dataset's number of questions, visual_chat that of
 `HuggingFaceH4/llava-instruct-mix-vsft`; rows are drawn, at the recipe's own size of images. Below 24 GiB chat models
 with LoRA are loaded in 4 bits by default; vqa_rad is in 8 bits on every card. Where the defaults do not fit, the flags
-are the first that do, added in this order: checkpointing, one row a batch, four bits, fewer pixels, fewer questions a
-row, of LISA's vocabulary `[SEG]` alone, paged 8-bit AdamW, a smaller model; what later ones make needless is taken out
-again. Made by `python -m benchmarks.cards`.
+are the first that do, added in this order: one row at once in an evaluation that takes more than training,
+checkpointing, one row a batch, four bits, fewer pixels, fewer questions a row, of LISA's vocabulary `[SEG]` alone,
+paged 8-bit AdamW, a smaller model; what later ones make needless is taken out again. Made by
+`python -m benchmarks.cards`.
 """
 
 

@@ -1,7 +1,7 @@
 """The Trainer's own step on a batch, counted and not computed: bytes by what they are, and operations."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,9 +84,8 @@ def count_step(trainer: Trainer, batch: Mapping[str, Any], on_a_gpu: bool = True
     """
     model, shaped = trainer.model, batch_of_shapes(batch)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    held = [one for one in (*tensors_of(model), *tree_leaves(shaped)) if isinstance(one, torch.Tensor)]
-    autocast = AutocastOfAGpu() if on_a_gpu else nullcontext()
-    with as_on_a_gpu(on_a_gpu), autocast, CountStep(held) as counted:
+    held = [*tensors_of(model), *_tensors_in(shaped)]
+    with as_on_a_gpu(on_a_gpu), _autocast(on_a_gpu), CountStep(held) as counted:
         for weight in trained:
             weight.register_post_accumulate_grad_hook(lambda one: counted.call(one.grad, GRADIENTS))
             if trainer.args.gradient_accumulation_steps > 1:
@@ -96,6 +95,28 @@ def count_step(trainer: Trainer, batch: Mapping[str, Any], on_a_gpu: bool = True
         trainer.training_step(trainer.model_wrapped, inputs, items)
     bytes_of = {kind: counted.parts[kind] for kind in (WEIGHTS, GRADIENTS, ACTIVATIONS)}
     return Counted(**bytes_of, operations=counted.operations)
+
+
+def count_evaluation(trainer: Trainer, batch: Mapping[str, Any], on_a_gpu: bool = True) -> int:
+    """Bytes that the loss of an evaluation's batch takes beside the weights, the batch among them.
+
+    To be called after `count_step`: the gradients are let go, as they are after a step.
+    """
+    model, shaped = trainer.model.eval(), batch_of_shapes(batch)
+    model.zero_grad()
+    with as_on_a_gpu(on_a_gpu), _autocast(on_a_gpu), CountStep(tensors_of(model)) as counted, torch.no_grad():
+        for tensor in _tensors_in(shaped):
+            counted.call(tensor, ACTIVATIONS)
+        trainer.prediction_step(trainer.model_wrapped, shaped, prediction_loss_only=True)
+    return counted.parts[ACTIVATIONS]
+
+
+def _tensors_in(batch: Mapping[str, Any]) -> list[torch.Tensor]:
+    return [one for one in tree_leaves(batch) if isinstance(one, torch.Tensor)]
+
+
+def _autocast(on_a_gpu: bool) -> AbstractContextManager:
+    return AutocastOfAGpu() if on_a_gpu else nullcontext()
 
 
 def _is_fake(value: Any) -> bool:

@@ -2,13 +2,14 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from ...callbacks.frozen_parts import FrozenPartsCallback
 from ...callbacks.label_audit import collator_of
 from ...callbacks.preflight.batches import inspect_batches
-from ...callbacks.preflight.counted import Counted, count_step
+from ...callbacks.preflight.counted import Counted, count_evaluation, count_step
 from ...callbacks.preflight.optimizers import is_paged, optimizer_states, step_needs
 from ...callbacks.preflight.shapes import to_shapes
 from ...callbacks.preflight.stand_ins import AutocastOfAGpu
@@ -38,6 +39,7 @@ class Step:
     Args:
         counted: one batch of it.
         what: names that batch for people.
+        evaluation: bytes that the loss on the longest batch of an evaluation takes, of `evaluated` rows; 0 without.
         optimizer: its name; `states` are bytes, of `paged` ones in the main memory, and `stepping` what its step has
             beside them.
         paged_states, paged_stepping: those of `PAGED`.
@@ -47,6 +49,8 @@ class Step:
 
     counted: Counted
     what: str
+    evaluation: int
+    evaluated: int
     optimizer: str
     states: int
     stepping: int
@@ -70,8 +74,8 @@ class Step:
 
     @property
     def needed(self) -> float:
-        """GiB of a card's memory at the peak: of a batch, or of the optimizer's own step."""
-        beside = max(self.counted.gradients + self.counted.activations, self.stepping)
+        """GiB of a card's memory at the peak: of a batch, of the optimizer's own step, or of an evaluation."""
+        beside = max(self.counted.gradients + self.counted.activations, self.stepping, self.evaluation)
         return self.lasting + beside / GIB
 
     @property
@@ -115,11 +119,13 @@ class CountCallback(TrainerCallback):
         )
         if checks[0].status == "stop":
             raise PlanError(checks[0].found)
-        name = _optimizer(args)
+        name, counted = _optimizer(args), count_step(self.trainer, batch, self.on_a_gpu)
         raise Planned(
             Step(
-                counted=count_step(self.trainer, batch, self.on_a_gpu),
+                counted=counted,
                 what=what,
+                evaluation=self._evaluation(args, model, processing_class),
+                evaluated=args.per_device_eval_batch_size,
                 optimizer=name,
                 states=optimizer_states(name, model) or 0,
                 stepping=step_needs(name, model),
@@ -130,6 +136,14 @@ class CountCallback(TrainerCallback):
                 steps=state.max_steps,
             )
         )
+
+    def _evaluation(self, args: TrainingArguments, model: PreTrainedModel, processing_class: Any) -> int:
+        if getattr(args.eval_strategy, "value", args.eval_strategy) == "no":
+            return 0
+        loader = self.trainer.get_eval_dataloader()
+        size = args.per_device_eval_batch_size
+        _, batch, *_ = inspect_batches(loader.dataset, collator_of(loader), model, processing_class, size)
+        return count_evaluation(self.trainer, batch, self.on_a_gpu)
 
 
 def _optimizer(args: TrainingArguments) -> str:

@@ -16,6 +16,12 @@ Asked = tuple[Any, Any, Any]  # a recipe's data, training and model
 Rung = Callable[[Asked, Step, Mapping[str, str]], list[str]]
 
 
+def smaller_evaluation(asked: Asked, step: Step, smaller: Mapping[str, str]) -> list[str]:
+    """Where it takes more than training: a row at a time."""
+    training = max(step.counted.gradients + step.counted.activations, step.stepping)
+    return ["--per_device_eval_batch_size", "1"] if step.evaluated > 1 and step.evaluation > training else []
+
+
 def checkpointing(asked: Asked, step: Step, smaller: Mapping[str, str]) -> list[str]:
     """Compute activations twice."""
     return [] if asked[1].gradient_checkpointing else ["--gradient_checkpointing", "true"]
@@ -65,6 +71,7 @@ def smaller_model(asked: Asked, step: Step, smaller: Mapping[str, str]) -> list[
 # The lasting part of the memory is made smaller by some, and what a batch takes by others.
 OF_WEIGHTS: tuple[Rung, ...] = (four_bits, fewer_trained, paged, smaller_model)
 LADDER: tuple[Rung, ...] = (
+    smaller_evaluation,
     checkpointing,
     single_rows,
     four_bits,

@@ -143,6 +143,9 @@ def described(made: Plan) -> str:
     step, gpu = made.step, made.gpu
     parts = step.counted
     states = f"{size(step.states / GIB)}, {step.optimizer}" + (", in the main memory" if step.paged else "")
+    evaluated = (
+        f"{size(step.evaluation / GIB)} beside the weights, {step.evaluated} rows at once, answers' caches left out"
+    )
     verdict = f"{step.needed:.1f} of {gpu.gib:.1f} GiB with {ALLOWANCE} for CUDA"
     bits = f", {step.bits} bits" if step.bits else ""
     lines = [
@@ -151,7 +154,8 @@ def described(made: Plan) -> str:
         f"  gradients    {size(parts.gradients / GIB)}",
         f"  optimizer    {states}",
         f"  activations  {size(parts.activations / GIB)}, when there are most",
-        f"  peak         {verdict}: {'fits' if made.fits else 'does not fit'}; evaluation is not counted",
+        f"  evaluation   {evaluated}",
+        f"  peak         {verdict}: {'fits' if made.fits else 'does not fit'}",
     ]
     if not made.fits and made.fitting is None:
         lines += ["  fits with    none of the changes that a recipe has flags for"]

@@ -19,7 +19,7 @@ from vlm_recipes.models.chat import lora_on
 from vlm_recipes.training.launch import RecipeParser
 from vlm_recipes.training.plan.count import GIB, PlanError, Step
 from vlm_recipes.training.plan.gpus import ALLOWANCE, GPUS, SHARE, Gpu
-from vlm_recipes.training.plan.ladder import SMALLER, climb
+from vlm_recipes.training.plan.ladder import SMALLER, climb, smaller_evaluation
 from vlm_recipes.training.plan.plan import say
 
 PLANNED = """
@@ -88,7 +88,15 @@ def test_a_card_computes_in_the_format_of_its_launch_config(card):
 
 def step_of(weights: float, activations: float, states: float = 0.0, **more) -> Step:
     """Of so many GiB."""
-    known = {"optimizer": "adamw_torch_fused", "stepping": 0, "paged_states": 0, "paged_stepping": 0, "bits": None}
+    known = {
+        "optimizer": "adamw_torch_fused",
+        "stepping": 0,
+        "paged_states": 0,
+        "paged_stepping": 0,
+        "bits": None,
+        "evaluation": 0,
+        "evaluated": 1,
+    }
     known |= {"batches": 2, "steps": 100} | more
     counted = Counted(int(weights * GIB), 0, int(activations * GIB), operations=10**12)
     return Step(counted, "1 row", states=int(states * GIB), **known)
@@ -99,6 +107,10 @@ def test_a_step_needs_the_card_s_memory_for_what_lasts_and_for_the_peak():
     assert step.needed == pytest.approx(7 + ALLOWANCE) and step.lasting == pytest.approx(5 + ALLOWANCE)
     paged = step.with_paged_optimizer()
     assert paged.needed == pytest.approx(6 + ALLOWANCE) and paged.paged and not step.paged
+    evaluated = step_of(4, 2, states=1, evaluation=5 * GIB, evaluated=8)
+    assert evaluated.needed == pytest.approx(10 + ALLOWANCE)
+    assert smaller_evaluation(asked(), evaluated, {}) == ["--per_device_eval_batch_size", "1"]
+    assert smaller_evaluation(asked(), step, {}) == []
     stepping = step_of(4, 2, states=1, stepping=3 * GIB)  # the optimizer's own step, when activations are gone
     assert stepping.needed == pytest.approx(8 + ALLOWANCE)
     gpu = Gpu("", 8, "bf16", (100, 10))
