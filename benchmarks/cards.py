@@ -37,6 +37,7 @@ QUESTIONS = {  # to train on, of the published datasets with the recipe's own sp
     "visual_chat": 259_155 * 0.99,
 }
 DEFAULTS = "its defaults"
+WITHOUT_EVALUATION = "--eval_strategy no --load_best_model_at_end false".split()  # of which worlds have too few rows
 COMMENT = "# Recipe flags that fit, with GiB at the peak and hours, as counted (docs/cards.md):\n"
 HEAD = """# Which card, how long
 
@@ -60,8 +61,11 @@ count is within 1 % of PyTorch's profiler for all six recipes at a small size (`
 **Assumed** are {allowance} GiB beside them for CUDA itself (its context, workspaces, gaps), and for the time
 {share:.0f} % of the card's peak, every batch as long as the longest. The one measurement, on an H200, had 15 % without
 shared images and 4.7 % with them: where images are shared expect up to three times these hours, and small models wait
-for Python, too. The loss on a batch of an evaluation is counted in memory, and in no hours; the caches of answers are
-counted in neither.
+for Python, too.
+
+**Evaluation is left out of the tables below**, which are of training. `--plan` on your own rows counts the memory of
+an evaluation's loss, which in batches of `--per_device_eval_batch_size` can be more than a training step's, but
+neither its hours nor the caches of answers.
 
 **No GPU has confirmed these numbers** but where [measured.md](measured.md) has them, tensors alone, without optimizer:
 Kvasir-VQA 16.6 GiB measured and {kvasir:.1f} counted, nutrition tables 17.7 and {nutrition:.1f}. ReasonSeg's line for
@@ -71,10 +75,9 @@ embeddings and output head whole as the reference does, {lisa:.2f} GB ({lisa_gib
 Below, each recipe has its own defaults and the published dataset's number of questions, visual_chat that of
 `HuggingFaceH4/llava-instruct-mix-vsft`; rows are drawn, at the recipe's own size of images. Below 24 GiB chat models
 with LoRA are loaded in 4 bits by default; vqa_rad is in 8 bits on every card. Where the defaults do not fit, the flags
-are the first that do, added in this order: one row at once in an evaluation that takes more than training,
-checkpointing, one row a batch, four bits, fewer pixels, fewer questions a row, of LISA's vocabulary `[SEG]` alone,
-paged 8-bit AdamW, a smaller model; what later ones make needless is taken out again. Made by
-`python -m benchmarks.cards`.
+are the first that do, added in this order: checkpointing, one row a batch, four bits, fewer pixels, fewer questions a
+row, of LISA's vocabulary `[SEG]` alone, paged 8-bit AdamW, a smaller model; what later ones make needless is taken out
+again. Made by `python -m benchmarks.cards`.
 """
 
 
@@ -98,7 +101,7 @@ def cells_of(recipe: str, cards: Sequence[str] = tuple(GPUS), toy: bool = False)
         return RecipeParser((module.Data, module.Training, module.Model)).parse_args_and_config(arguments)
 
     with tempfile.TemporaryDirectory() as path:
-        arguments = WORLDS[recipe](Path(path), toy)
+        arguments = [*WORLDS[recipe](Path(path), toy), *WITHOUT_EVALUATION]
         smaller, names = ({}, {}) if toy else smaller_models(Path(path))
         return [cell(recipe, made, names) for made in plans(module.main, parse, arguments, cards, smaller)]
 
