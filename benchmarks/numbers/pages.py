@@ -63,12 +63,12 @@ def demo(name: str, kept: Kept) -> Iterator[str]:
     yield row(headline.replace("_", " "), *(f"seed {seed}" for seed in runs), "baseline", "n")
     yield row("---", *["---:"] * (len(runs) + 2))
     yield number_row("all", numbers, bold=True)
-    for group in dict.fromkeys(group for number in numbers for group in number.get("groups", {})):
-        own = [number.get("groups", {}).get(group, {}) for number in numbers]
-        if any(one.get("n") for one in own):
-            yield number_row(group, own)
+    yield from group_rows(numbers)
     for metric in MORE.get(name, ()):
-        yield number_row(metric.replace("_", " "), [own.get(metric, {}) for own in tests])
+        own, called = [own.get(metric, {}) for own in tests], metric.replace("_", " ")
+        yield number_row(called, own)
+        if name == "coco":
+            yield from group_rows(own, f"{called}, ")
     if any("free" in number for number in numbers):
         yield number_row("answered freely", [number.get("free", {}) for number in numbers])
     if any(blank := [run["numbers"].get("blank images", {}) for run in runs.values()]):
@@ -76,6 +76,14 @@ def demo(name: str, kept: Kept) -> Iterator[str]:
         yield number_row("with their own images", [own.get("with_images", {}) for own in blank])
     yield ""
     yield f"In brackets 95% intervals, `*` where they reach the baseline. {origin(runs)}"
+
+
+def group_rows(numbers: Sequence[Mapping[str, Any]], before: str = "") -> Iterator[str]:
+    """A row of each group that any run has rows of."""
+    for group in dict.fromkeys(group for number in numbers for group in number.get("groups", {})):
+        own = [number.get("groups", {}).get(group, {}) for number in numbers]
+        if any(one.get("n") for one in own):
+            yield number_row(before + group, own)
 
 
 def number_row(name: str, numbers: Sequence[Mapping[str, Any]], bold: bool = False) -> str:
