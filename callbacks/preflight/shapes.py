@@ -15,9 +15,13 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 
 class Shapes(FakeTensorMode):
-    """Does not look for a GPU at each operation, as fake tensors do otherwise, for a fifth of the time."""
+    """Does not look for a GPU at each operation, as fake tensors do otherwise, for a fifth of the time.
 
-    avoid_device_init = True
+    Nor does it put a guard in the place of one that is not there, for which autograd would start a thread: a process
+    that is forked later could compute no gradient.
+    """
+
+    avoid_device_init = False
 
 
 FAKE = Shapes(allow_non_fake_inputs=True)

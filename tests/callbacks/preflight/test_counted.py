@@ -1,5 +1,8 @@
 """Quantised layers against bitsandbytes' own, operations against formulas, optimizer states against real ones."""
 
+import subprocess
+import sys
+
 import bitsandbytes
 import pytest
 import torch
@@ -124,3 +127,27 @@ def test_operations_are_those_of_the_formulas_of_tower_layers_heads_and_lora(che
     # Checkpointing computes a layer again, but for its last product, whose result no gradient needs.
     again = forward - depth * 2 * tokens * RANK * hidden if checkpointing else 0
     assert counted.operations == tower + forward + again + backward - first + 2 * vocabulary
+
+
+FORKED = """
+import os, torch
+from vlm_recipes.callbacks.preflight.shapes import empty
+
+def gradient():
+    values = torch.ones(3, requires_grad=True)
+    (2 * values).sum().backward()
+
+empty((2, 3), torch.float32)
+gradient()
+if os.fork() == 0:
+    gradient()
+    os._exit(0)
+os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_forked_after_a_count_still_computes_gradients():
+    """As data loaders' workers do not, and processes of a test do. A fresh one: autograd begins but once."""
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
