@@ -2,8 +2,8 @@
 
 Images a second that one worker of the data loader reads and prepares are measured here, on one core, on noise of the
 datasets' usual size and format, through the image processors of the full-size models; text is left out. What a GPU
-takes is counted (`benchmarks.last_evaluation`) at 40 % of the 989 TFLOP/s that an H100 has in bfloat16; that share is
-an assumption. Gradients are those of what trains by default, in float32, sent and received once each over 100 Gbit/s.
+takes is counted (`benchmarks.last_evaluation`) at the share of an H100's peak in bfloat16 that `--plan` assumes.
+Gradients are those of what trains by default, in float32, sent and received once each over 100 Gbit/s.
 """
 
 import io
@@ -25,8 +25,9 @@ from transformers import (
 from benchmarks.full_size_rows import picture
 from benchmarks.last_evaluation import RECIPES
 from vlm_recipes.eval.report.tables import Table
+from vlm_recipes.training.plan.gpus import GPUS, SHARE
 
-PEAK, SHARE, NETWORK = 989e12, 0.4, 100e9 / 8  # operations and bytes a second
+PEAK, NETWORK = 1e12 * GPUS["h100_80gb"].teraflops[0], 100e9 / 8  # operations and bytes a second
 SECONDS = 3  # of measuring, at least
 
 

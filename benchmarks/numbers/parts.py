@@ -183,6 +183,6 @@ PARTS: Mapping[str, Part] = {
         for what in ("adapter", "whole", "scratch")
     },
     "last evaluation": benchmark("last_evaluation", text_of),
-    "where one machine ends": benchmark("scale", text_of),
+    "where one machine ends": benchmark("scale", text_of, entries=("training/plan/gpus.py",)),
     "first step": benchmark("rows", text_of, entries=("recipes/kvasir_vqa.py", "recipes/ssg_vqa.py")),
 }

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHOWN = ("callbacks/log_lines.py", "eval/drawing.py", "eval/drawn_row.py", "eval/report/", "training/chatter.py")
 SHOWN += ("training/model_card.py", "training/plan", "training/snippet.py")
 # The preflight looks, and leaves nothing in the run that it looks at (tests/callbacks/preflight/test_callback.py).
-LOOKS, MEASURES = "callbacks/preflight/", ("callbacks/preflight/blank_images.py",)
+SHOWN += ("callbacks/preflight/",)
 # A list of all demos: each names its own world.
 LISTS = ("demo/worlds/build.py",)
 PINS = r"(?i)^(torch|torchvision|transformers|trl|accelerate|peft|datasets|evaluate|numpy|pillow|tokenizers|scipy|"
@@ -22,14 +22,15 @@ PINS += r"scikit-learn|pycocotools|rouge-score|imagehash|qwen-vl-utils)=="
 def files_of(*entries: str) -> list[str]:
     """These files of the project, those in these folders, and what they import of it, in order.
 
-    Of a package's `__init__` only the modules count whose names are imported from it.
+    Of a package's `__init__` only the modules count whose names are imported from it, of what is only shown the files
+    that are named here.
     """
     found: set[str] = set()
     waiting = [file for entry in entries for file in _in(ROOT / entry)]
     while waiting:
         file = waiting.pop()
         name = file.relative_to(ROOT).as_posix()
-        if name in found or name.startswith(SHOWN) or (name.startswith(LOOKS) and name not in MEASURES):
+        if name in found or (name.startswith(SHOWN) and name not in entries):
             continue
         found.add(name)
         if file.suffix == ".py" and file.name != "__init__.py" and name not in LISTS:
