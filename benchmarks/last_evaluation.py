@@ -154,7 +154,7 @@ def reasonseg() -> Cost:
     learnt = 2 * language(image + prompt + said) + 3 * head(said) + 3 * mask
     validated = 10 * (answered(200, 200) + seen(200) + 200 * language(image + prompt + said))
     whole = answered(779, 4.78 * 779)
-    passes = {"test, questions shuffled": whole, "test": whole, "blank images": answered(200, 200)}
+    passes = {"test": whole, "questions shuffled": whole, "blank images": answered(200, 200)}
     return Cost(seen(queries / 2) + queries * learnt, validated, passes)
 
 

@@ -127,8 +127,9 @@ def found(**patterns: str) -> Callable[[str], dict[str, Any]]:
 
 
 def text_of(printed: str) -> dict[str, str]:
-    """A benchmark's table as it printed it."""
-    lines = [line.rstrip() for line in printed.splitlines() if line.startswith("|")]
+    """A benchmark's table as it printed it, without what fills its columns."""
+    rows = [line.strip("| ").split("|") for line in printed.splitlines() if line.startswith("|")]
+    lines = [f"| {' | '.join(re.sub('-{3,}', '---', cell.strip()) for cell in row)} |" for row in rows]
     if not lines:
         raise ValueError("no table is in what was printed")
     return {"text": "\n".join(lines)}
