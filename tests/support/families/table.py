@@ -187,25 +187,25 @@ def table(families: Sequence[str], columns: Sequence[str], cells: dict, notes: l
 
 BEGIN = """# Which models work with what
 
-The collators, LoRA and the recipes for chat models know no family by name: they ask processor and model. Tried on tiny
-checkpoints with the real classes, templates and special tokens, random weights and stand-in tokenizers
-(`tests/support/families`). `python -m tests.support.families.table` writes this page; `make test` tries the first table
-anew, `make test-slow` the second.
+The collators, LoRA and the recipes for chat models know no family by name: they ask processor and model. Tried on
+tiny checkpoints with the real classes, templates and special tokens, random weights and stand-in tokenizers
+(`tests/support/families`). `python -m tests.support.families.table` writes this page; `make test` tries the first
+table anew, `make test-slow` the second.
 
 ## Rows, closed sets, boxes, LoRA
 
-"Works", of rows: the model reads the batch, and only the assistant's tokens train. Of a shared image: questions in one
-sequence have the logits that they have apart. "boxes as": the format, a class of `vlm_recipes.eval.metrics`; Qwen3-VL's
-where none is known for a family. A pixel budget is `--min_pixels` and `--max_pixels`; "its own": the processor resizes
-in its own way.
+"Works", of rows: the model reads the batch, and only the assistant's tokens train. Of a shared image: questions in
+one sequence have the logits that they have apart. "boxes as": the format, a class of `vlm_recipes.eval.metrics`;
+Qwen3-VL's where none is known for a family. A pixel budget is `--min_pixels` and `--max_pixels`; "its own": the
+processor resizes in its own way.
 """
 MIDDLE = """
 ## Recipes
 
-"Works": two steps, evaluated, saved, and loaded by the recipe and by plain transformers and PEFT with the same logits.
-Resumed: a whole model goes on from its first step's checkpoint with the same loss and weights. Exported: the adapter
-merged, under the base's names. kvasir_vqa trains on one question a row where no image can be shared; in Qwen3-VL-MoE it
-leaves out the experts' balancing loss.
+"Works": two steps, evaluated, saved, and loaded by the recipe and by plain transformers and PEFT with the same
+logits. Resumed: a whole model goes on from its first step's checkpoint with the same loss and weights. Exported: the
+adapter merged, under the base's names. kvasir_vqa trains on one question a row where no image can be shared; in
+Qwen3-VL-MoE it leaves out the experts' balancing loss.
 """
 END = """
 Gemma 4 and LFM2-VL were tried last, when the rest was written, and needed no change.
