@@ -6,6 +6,7 @@ own call on it: what is not that call is the text of nine questions.
 """
 
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -80,11 +81,14 @@ def alone_to_shared(shared: SharedImageCollator, rows: list[dict]) -> tuple[floa
     """The time of the image processor alone in that of the collator, and the collator's questions per second."""
     asked = [
         [
-            row | {"image_id": row["id"], "messages": [*prompt(f"{QUESTION} {n}"), row["messages"][-1]]}
+            row | {"image_id": row["id"], "messages": [*prompt(question=f"{QUESTION} {n}"), row["messages"][-1]]}
             for n in range(QUESTIONS)
         ]
         for row in rows
     ]
+
+    if len(shared(asked[0])["input_ids"]) != 1:
+        sys.exit("error: the questions about a picture do not share it")
 
     def alone() -> float:
         start = time.perf_counter()

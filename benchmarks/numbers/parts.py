@@ -171,7 +171,11 @@ LEARNT = {
 POLYPS = ("recipes/kvasir_vqa.py", "demo/configs/kvasir_vqa.yaml", "demo/worlds/endoscopy")
 POLYPS += ("demo/checkpoints/qwen2_vl.py", "accelerate_configs/cpu.yaml")
 CURVES = tuple(f"outputs/learning_curve/{folder}" for folder in ("dataset", "untrained", "described"))
-COLLATED = {"small pictures": rf"small pictures.* {DIGITS}\n", "photographs": rf"photographs.* {DIGITS}\n"}
+COLLATED = {
+    "small pictures": rf"small pictures.* {DIGITS}\n",
+    "photographs": rf"photographs.* {DIGITS}\n",
+    "photographs, % of the image processor alone": rf"photographs.*\n.*alone: {DIGITS}%",
+}
 PARTS: Mapping[str, Part] = {
     **{f"demo {name}, seed {seed}": demo(name, seed) for seed in SEEDS for name in WORLDS},
     "labels scored as a tree": benchmark("label_scores", found(times=rf"one by one / tree: {RANGE}")),
