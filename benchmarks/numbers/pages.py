@@ -174,8 +174,8 @@ def learning(what: str, kept: Kept) -> Iterator[str]:
 
 
 def ratio(number: Mapping[str, Any]) -> str:
-    span = f" ({number['low']:g} to {number['high']:g})" if "low" in number else ""
-    return f"**{number['value']:g}**{span}"
+    value, *span = (decimal(one, 1 if one >= 10 else 2) for one in map(number.get, ("value", "low", "high")) if one)
+    return f"**{value}**{f' ({span[0]} to {span[1]})' if span else ''}"
 
 
 def within(number: Mapping[str, Any]) -> str:
