@@ -114,10 +114,19 @@ class LogLinesCallback(transformers.TrainerCallback):
         return f"{duration(seconds + more * self.beside / max(self.evaluations, 1))} left"
 
     def _evaluations_left(self, args, state) -> int:
+        """How many are still to come, one at this step among them where it has not been."""
         strategy = getattr(args.eval_strategy, "value", args.eval_strategy)
         if strategy == "steps":
-            return math.ceil(state.max_steps / state.eval_steps) - (state.global_step - 1) // state.eval_steps
-        return math.ceil(state.num_train_epochs - (state.epoch or 0)) if strategy == "epoch" else 0
+            every, now, last = state.eval_steps, state.global_step, state.max_steps
+        elif strategy == "epoch":
+            every, now, last = 1, state.epoch or 0, state.num_train_epochs
+        else:
+            return 0
+        if args.eval_delay > last:
+            return 0
+        been = math.ceil(now / every) - (self.evaluated_at != state.global_step)
+        left_out = math.ceil(args.eval_delay / every) - 1
+        return max(math.ceil(last / every) - max(been, left_out, 0), 0)
 
     def _measured(self, metrics: Mapping[str, Any]) -> list[str]:
         """An evaluation's numbers, the loss last."""

@@ -90,27 +90,31 @@ def test_a_number_that_no_row_counts_for_is_left_out(tmp_path, capsys):
     assert re.fullmatch(rf"step 2: loss {NUMBER}", capsys.readouterr().out.splitlines()[1])
 
 
-def test_the_time_left_counts_steps_and_evaluations_each_as_they_were(tmp_path, monkeypatch, capsys):
-    """A clock by hand: a step takes 10 s, an evaluation 60, and nothing else takes any time."""
+def by_the_clock(folder, monkeypatch, step: float, evaluation: float, **settings) -> None:
+    """Train by a clock of its own, whose seconds steps and evaluations take alone."""
     now = [0.0]
     monkeypatch.setattr("vlm_recipes.callbacks.log_lines.time.monotonic", lambda: now[0])
 
     class Clock(TrainerCallback):
         def on_step_begin(self, *event, **kwargs):
-            now[0] += 10
+            now[0] += step
 
         def on_evaluate(self, *event, **kwargs):
-            now[0] += 60
+            print("evaluated")
+            now[0] += evaluation
 
     rows = [{"x": torch.tensor([i / 8]), "labels": torch.tensor([2.0])} for i in range(8)]
-    args = TrainingArguments(
-        str(tmp_path), max_steps=100, logging_steps=10, eval_strategy="steps", eval_steps=30, report_to="none",
-        save_strategy="no", use_cpu=True, dataloader_pin_memory=False,
-    )  # fmt: skip
-    trainer = Trainer(Line(), args, train_dataset=rows, eval_dataset=rows)
+    given = {"report_to": "none", "save_strategy": "no", "use_cpu": True, "dataloader_pin_memory": False}
+    trainer = Trainer(
+        Line(), TrainingArguments(str(folder), **given | settings), train_dataset=rows, eval_dataset=rows
+    )
     trainer.add_callback(Clock())
     trainer.add_callback(LogLinesCallback(trainer))
     trainer.train()
+
+
+def test_the_time_left_counts_steps_and_evaluations_each_as_they_were(tmp_path, monkeypatch, capsys):
+    by_the_clock(tmp_path, monkeypatch, 10, 60, max_steps=100, logging_steps=10, eval_strategy="steps", eval_steps=30)
     left = [line.rpartition(", ")[2] for line in capsys.readouterr().out.splitlines() if "/100: loss" in line]
     assert left[:3] == [
         "15 min left and 4 evaluations",
@@ -119,6 +123,35 @@ def test_the_time_left_counts_steps_and_evaluations_each_as_they_were(tmp_path, 
     ]
     assert left[3] == "13 min left", "60 steps of 10 s, and at 60, 90 and 100 an evaluation of 60 s"
     assert left[9] == "60 s left", "the last evaluation is still to come"
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"eval_strategy": "steps", "eval_steps": 3},
+        {"eval_strategy": "steps", "eval_steps": 5, "eval_on_start": True},
+        {"eval_strategy": "steps", "eval_steps": 2, "eval_delay": 5},
+        {"eval_strategy": "steps", "eval_steps": 3, "eval_delay": 10},
+        {"eval_strategy": "steps", "eval_steps": 3, "eval_delay": 11},
+        {"eval_strategy": "epoch"},
+        {"eval_strategy": "epoch", "logging_strategy": "epoch"},
+        {"eval_strategy": "epoch", "eval_delay": 2},
+        {"eval_strategy": "epoch", "eval_delay": 1.5},
+        {"eval_strategy": "epoch", "eval_delay": 4},
+        {"eval_strategy": "no"},
+    ],
+)
+def test_as_many_evaluations_are_left_as_come(when, tmp_path, monkeypatch, capsys):
+    """An evaluation takes an hour and a step nothing: what is left are the evaluations that the Trainer does."""
+    given = {"max_steps": 10, "logging_steps": 1, "per_device_train_batch_size": 2}  # two epochs and a half
+    by_the_clock(tmp_path, monkeypatch, 0, 3600, **given | when)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line == "evaluated" or "/10: loss" in line]
+    for number, line in enumerate(lines):
+        if line != "evaluated":
+            before, after = lines[:number].count("evaluated"), lines[number:].count("evaluated")
+            some = f"0 s left and {after} evaluation{'s' * (after > 1)}" if after else "0 s left"
+            known = "60 min left" if after == 1 else f"{after} h 0 min left"
+            assert line.endswith(f", {known if before and after else some}"), lines
 
 
 def test_only_the_main_process_prints(tmp_path, capsys):
