@@ -37,7 +37,8 @@ QUESTIONS = {  # to train on, of the published datasets with the recipe's own sp
     "visual_chat": 259_155 * 0.99,
 }
 DEFAULTS = "its defaults"
-WITHOUT_EVALUATION = "--eval_strategy no --load_best_model_at_end false".split()  # of which worlds have too few rows
+HELD_OUT = ["--validation_fraction", "0.4"]  # of the few rows that are drawn: a batch to evaluate, too
+CACHE = 28 * 2 * 4 * 128 * 2 / 1e3  # KB a token at Qwen2-VL-7B: layers, keys and values, their heads, width, bytes
 COMMENT = "# Recipe flags that fit, with GiB at the peak and hours, as counted (docs/cards.md):\n"
 HEAD = """# Which card, how long
 
@@ -63,9 +64,9 @@ count is within 1 % of PyTorch's profiler for all six recipes at a small size (`
 shared images and 4.7 % with them: where images are shared expect up to three times these hours, and small models wait
 for Python, too.
 
-**Evaluation is left out of the tables below**, which are of training. `--plan` on your own rows counts the memory of
-an evaluation's loss, which in batches of `--per_device_eval_batch_size` can be more than a training step's, but
-neither its hours nor the caches of answers.
+**Of evaluation** the memory of its loss is counted, which in batches of `--per_device_eval_batch_size` can be more
+than a training step's; not its hours, and not the caches of answers: {cache:.0f} KB a token at Qwen2-VL-7B, prompts
+included, for each row of a batch, or for up to 64 questions where they share their image.
 
 **No GPU has confirmed these numbers** but where [measured.md](measured.md) has them, tensors alone, without optimizer:
 Kvasir-VQA 16.6 GiB measured and {kvasir:.1f} counted, nutrition tables 17.7 and {nutrition:.1f}. ReasonSeg's line for
@@ -101,7 +102,8 @@ def cells_of(recipe: str, cards: Sequence[str] = tuple(GPUS), toy: bool = False)
         return RecipeParser((module.Data, module.Training, module.Model)).parse_args_and_config(arguments)
 
     with tempfile.TemporaryDirectory() as path:
-        arguments = [*WORLDS[recipe](Path(path), toy), *WITHOUT_EVALUATION]
+        arguments = WORLDS[recipe](Path(path), toy)
+        arguments += HELD_OUT if recipe in ("nutrition_tables", "vqa_rad", "visual_chat") else []
         smaller, names = ({}, {}) if toy else smaller_models(Path(path))
         return [cell(recipe, made, names) for made in plans(module.main, parse, arguments, cards, smaller)]
 
@@ -152,7 +154,7 @@ def page(cells: Sequence[Cell], seg: float, lisa: float) -> str:
     """`docs/cards.md`; `seg` and `lisa` are `small_card`'s."""
     known = {one.recipe: one.tensors for one in cells if one.card == "a100_40gb"}
     numbers = {"kvasir": known["kvasir_vqa"], "nutrition": known["nutrition_tables"]}
-    numbers |= {"seg": seg, "lisa": lisa, "lisa_gib": lisa * 1e9 / 2**30}
+    numbers |= {"cache": CACHE, "seg": seg, "lisa": lisa, "lisa_gib": lisa * 1e9 / 2**30}
     parts = [HEAD.format(allowance=ALLOWANCE, share=100 * SHARE, **numbers)]
     for card, gpu in GPUS.items():
         parts.append(f"## {gpu.name}\n\n`accelerate_configs/{card}.yaml`; PyTorch sees {gpu.gib} GiB.\n")

@@ -90,7 +90,7 @@ def reasonseg(folder: Path, toy: bool, sam: str = "huge") -> list[str]:
 
 def ssg_vqa(folder: Path, toy: bool) -> list[str]:
     """VideoMAE-base, blip-vqa-base and GPT-2, each from a folder of its own; frames as large as Cholec's."""
-    frames = {"train": 24, "validation": 1, "test": 1}
+    frames = {"train": 24, "validation": 2, "test": 1}  # a batch to evaluate are the questions of two
     size = Size({"videos": VIDEOS, "frames": frames, "size": 72 if toy else SSG_SIDE}, TOWER)
     data, model = _drawn("ssg_vqa", folder, size)
     (folder / "videos.json").write_text(json.dumps(VIDEOS))
