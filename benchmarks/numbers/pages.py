@@ -173,8 +173,8 @@ def learning(what: str, kept: Kept) -> Iterator[str]:
         yield machine_of(kept, [f"learning, {name}" for name in LEARNING])
 
 
-def ratio(number: Mapping[str, Any]) -> str:
-    value, *span = (decimal(one, 1 if one >= 10 else 2) for one in map(number.get, ("value", "low", "high")) if one)
+def ratio(number: Mapping[str, float]) -> str:
+    value, *span = (decimal(one, 1 if one >= 10 else 2) for one in number.values())
     return f"**{value}**{f' ({span[0]} to {span[1]})' if span else ''}"
 
 
