@@ -174,7 +174,8 @@ def learning(what: str, kept: Kept) -> Iterator[str]:
 
 
 def ratio(number: Mapping[str, float]) -> str:
-    value, *span = (decimal(one, 1 if one >= 10 else 2) for one in number.values())
+    known = [number[key] for key in ("value", "low", "high") if key in number]
+    value, *span = (decimal(one, 1 if one >= 10 else 2) for one in known)
     return f"**{value}**{f' ({span[0]} to {span[1]})' if span else ''}"
 
 

@@ -188,3 +188,9 @@ def test_every_mark_on_a_page_names_a_part_that_is_measured():
             kind, _, what = name.partition(" ")
             assert kind in pages.MAKERS
             assert what in {"demo": parts.WORLDS, "table": PARTS}.get(kind, {"": ""})
+
+
+def test_a_ratio_and_its_range_are_told_by_name_in_whatever_order_they_are_kept():
+    number = {"value": 6.004, "low": 0.9, "high": 10.26}
+    assert pages.ratio(number) == pages.ratio(dict(sorted(number.items()))) == "**6.00** (.90 to 10.3)"
+    assert pages.ratio({"value": 34.64}) == "**34.6**"
