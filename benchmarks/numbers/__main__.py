@@ -5,6 +5,7 @@ them take some six hours on two cores. Two processes can run it for two demos at
 time or a ratio of times wants the machine for itself.
 What they give stands in docs/measured.json; the tables of README and docs are made of that. What a part printed lies
 in outputs/numbers.
+After a change of code that should move no number, `--confirm` tells in minutes whether it has.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.numbers import measured, pages
+from benchmarks.numbers.confirm import refuted
 from benchmarks.numbers.parts import PARTS, Part
 from benchmarks.numbers.sources import ROOT
 
@@ -23,6 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.numbers", description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help="those whose names begin so; default: all")
     parser.add_argument("--stale", action="store_true", help="only say which would be measured, and why")
+    parser.add_argument("--confirm", action="store_true", help="only keep what a short run shows to be the same")
     parser.add_argument("--pages", action="store_true", help="only make the tables of what is kept")
     args = parser.parse_args(arguments)
     if not args.pages:
@@ -32,7 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
         for name, part in chosen.items():
             if reason := why(name, part):
                 print(f"{name}: {reason}", flush=True)
-                if not args.stale:
+                if args.confirm:
+                    print(f"{name}: {refuted(name, part) or 'the same'}", flush=True)
+                elif not args.stale:
                     measure(name, part)
     if not args.stale:
         pages.write()

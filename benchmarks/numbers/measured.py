@@ -38,9 +38,26 @@ def origin(part: Part) -> dict[str, Any]:
 def keep(name: str, origin: dict[str, Any], numbers: dict[str, Any], seconds: float) -> None:
     """Put what a part gave into the file, beside what other processes put there."""
     with locked():
-        everything = read() | {name: origin | {"seconds": round(seconds), "numbers": numbers}}
-        written = json.dumps(dict(sorted(everything.items())), indent=1, ensure_ascii=False)
-        replace_file(FILE, f"{written}\n".encode())
+        _write(read() | {name: origin | {"seconds": round(seconds), "numbers": numbers}})
+
+
+def _write(everything: dict[str, dict[str, Any]]) -> None:
+    written = json.dumps(dict(sorted(everything.items())), indent=1, ensure_ascii=False)
+    replace_file(FILE, f"{written}\n".encode())
+
+
+def confirm(name: str, part: Part, commit: str) -> None:
+    """Keep a part's numbers as of its files today, of which this is the commit."""
+    fresh = origin(part)["files"]
+    with locked():
+        everything = read()
+        everything[name] |= {"confirmed": commit, "files": fresh}
+        _write(everything)
+
+
+def commit_of(kept: dict[str, Any]) -> str:
+    """At which commit a number was measured, and at which a short run was the same."""
+    return f"{kept['commit']} (the same at {kept['confirmed']})" if "confirmed" in kept else kept["commit"]
 
 
 def locked() -> FileLock:

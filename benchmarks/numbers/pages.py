@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.numbers.measured import locked, read
+from benchmarks.numbers.measured import commit_of, locked, read
 from benchmarks.numbers.parts import SEEDS
 from benchmarks.numbers.sources import ROOT
 
@@ -116,7 +116,7 @@ def row(*cells: str) -> str:
 def origin(runs: Mapping[int, Mapping[str, Any]]) -> str:
     """Which command gave this, where and when."""
     first = next(iter(runs.values()))
-    seeds = ", ".join(f"{seed} at {run['commit']} in {minutes(run['seconds'])}" for seed, run in runs.items())
+    seeds = ", ".join(f"{seed} at {commit_of(run)} in {minutes(run['seconds'])}" for seed, run in runs.items())
     return f"`{first['command']}`; seed {seeds}; {first['machine']}."
 
 
@@ -131,7 +131,7 @@ def speed(what: str, kept: Kept) -> Iterator[str]:
         yield row("what", "times", "commit")
         yield row("---", "---", "---")
         for label, name, part in rows:
-            yield row(label, ratio(part["numbers"][name]), part["commit"])
+            yield row(label, ratio(part["numbers"][name]), commit_of(part))
         yield ""
         yield machine_of(kept, [part for _, _, part in SPEEDS])
 
@@ -185,7 +185,7 @@ def within(number: Mapping[str, Any]) -> str:
 
 def machine_of(kept: Kept, names: Sequence[str]) -> str:
     """Commands, commits and the machine of these parts."""
-    said = dict.fromkeys(f"`{kept[name]['command']}` at {kept[name]['commit']}" for name in names)
+    said = dict.fromkeys(f"`{kept[name]['command']}` at {commit_of(kept[name])}" for name in names)
     return f"{', '.join(said)}; {kept[names[0]]['machine']}."
 
 

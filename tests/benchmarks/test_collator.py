@@ -3,7 +3,8 @@
 import pytest
 
 from benchmarks import collator
-from benchmarks.numbers.parts import COLLATED, found
+from benchmarks.numbers.parts import COLLATED
+from benchmarks.numbers.reading import found
 
 
 @pytest.fixture

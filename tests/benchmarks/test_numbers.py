@@ -7,7 +7,8 @@ import pytest
 
 from benchmarks.numbers import __main__ as numbers
 from benchmarks.numbers import measured, pages, parts
-from benchmarks.numbers.parts import PARTS, Part, answers_of, found
+from benchmarks.numbers.parts import PARTS, Part
+from benchmarks.numbers.reading import answers_of, found, text_of
 from benchmarks.numbers.sources import ROOT, digest, files_of, imports_of
 from tests.support.left import left_by
 
@@ -179,7 +180,7 @@ def test_a_run_that_lacks_a_number_or_has_another_n_has_its_own_cells():
     assert "| a | .250 | – |  | 4 |" in lines and "| b | – | .750 |  | 5 |" in lines
     assert "| the same questions about grey images | – | .100 |  | 9 |" in lines
     with pytest.raises(ValueError, match="no table"):
-        parts.text_of("nothing")
+        text_of("nothing")
 
 
 def test_every_mark_on_a_page_names_a_part_that_is_measured():
