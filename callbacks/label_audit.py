@@ -1,5 +1,6 @@
 """Show what a run will train on, and refuse to start when it would train on the wrong thing."""
 
+import sys
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 
@@ -10,7 +11,8 @@ from torch.utils.data import DataLoader
 from ..models.ends import ends_of_answers
 from ..rows.conventions import IGNORE_INDEX
 
-GREEN, DIM, RESET = "\033[32m", "\033[2m", "\033[0m"
+GREEN, DIM, RESET = "\033[32m", "\033[2m", "\033[0m"  # in a terminal
+OPEN, CLOSE = "«", "»"  # in a file
 
 
 class LabelError(ValueError):
@@ -18,7 +20,7 @@ class LabelError(ValueError):
 
 
 class LabelAuditCallback(transformers.TrainerCallback):
-    """Print the first training rows with what is trained in green, then check their labels.
+    """Print the first training rows with what is trained in green, in a file between « and », then check their labels.
 
     Raises `LabelError` naming the row when an answer is empty, when it does not end with an end-of-turn token, or
     when an image token is among the labels: such a run trains without complaint and learns the wrong thing. So it does
@@ -83,11 +85,17 @@ def _coloured(batch, processor: "transformers.ProcessorMixin") -> str:
     text = f"{int(torch.isin(ids, image_ids).sum())} image tokens\n"
     if labels.shape == ids.shape and torch.equal(labels[trained], ids[trained]):
         for is_trained, span in _spans(ids, labels):
-            text += f"{GREEN if is_trained else DIM}{tokenizer.decode(span[~torch.isin(span, image_ids)])}{RESET}"
+            text += _shown(tokenizer.decode(span[~torch.isin(span, image_ids)]), is_trained)
         return text
     questions = getattr(processor, "question_tokenizer", tokenizer)  # an encoder-decoder keeps its answer apart
-    text += f"{DIM}{questions.decode(ids[~torch.isin(ids, image_ids)])}{RESET}\n"
-    return text + f"{GREEN}{tokenizer.decode(labels[trained])}{RESET}"
+    text += f"{_shown(questions.decode(ids[~torch.isin(ids, image_ids)]), False)}\n"
+    return text + _shown(tokenizer.decode(labels[trained]), True)
+
+
+def _shown(text: str, is_trained: bool) -> str:
+    if sys.stdout.isatty():
+        return f"{GREEN if is_trained else DIM}{text}{RESET}"
+    return f"{OPEN}{text}{CLOSE}" if is_trained else text
 
 
 def _spans(ids: torch.Tensor, labels: torch.Tensor) -> Iterator[tuple[bool, torch.Tensor]]:

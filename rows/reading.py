@@ -60,12 +60,13 @@ def read_rows(kind: str, settings: Any, columns: Iterable[str]) -> Read:
         titles = ", ".join(f"{name} ({reader.TITLE})" for name, reader in readers.items())
         raise DataError(f"{str(place)!r} is none of {titles}: --dataset_format and one of them says what is due")
     if not fitting:
-        splits = load_all(settings.dataset_name, settings.dataset_config)
         try:
+            splits = load_all(settings.dataset_name, settings.dataset_config)
             for rows in splits.values():
                 require_columns(rows, columns, settings.dataset_name)
         except DataError as error:  # the file that has them may be broken, so that it was not recognised
-            raise DataError(f"{error}{described(place)}") from error
+            due = f"; --dataset_format {' or '.join(readers)} says what a dataset here has to have"
+            raise DataError(f"{error}{described(place)}{due if place.exists() else ''}") from error
         return Read({split: _with_ids(rows) for split, rows in splits.items()} if kind == "questions" else splits, "")
     if not place.exists():
         raise DataError(f"there is no folder or file {str(place)!r}")

@@ -35,17 +35,27 @@ class DetectionSettings:
     def asked(self, categories: Sequence[str], output_dir: str) -> list[str]:
         """The two texts, system and prompt, with these names; kept in `output_dir` for `asked_before`.
 
-        A line says where several categories are asked for in the words of the recipe's own experiment.
+        A line says where something else is asked for in words of the recipe's own experiment.
         """
-        if len(categories) > 1 and self.experiment is None and PartialState().is_main_process:
-            names = start_of(", ".join(categories))
-            print(
-                f"! {names} are asked for by {self.prompt!r}: say what is to be found, --prompt and --system",
-                flush=True,
-            )
+        if doubt := self._doubt(categories):
+            PartialState().print(f"! {doubt}", flush=True)
         texts = [in_words(text, categories=", ".join(categories)) for text in (self.system, self.prompt)]
         write_once(Path(output_dir, PROMPT_FILE), json.dumps(texts, ensure_ascii=False))
         return texts
+
+    def _doubt(self, categories: Sequence[str]) -> str:
+        """What is said in the recipe's own words though it may be something else that is to be found; "" for none."""
+        names, own = start_of(", ".join(categories)), type(self)
+        unnamed = [name for name in categories if not _words(name) & _words(self.prompt)]
+        if self.experiment is None and (unnamed or len(categories) > 1):
+            return f"{names} asked for by {self.prompt!r}: say what is to be found, --prompt and --system"
+        if self.experiment is not None and self.system == own.system != "":
+            return f"--prompt is new, the system message still {start_of(own.system)}: --system TEXT, or '' for none"
+        return ""
+
+
+def _words(text: str) -> set[str]:
+    return {*re.findall(r"[^\W_]+", text.casefold())}
 
 
 def asked_before(folder: Path, settings: DetectionSettings) -> list[str]:

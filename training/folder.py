@@ -40,6 +40,9 @@ LEFT = re.compile(
 )
 
 
+KEEPING = "--resume_from_checkpoint true goes on from it, another --output_dir keeps it"
+
+
 class FolderError(ValueError):
     """The output folder is another run's or cannot be written to; the message says which, and what to do."""
 
@@ -95,11 +98,13 @@ def _fault(folder: Path, now: dict[str, Any], training: dict[str, Any]) -> str |
         return f"--output_dir {folder} is a file: name a folder"
     try:
         if training.get("overwrite_output_dir"):  # only recipes' own settings have it
-            if fault := _read_by(folder, now, training["resume_from_checkpoint"]):
+            if fault := _read_by(folder, now, training):
                 return fault
             clear(folder)
         elif fault := _owner(folder, now):
             return fault
+        elif left := _replaced(folder, training):
+            print(f"! {folder} has {left}: this run begins anew and replaces it; {KEEPING}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(os.urandom(2**20))  # which no file system makes smaller
@@ -134,6 +139,19 @@ def _owner(folder: Path, now: dict[str, Any]) -> str | None:
     return changed and f"--output_dir {folder} is another run's ({changed}): {advice}"
 
 
+def _replaced(folder: Path, training: dict[str, Any]) -> str:
+    """What a training that begins anew would replace, in words; "" for nothing."""
+    if not training.get("do_train", True) or training["max_steps"] == 0 or _goes_on_from(training):
+        return ""
+    if (folder / TRAINER_STATE_NAME).is_file():
+        return "a trained model"
+    return "checkpoints of a training that did not end" if any(folder.glob("checkpoint-*")) else ""
+
+
+def _goes_on_from(training: dict[str, Any]) -> bool:
+    return str(training["resume_from_checkpoint"]).lower() not in ("none", "false", "")
+
+
 def kept_in(state: Path) -> dict[str, Any] | None:
     """What a `trainer_state.json` says that its training was begun with, see `resuming`; None where it does not."""
     try:
@@ -148,9 +166,9 @@ def _was_left_in(folder: Path, model: str | None) -> bool:
     return bool(model) and folder.resolve() == (path.parent if CHECKPOINT.fullmatch(path.name) else path)
 
 
-def _read_by(folder: Path, now: dict[str, Any], resumed: str | None) -> str | None:
-    """What to say where the run `now` needs what it would clear; `resumed` is what it goes on from."""
-    if str(resumed).lower() not in ("none", "false", ""):
+def _read_by(folder: Path, now: dict[str, Any], training: dict[str, Any]) -> str | None:
+    """What to say where the run `now` needs what it would clear."""
+    if _goes_on_from(training):
         return "--overwrite_output_dir clears what --resume_from_checkpoint goes on from: leave one of them out"
     read = [key for key, name in now.items() if BASE.fullmatch(key) and _was_left_in(folder, name)]
     return f"--overwrite_output_dir clears --{read[0]} {now[read[0]]}: name another --output_dir" if read else None

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import fields
 from inspect import signature
+from typing import NoReturn
 
 import torch
 from accelerate import PartialState
@@ -63,9 +64,14 @@ class RecipeParser(TrlParser):
         for model in (part for part in parsed if isinstance(part, ModelConfig) and part.dtype is None):
             [training] = (part for part in parsed if isinstance(part, TrainingArguments))
             model.dtype, launched = DTYPES[precision_of(training.bf16, training.fp16)], launched_dtype()
-            if model.dtype != launched and PartialState().is_main_process:
+            planned = isinstance(training, RunSettings) and training.plan is not None
+            if model.dtype != launched and not planned and PartialState().is_main_process:
                 print(f"number format: {model.dtype}, as bf16 and fp16 were given; the launch alone says {launched}")
         return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """In one line: the usage of several hundred settings would hide it."""
+        self.exit(2, f"error: {message}\n")
 
     def set_defaults_with_config(self, **config) -> list[str]:
         if "arguments" in config:

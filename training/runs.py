@@ -34,6 +34,13 @@ def read_run(folder: Path, parts: Sequence[str] = ("data",)) -> dict[str, Any]:
     return run
 
 
+def existing(file: Path) -> Path:
+    """The file; `RunError` where there is none."""
+    if not file.is_file():
+        raise RunError(f"there is no file {file}")
+    return file
+
+
 def first_base(name: str) -> str:
     """The model that the run in a folder began with; of one that went on from another run's, the first one's."""
     seen = set()
@@ -54,9 +61,7 @@ def recipe_of(run: dict[str, Any], file: Path | None) -> ModuleType:
 
 def load_recipe(file: Path) -> ModuleType:
     """Import a recipe's file; modules beside it are found, as when it was launched."""
-    if not file.is_file():
-        raise RunError(f"there is no file {file}")
-    name = f"recipe_{file.stem}"  # of no module that something else imports
+    name = f"recipe_{existing(file).stem}"  # of no module that something else imports
     spec = importlib.util.spec_from_file_location(name, file)
     sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
     sys.path.append(str(file.resolve().parent))

@@ -22,7 +22,7 @@ from ..eval.metrics.baselines import from_json
 from ..eval.metrics.number import Scores, flat
 from ..eval.report.page import replace_file
 from ..eval.report.tables import ResultRow, Table, cells, metric_table
-from .runs import RunError, load_recipe, read_run, recipe_of, restore
+from .runs import RunError, existing, load_recipe, read_run, recipe_of, restore
 
 ALL = "all rows"  # of a file that names no splits
 
@@ -58,10 +58,8 @@ class Split:
 
 def read_lines(file: Path) -> dict[str, list[Line]]:
     """The lines of a JSON Lines file by split."""
-    if not file.is_file():
-        raise RunError(f"there is no file {file}")
     splits: dict[str, list[Line]] = {}
-    for number, text in enumerate(file.read_bytes().split(b"\n"), start=1):
+    for number, text in enumerate(existing(file).read_bytes().split(b"\n"), start=1):
         if not text.strip():
             continue
         where = f"{file}, line {number}"
@@ -123,7 +121,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.epilog = "Further arguments are settings of the recipe's Data."
     args, settings = parser.parse_known_args(arguments)
     try:
-        run = read_run(args.predictions.parent) if args.predictions.with_name("run.json").is_file() else None
+        record = existing(args.predictions).with_name("run.json")
+        run = read_run(record.parent) if record.is_file() else None
         if run is None and args.recipe is None:
             raise RunError(f"no run.json lies beside {args.predictions}: say which metrics, --recipe FILE")
         recipe = recipe_of(run, args.recipe) if run else load_recipe(args.recipe)

@@ -10,7 +10,7 @@ from trl import SFTConfig, SFTTrainer
 from tests.support import tiny
 from tests.support.families import checkpoint
 from vlm_recipes.callbacks import LabelAuditCallback
-from vlm_recipes.callbacks.label_audit import DIM, GREEN, RESET, LabelError, check_labels
+from vlm_recipes.callbacks.label_audit import CLOSE, DIM, GREEN, OPEN, RESET, LabelError, check_labels
 from vlm_recipes.collators import ChatCollator, Seq2SeqCollator
 
 QUIET = {"report_to": "none", "use_cpu": True, "save_strategy": "no", "disable_tqdm": True, "max_steps": 1}
@@ -41,8 +41,8 @@ def audit(tmp_path, collator, rows, folder=None, callback=None, ends=None, **set
 
 
 def spoken(printed: str) -> list[str]:
-    """What stands in green."""
-    return [part.split(RESET)[0] for part in printed.split(GREEN)[1:]]
+    """What is shown as trained."""
+    return [part.split(CLOSE)[0] for part in printed.split(OPEN)[1:]]
 
 
 def chat(*turns, row_id="the row", images=()):
@@ -50,16 +50,23 @@ def chat(*turns, row_id="the row", images=()):
     return {"id": row_id, "images": [*images], "messages": messages}
 
 
-def test_the_first_rows_are_printed_with_what_is_trained_in_green(tmp_path, qwen, capsys):
+def test_the_first_rows_are_printed_with_what_is_trained_in_marks(tmp_path, qwen, capsys):
     audit(tmp_path, ChatCollator(qwen), tiny.chat_rows(), callback=LabelAuditCallback(rows=4))
     printed = capsys.readouterr().out
     assert spoken(printed) == [f"{row['answer']}<|im_end|>" for row in tiny.chat_rows()[:4]]
     for row in tiny.chat_rows()[:4]:
         assert f"row {row['id']}: " in printed
     assert "row red: 4 image tokens" in printed and "row text only: 0 image tokens" in printed
-    dim = [part.split(RESET)[0] for part in printed.split(DIM)[1:]]
-    assert any(tiny.QUESTION in part for part in dim) and "<|image_pad|>" not in printed
-    assert "row yellow" not in printed
+    assert tiny.QUESTION in printed and not any(tiny.QUESTION in part for part in spoken(printed))
+    assert "<|image_pad|>" not in printed and "row yellow" not in printed and "\033" not in printed
+
+
+def test_in_a_terminal_what_is_trained_is_green_and_the_rest_dim(tmp_path, qwen, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    audit(tmp_path, ChatCollator(qwen), tiny.chat_rows()[:1])
+    printed = capsys.readouterr().out
+    assert f"{GREEN}{tiny.chat_rows()[0]['answer']}<|im_end|>{RESET}" in printed and OPEN not in printed
+    assert any(tiny.QUESTION in part.split(RESET)[0] for part in printed.split(DIM)[1:])
 
 
 def test_every_assistant_turn_is_green_and_no_other_role(tmp_path, qwen, capsys):

@@ -65,6 +65,12 @@ PROVOKED_BY = """
     models/test_chat.py::test_a_budget_does_nothing_in_one_line_where_the_processor_has_none
 `is another run's (`
     training/test_folder.py::test_a_recipe_s_file_refuses_before_it_reads_rows_or_a_model
+`this run begins anew and replaces it`
+    training/test_folder.py::test_a_training_that_did_not_end_is_not_begun_anew_without_a_line
+`say what is to be found`
+    training/test_detection.py::test_several_categories_asked_for_in_the_recipe_s_own_words_are_said_in_a_line
+` says what a dataset here has to have`
+    rows/test_reading.py::test_a_folder_that_fits_no_format_is_refused_with_the_formats_that_there_are
 `name another --output_dir`
     training/test_folder.py::test_a_disk_that_can_only_be_read_is_one_line
 `the Hub is not to be had`

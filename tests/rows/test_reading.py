@@ -356,6 +356,25 @@ def test_what_a_dataset_has_not_is_refused_in_a_line(settings, why, tmp_path):
         two_parts(splits_of(tmp_path, "train", "test"), vqa_rad.Data(**settings), 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("q,a,pic\nx,y,1.png\n", "has no column 'image', only 'q', 'a', 'pic'; "),
+        (None, "cannot load the dataset .*doesn't contain any data files; "),
+    ],
+)
+def test_a_folder_that_fits_no_format_is_refused_with_the_formats_that_there_are(text, why, tmp_path):
+    if text:
+        (tmp_path / "rows.csv").write_text(text)
+    formats = "--dataset_format vqa_rad or tables says what a dataset here has to have"
+    with pytest.raises(DataError, match=f"{why}{formats}$"):
+        read_rows("questions", vqa_rad.Data(dataset_name=str(tmp_path)), ("image", "question", "answer"))
+    due = "the columns question, answer and one of image, image_path"
+    with pytest.raises(DataError, match=due):
+        asked = vqa_rad.Data(dataset_name=str(tmp_path), dataset_format="tables")
+        read_rows("questions", asked, ("image", "question", "answer"))
+
+
 def test_one_split_is_split_by_image_and_no_image_is_in_two_parts(tmp_path, capsys):
     rows = [asked(f"{number}.png", question) for question in range(3) for number in range(10)]
     for number in range(10):

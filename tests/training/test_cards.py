@@ -174,6 +174,8 @@ def test_the_model_s_format_follows_the_training_s_unless_it_is_given(given, gpu
     said = "number format: {}, as bf16 and fp16 were given; the launch alone says bfloat16\n"
     changed = "dtype" not in given and model.dtype != "bfloat16"
     assert capsys.readouterr().out == (said.format(model.dtype) if changed else "")
+    parsed(*given.format(settings=tmp_path / "settings.yaml").split(), "--plan", "t4_16gb")
+    assert capsys.readouterr().out == ""  # a plan launches nothing
 
 
 def test_a_run_again_from_its_run_json_has_its_formats_and_moves_the_model_s_with_the_training_s(

@@ -34,10 +34,19 @@ def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
 
 def test_several_categories_asked_for_in_the_recipe_s_own_words_are_said_in_a_line(tmp_path, capsys):
     Data().asked(["cup", "plate"], str(tmp_path))
-    assert capsys.readouterr().out.startswith("! 'cup, plate' are asked for by 'Where is the table?': ")
-    Data().asked(["table"], str(tmp_path))
-    Data(prompt="Find {categories}.").asked(["cup", "plate"], str(tmp_path))
+    assert capsys.readouterr().out.startswith("! 'cup, plate' asked for by 'Where is the table?': ")
+    Data().asked(["cup"], str(tmp_path))
+    assert capsys.readouterr().out.startswith("! 'cup' asked for by 'Where is the table?': ")
+    Data().asked(["Table_of-contents"], str(tmp_path))
+    Data(prompt="Find {categories}.", system="You find things.").asked(["cup", "plate"], str(tmp_path))
+    Data(prompt="Find {categories}.", system="").asked(["cup"], str(tmp_path))
     assert capsys.readouterr().out == ""
+
+
+def test_a_prompt_of_one_s_own_under_the_recipe_s_system_message_is_said_in_a_line(tmp_path, capsys):
+    Data(prompt="Find {categories}.").asked(["cup"], str(tmp_path))
+    line = "! --prompt is new, the system message still 'You look for tables.': --system TEXT, or '' for none\n"
+    assert capsys.readouterr().out == line
 
 
 def test_in_other_words_it_is_no_published_experiment():

@@ -49,14 +49,30 @@ def refused(recipe: str, *arguments: str) -> str:
     return str(refusal.value)
 
 
+def test_a_training_that_did_not_end_is_not_begun_anew_without_a_line(tmp_path, capsys):
+    arguments = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
+    claim("nutrition_tables", *arguments)
+    assert "replaces it" not in capsys.readouterr().out
+    (tmp_path / "checkpoint-7").mkdir()
+    claim("nutrition_tables", *arguments)
+    line = f"! {tmp_path} has checkpoints of a training that did not end: this run begins anew and replaces it; "
+    assert line in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("recipe", SIZES)
 class TestEveryRecipe:
-    def test_the_same_run_again_and_another_rate_or_length_go_on(self, recipe, monkeypatch):
+    def test_the_same_run_again_and_another_rate_or_length_go_on(self, recipe, monkeypatch, capsys):
         out, arguments = quick_look(recipe)
         again = [*arguments, "--output_dir", str(out)]
         claim(recipe, *again)
+        line = f"! {out} has a trained model: this run begins anew and replaces it; --resume_from_checkpoint true"
+        assert line in capsys.readouterr().out
         claim(recipe, *again, "--learning_rate", "3e-3", "--max_steps", "7", "--max_train_rows", "5", "--seed", "4")
+        capsys.readouterr()
         claim(recipe, *again, "--resume_from_checkpoint", "true")
+        claim(recipe, *again, "--max_steps", "0")
+        claim(recipe, *again, "--do_train", "false", "--model_name_or_path", str(out))
+        assert "replaces it" not in capsys.readouterr().out
         monkeypatch.chdir(out.parent)
         claim(recipe, *again, "--dataset_name", "data", "--model_name_or_path", "model", "--output_dir", "out")
 

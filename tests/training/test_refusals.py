@@ -1,6 +1,7 @@
 """What cannot work ends in one line before rows are checked; an error of this project's own keeps its traceback."""
 
 import json
+import runpy
 import shutil
 from dataclasses import dataclass, fields
 from importlib import import_module
@@ -18,6 +19,7 @@ from trl import ScriptArguments
 
 from demo.worlds.small import SIZES, build
 from tests.support import tiny
+from tests.support.paths import ROOT
 from tests.support.running import fails
 from tests.support.worlds import world
 from vlm_recipes.models.weights import without_weights
@@ -55,6 +57,19 @@ def test_a_hub_that_is_not_to_be_had_is_one_line(name, tmp_path, monkeypatch):
     line = refused(name, tmp_path / "out", monkeypatch, *NOWHERE, "--push_to_hub", "true", "--hub_token", "hf_none")
     assert line.startswith("error: --push_to_hub: the Hub is not to be had (")
     assert line.endswith("): `hf auth login` first, or push the folder later")
+
+
+# --- arguments
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_misspelt_choice_and_a_word_for_a_number_are_one_line_without_the_usage(name, monkeypatch, capsys):
+    for setting, value, why in (("dataset_format", "cococo", "invalid choice: 'cococo'"), ("seed", "one", "'one'")):
+        monkeypatch.setattr("sys.argv", [name, f"--{setting}", value])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
+        [line] = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 2 and line.startswith(f"error: argument --{setting}") and why in line
 
 
 # --- models

@@ -263,6 +263,11 @@ def test_lines_that_are_no_json_and_files_that_are_not_there_are_one_line(tmp_pa
             file.write_bytes(content)
         with pytest.raises(SystemExit, match=expected):
             scored(file, *recipe("vqa_rad"))
+    with pytest.raises(SystemExit, match="there is no file .*said.jsonl"):
+        scored(file)  # and not that no run lies beside it
+    file.write_text("{}")
+    with pytest.raises(SystemExit, match="no run.json lies beside"):
+        scored(file)
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(SystemExit, match="run.json is no record of a run"):
         scored(file)
