@@ -6,11 +6,13 @@ each loss, rate, gradient norm and weight, each answer and each score is the sam
 as of today's files. A time, another setting and another version of a library are told by no short run.
 """
 
+import atexit
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -51,29 +53,32 @@ def refuted(name: str, part: Part) -> str:
 def left_at(commit: str, demo: str, *settings: str) -> dict[str, Any]:
     """What a short run of a demo with the code of a commit leaves: by step and name, and each file's digest."""
     short = [word for name, value in SHORT.items() for word in (f"--{name}", str(value))]
-    with tempfile.TemporaryDirectory() as folder:
-        root, output = checked_out(commit, Path(folder)), Path(folder, "outputs", "demo", demo)
-        command = [sys.executable, "-m", "demo", demo, *short, *settings]
-        paths = {"PYTHONPATH": f"{root / 'installed'}{os.pathsep}{root}"}
-        done = subprocess.run(command, cwd=root, env=os.environ | paths, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"error: {demo} at {commit} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-        log = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
-        files = [output / "predictions.jsonl", output / "results.json", *sorted(output.glob("*.safetensors"))]
-        by_step = {
-            f"step {entry['step']}, {key}": value
-            for entry in log
-            for key, value in entry.items()
-            if not TIMES.fullmatch(key)
-        }
-        return by_step | {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    root = checked_out(commit)
+    command = [sys.executable, "-m", "demo", demo, *short, *settings, "--overwrite_output_dir", "true"]
+    paths = {"PYTHONPATH": f"{root / 'installed'}{os.pathsep}{root}"}
+    done = subprocess.run(command, cwd=root, env=os.environ | paths, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"error: {demo} at {commit} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    output = root / "outputs" / "demo" / demo
+    log = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    files = [output / "predictions.jsonl", output / "results.json", *sorted(output.glob("*.safetensors"))]
+    by_step = {
+        f"step {entry['step']}, {key}": value
+        for entry in log
+        for key, value in entry.items()
+        if not TIMES.fullmatch(key)
+    }
+    return by_step | {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def checked_out(commit: str, folder: Path) -> Path:
-    """The project as of a commit, in a folder; what is imported from `folder/installed` is its packages."""
+@cache
+def checked_out(commit: str) -> Path:
+    """The project as of a commit, until this process ends; what is imported from `installed` there is its packages."""
     packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True)
     if packed.returncode:
         sys.exit(f"error: {commit} is not to be had here: {packed.stderr.decode().strip()}")
+    folder = Path(tempfile.mkdtemp(prefix=f"vlm-recipes-{commit}-"))
+    atexit.register(shutil.rmtree, folder)
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as files:
         files.extractall(folder, filter="data")
     packages = folder / "installed" / "vlm_recipes"

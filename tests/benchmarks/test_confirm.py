@@ -17,7 +17,7 @@ from vlm_recipes.training.rate import RATE
 
 assert sys.argv[1] == "toy" and "--max_train_rows" in sys.argv, sys.argv
 folder = Path("outputs/demo/toy")
-folder.mkdir(parents=True)
+folder.mkdir(parents=True, exist_ok=True)
 log = [{"step": 1, "loss": RATE * 2, "train_runtime": id(folder)}, {"step": 2, "loss": RATE}]
 (folder / "trainer_state.json").write_text(json.dumps({"log_history": log}))
 for name in ("predictions.jsonl", "results.json", "model.safetensors"):
@@ -94,8 +94,8 @@ def test_a_run_that_fails_ends_in_a_line(project):
         numbers.main(["--confirm"])
 
 
-def test_the_packages_of_a_commit_are_imported_and_no_others(tmp_path):
-    root = confirm.checked_out("HEAD", tmp_path)
+def test_the_packages_of_a_commit_are_imported_and_no_others():
+    root = confirm.checked_out("HEAD")
     code = "import vlm_recipes.collators, vlm_recipes.training.folder as f, recipes; print(f.__file__)"
     path = {"PYTHONPATH": f"{root / 'installed'}:{root}"}
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=path, capture_output=True, text=True, check=True)
