@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ SHORT |= {"max_steps": 24, "eval_steps": 6, "save_steps": 6, "warmup_steps": 6, 
 TIMES = re.compile(r"\w*(runtime|_per_second)")
 
 
+@dataclass(frozen=True)
+class Code:
+    """A commit, which is another's equal where the files that can move a number say the same."""
+
+    commit: str = field(compare=False)
+    files: tuple[tuple[str, str], ...]
+
+
 def refuted(name: str, part: Part) -> str:
     """Why a part's number has to be measured again; empty where it stands, which is kept then."""
     kept = measured.read().get(name)
@@ -40,25 +49,27 @@ def refuted(name: str, part: Part) -> str:
         return f"{', '.join(other) or 'a time'}: no short run tells"
     if files := measured.uncommitted(part):
         return f"commit {', '.join(files)} first"
-    before, now = kept.get("confirmed", kept["commit"]), measured.git("rev-parse", "--short", "HEAD")
+    origin = measured.origin(part)
+    before = Code(kept.get("confirmed", kept["commit"]), tuple(kept["files"].items()))
+    now = Code(origin["commit"], tuple(origin["files"].items()))
     for demo, *settings in part.told_by:
         difference = first_difference(left_at(before, demo, *settings), left_at(now, demo, *settings))
         if difference:
-            return f"{before} and {now} differ: {difference}"
-    measured.confirm(name, part, now)
+            return f"{before.commit} and {now.commit} differ: {difference}"
+    measured.confirm(name, origin)
     return ""
 
 
 @cache
-def left_at(commit: str, demo: str, *settings: str) -> dict[str, Any]:
-    """What a short run of a demo with the code of a commit leaves: by step and name, and each file's digest."""
+def left_at(code: Code, demo: str, *settings: str) -> dict[str, Any]:
+    """What a short run of a demo with this code leaves: by step and name, and each file's digest."""
     short = [word for name, value in SHORT.items() for word in (f"--{name}", str(value))]
-    root = checked_out(commit)
+    root = checked_out(code.commit)
     command = [sys.executable, "-m", "demo", demo, *short, *settings, "--overwrite_output_dir", "true"]
     paths = {"PYTHONPATH": f"{root / 'installed'}{os.pathsep}{root}"}
     done = subprocess.run(command, cwd=root, env=os.environ | paths, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"error: {demo} at {commit} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        sys.exit(f"error: {demo} at {code.commit} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     output = root / "outputs" / "demo" / demo
     log = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     files = [output / "predictions.jsonl", output / "results.json", *sorted(output.glob("*.safetensors"))]

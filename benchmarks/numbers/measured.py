@@ -46,12 +46,11 @@ def _write(everything: dict[str, dict[str, Any]]) -> None:
     replace_file(FILE, f"{written}\n".encode())
 
 
-def confirm(name: str, part: Part, commit: str) -> None:
-    """Keep a part's numbers as of its files today, of which this is the commit."""
-    fresh = origin(part)["files"]
+def confirm(name: str, origin: dict[str, Any]) -> None:
+    """Keep a part's numbers as of this commit and its files."""
     with locked():
         everything = read()
-        everything[name] |= {"confirmed": commit, "files": fresh}
+        everything[name] |= {"confirmed": origin["commit"], "files": origin["files"]}
         _write(everything)
 
 
