@@ -44,11 +44,12 @@ def refuted(name: str, part: Part) -> str:
     kept = measured.read().get(name)
     if kept is None:
         return "not measured yet"
-    other = [file for file in measured.changed(kept, part) if not file.endswith(".py") or file.startswith("bench")]
+    files = measured.changed(kept, part)
+    other = [file for file in files if not file.endswith(".py") or file.startswith("benchmarks/")]
     if other or not part.told_by:
         return f"{', '.join(other) or 'a time'}: no short run tells"
-    if files := measured.uncommitted(part):
-        return f"commit {', '.join(files)} first"
+    if fresh := measured.uncommitted(part):
+        return f"commit {', '.join(fresh)} first"
     origin = measured.origin(part)
     before = Code(kept.get("confirmed", kept["commit"]), tuple(kept["files"].items()))
     now = Code(origin["commit"], tuple(origin["files"].items()))
