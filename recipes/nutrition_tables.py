@@ -29,7 +29,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import ConstantBox, constant_box
 from vlm_recipes.eval.metrics.box_codecs import BoxCodec
 from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
-from vlm_recipes.rows import content_id, hold_out, read_boxes, usable_rows
+from vlm_recipes.rows import content_id, read_boxes, usable_rows, with_validation
 from vlm_recipes.rows.boxes import PUBLISHED, BoxFormat, doubt_of, named_boxes
 from vlm_recipes.rows.formats.chat import text_of
 from vlm_recipes.rows.formats.open_food_facts import product_of
@@ -50,7 +50,6 @@ TRAINABLE_SHARE = {"language": 0.0191, "vision": 0.0815, "joint": 0.0241, "all":
 @dataclass
 class Data(RowSettings, DetectionSettings, PixelBudget):
     dataset_name: str = "openfoodfacts/nutrition-table-detection"
-    dataset_test_split: str = "val"
     system: str = SYSTEM
     prompt: str = QUESTION
     validation_fraction: float = setting(0.05, "share of training products to validate on, 0-1")
@@ -123,9 +122,9 @@ def main(data: Data, training: Training, model: Model) -> None:
     collator = ChatCollator(processor, max_length=training.max_length, **data.shown)
     asked = data.asked(categories, training.output_dir)
     adapt = within_length(partial(to_chat, codec=codec_of(network, processor), given=given, asked=asked), collator)
-    (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
-    train, validation = hold_out(train, data.validation_fraction, by="product", seed=training.seed)
-    parts = train, validation, test = data.limited(train, validation, test, training)
+    parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
+    parts = with_validation(parts, data.validation_fraction, by="product", seed=training.seed)
+    parts = train, validation, test = data.limited(*parts, training)
     baseline = constant_box(train["boxes"], train["image_size"], train["categories"])
     evaluated = evaluation(data, network, processor, baseline)
     run = Run(__file__, data, training, model, parts, evaluated, refused, data.experiment)

@@ -27,7 +27,7 @@ from vlm_recipes.collators.sharing import chat_collator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.text import conversation, text_evaluation, text_majority
 from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
-from vlm_recipes.rows import group_by_image, hold_out, read_rows, two_parts, usable_rows
+from vlm_recipes.rows import group_by_image, parts_of, read_rows, usable_rows, with_validation
 from vlm_recipes.rows.formats.chat import check_answers, text_of
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
@@ -89,13 +89,13 @@ def evaluation(data: Data, network, processor, majority=None, kinds: tuple[str, 
 
 
 def main(data: Data, training: Training, model: Model) -> None:
-    raw = two_parts(read_rows("chats", data, ("messages", "images")).splits, data, training.seed)
+    raw = parts_of(read_rows("chats", data, ("messages", "images")).splits, data, training.seed)
     network, processor = load(data, model, training.trained_into)
     collator = chat_collator(network, processor, data.questions_per_row, max_length=training.max_length, **data.shown)
     adapt = within_length(partial(to_chat, control=processor.tokenizer.all_special_tokens), collator)
-    (train, test), refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
-    train, validation = hold_out(train, data.validation_fraction, by="image_ids", seed=training.seed)
-    parts = train, validation, test = data.limited(train, validation, test, training)
+    parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
+    parts = with_validation(parts, data.validation_fraction, by="image_ids", seed=training.seed)
+    parts = train, validation, test = data.limited(*parts, training)
     majority = text_majority(train["answer"][:], train["question_type"][:])
     evaluated = evaluation(data, network, processor, majority, sorted({*train.unique("question_type")} - {""}))
     run = Run(__file__, data, training, model, parts, evaluated, refused)

@@ -32,8 +32,9 @@ from vlm_recipes.eval.text import text_evaluation, text_majority
 from vlm_recipes.models.blip2 import load_blip2
 from vlm_recipes.models.lora import with_lora
 from vlm_recipes.models.precision import launched_dtype
-from vlm_recipes.rows import BadRow, content_id, group_by_image, hold_out, read_rows, two_parts, usable_rows
+from vlm_recipes.rows import BadRow, content_id, group_by_image, hold_out, parts_of, read_rows, usable_rows
 from vlm_recipes.rows.formats.vqa_rad import domain_of
+from vlm_recipes.rows.splits import with_validation
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
 from vlm_recipes.training.trainers import TokenMeanTrainer
@@ -89,11 +90,11 @@ def prompt(question: str, exemplar: bool = False, domain: str = "open") -> str:
 
 
 def read(data: Data, seed: int = 42) -> dict[str, Dataset]:
-    """The part to train on and that to test on; all there is, where it is to be split by image."""
+    """The dataset's own parts; all there is, where it is to be split by image."""
     if data.image_disjoint:
         data.refuse_without_effect("dataset_.*_split", "--image_disjoint true divides all images anew")
     splits = read_rows("questions", data, COLUMNS).splits
-    return splits if data.image_disjoint else two_parts(splits, data, seed)
+    return splits if data.image_disjoint else parts_of(splits, data, seed)
 
 
 def to_question(data: Data, folder: Path, question: str) -> dict:
@@ -144,9 +145,8 @@ def main(data: Data, training: Training, model: Model) -> None:
     parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     if data.image_disjoint:
         parts = hold_out(concatenate_datasets(parts), data.test_fraction, "image_id", training.seed)
-    train, test = parts
-    train, validation = hold_out(train, data.validation_fraction, by="image_id", seed=training.seed)
-    parts = train, validation, test = data.limited(train, validation, test, training)
+    parts = with_validation(parts, data.validation_fraction, by="image_id", seed=training.seed)
+    parts = train, validation, test = data.limited(*parts, training)
     majority = text_majority(train["answer"][:], train["question_type"][:])
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
     if training.do_train:

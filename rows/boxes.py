@@ -142,6 +142,13 @@ def _is_number(side: object) -> bool:
     return isinstance(side, Real) and not isinstance(side, bool) and math.isfinite(side)
 
 
+def is_without_boxes(rows: datasets.Dataset) -> bool:
+    """Whether the `objects` of all rows that have some are empty."""
+    objects = rows.select_columns("objects").with_format("arrow")[:]["objects"].drop_null()
+    counts = pc.list_value_length(pc.struct_field(objects, "bbox"))
+    return len(objects) > 0 and not pc.sum(counts).as_py()
+
+
 def categories_of(rows: datasets.Dataset) -> list[str]:
     """The names of categories in the `objects` of all rows, sorted."""
     names = rows.select_columns("objects").with_format("arrow")[:]["objects"]

@@ -1,4 +1,4 @@
-"""Whatever splits a dataset has -> the rows to train on and those to test on, always by image."""
+"""Whatever splits a dataset has -> the rows to train, to validate and to test on, always by image."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,15 +19,18 @@ SAME = (TRAIN, VALIDATION, TEST)  # names of one part
 WHOLE = "all"  # what readers call the split of a dataset that has no names for any
 
 
-def two_parts(splits: Mapping[str, datasets.Dataset], settings: Any, seed: int) -> dict[str, datasets.Dataset]:
-    """The parts `train` and `test` of a dataset, whatever splits it has.
+def parts_of(
+    splits: Mapping[str, datasets.Dataset], settings: Any, seed: int, validation: str = "val"
+) -> dict[str, datasets.Dataset]:
+    """The parts `train` and `test` of a dataset, whatever splits it has; `validation` where it has one beside them.
 
-    `settings` name two splits (`dataset_train_split`, `dataset_test_split`), by any of the names of `SAME`. Where a
-    dataset has none to test on, that to validate on is taken, or the other way round; of one with a single split,
-    `test_fraction` of its images is held out. Both is said in a line, and so is which splits are not read.
+    `settings` name two splits (`dataset_train_split`, `dataset_test_split`), `validation` a third, by any of the names
+    of `SAME`. Where a dataset has none to test on, that to validate on is taken, or the other way round; of one with a
+    single split, `test_fraction` of its images is held out. Both is said in a line, and so is which splits are not
+    read.
 
-    Raises `DataError` where the dataset has not what the settings name, or the two are the same, and where they name
-    splits of a dataset that has a single one.
+    Raises `DataError` where the dataset has not what the settings name, or the two are the same, where they name
+    splits of a dataset that has a single one, and where they give a share of what is not divided.
     """
     asked = apart(settings.dataset_train_split, settings.dataset_test_split)
     train, test = (_of_this_name(splits, name) for name in asked)
@@ -47,17 +50,21 @@ def two_parts(splits: Mapping[str, datasets.Dataset], settings: Any, seed: int) 
             have = ", ".join(map(repr, splits))
             raise DataError(f"no split {getattr(settings, setting)!r}, only {have}: --{setting} names it")
     apart(train, test)
-    if unread := sorted(splits.keys() - {train, test}):
+    own = _of_this_name(splits, validation)
+    if validated := own not in (None, train, test):
+        settings.refuse_without_effect("validation_fraction", f"{own!r} is validated on")
+    chosen = {"train": train} | ({"validation": own} if validated else {}) | {"test": test}
+    if unread := sorted(splits.keys() - chosen.values()):
         _say(f"not read: {', '.join(map(repr, unread))}")
-    return {"train": splits[train], "test": splits[test]}
+    return {part: splits[name] for part, name in chosen.items()}
 
 
 def three_parts(
     splits: Mapping[str, datasets.Dataset], settings: Any, seed: int, validation: str = "val"
 ) -> dict[str, datasets.Dataset]:
-    """The same with a part `validation`: the split of that name, where a dataset has it and another one to test on.
+    """The same, always with `validation`: where a dataset has none, `validation_fraction` of its images.
 
-    Else `validation_fraction` of the images are held out. Raises `DataError`, too, where a part would have no row.
+    Raises `DataError`, too, where a part would have no row.
     """
     if len(splits) == 1 and (WHOLE in splits or _of_this_name(splits, settings.dataset_train_split)):
         ((name, rows),) = splits.items()
@@ -67,13 +74,11 @@ def three_parts(
         parts = hold_out_two(_numbered(rows), *shares, by="images", seed=seed)
         return {part: rows.select(own["row"][:]) for part, own in parts.items()}
     apart(settings.dataset_train_split, validation)
-    own, test = _of_this_name(splits, validation), _of_this_name(splits, settings.dataset_test_split)
-    if own is None or test in (None, own):
-        parts = two_parts(splits, settings, seed)
-        train, validated = by_image(parts["train"], settings.validation_fraction, seed)
-        return {"train": train, "validation": validated, "test": parts["test"]}
-    parts = two_parts({name: rows for name, rows in splits.items() if name != own}, settings, seed)
-    return {"train": parts["train"], "validation": splits[own], "test": parts["test"]}
+    parts = parts_of(splits, settings, seed, validation)
+    if "validation" in parts:
+        return parts
+    train, validated = by_image(parts["train"], settings.validation_fraction, seed)
+    return {"train": train, "validation": validated, "test": parts["test"]}
 
 
 def by_image(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:

@@ -9,14 +9,14 @@ import datasets
 from accelerate import PartialState
 
 from .beside import beside
-from .boxes import BoxFormat, categories_of
+from .boxes import BoxFormat, categories_of, is_without_boxes
 from .errors import DataError
 from .formats import coco, conversations, labelme, messages, pairs, reasonseg, tables, voc, vqa_rad, yolo
 from .formats.objects import with_objects
 from .formats.read import Read
 from .formats.records import described
 from .loading import apart, load_all, require_columns
-from .parts import two_parts
+from .parts import parts_of
 
 FORMATS = {  # those with a function `read_<kind>`, in the order in which they are asked
     "boxes": (coco, yolo, voc, labelme),
@@ -90,12 +90,20 @@ def _with_ids(rows: datasets.Dataset) -> datasets.Dataset:
 def read_boxes(
     settings: Any, columns: Iterable[str], seed: int, known: str
 ) -> tuple[dict[str, datasets.Dataset], BoxFormat, list[str]]:
-    """The training and the test part of a dataset with `objects`, how it gives boxes, and the categories to train on.
+    """What `parts_of` finds of a dataset with `objects`, how it gives boxes, and the categories to train on.
 
     Args:
         settings: as for `read_rows`, with `box_format` and `box_unit`.
         known: a dataset of which it is known that its boxes are `BoxFormat()`.
+
+    A split in which no picture has a box, such as a test part whose labels are kept back, is not read, and a line says
+    so. Raises `DataError` where that is all splits.
     """
     found = read_rows("boxes", settings, columns)
-    parts = two_parts({split: with_objects(rows) for split, rows in found.splits.items()}, settings, seed)
+    splits = {split: with_objects(rows) for split, rows in found.splits.items()}
+    if empty := [split for split, rows in splits.items() if is_without_boxes(rows)]:
+        if len(empty) == len(splits):
+            raise DataError(f"{settings.dataset_name!r} has no box in any picture: are its labels where they are due?")
+        PartialState().print(f"not read, as no picture there has a box: {', '.join(map(repr, empty))}", flush=True)
+    parts = parts_of({split: rows for split, rows in splits.items() if split not in empty}, settings, seed)
     return parts, BoxFormat.given(settings, found.boxes, settings.dataset_name == known), categories_of(parts["train"])

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -24,6 +25,13 @@ def hold_out(dataset: datasets.Dataset, fraction: float, by: str, seed: int) -> 
     return tuple(
         dataset.select([i for i, key in enumerate(keys) if (key in held) is wanted]) for wanted in (False, True)
     )
+
+
+def with_validation(
+    parts: Sequence[datasets.Dataset], fraction: float, by: str, seed: int
+) -> tuple[datasets.Dataset, ...]:
+    """Training, validation and test part; of two, `hold_out` takes a `fraction` of the first to validate on."""
+    return (*hold_out(parts[0], fraction, by, seed), parts[1]) if len(parts) == 2 else tuple(parts)
 
 
 def _groups(dataset: datasets.Dataset, by: str) -> list[str | None]:

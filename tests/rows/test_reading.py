@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from torchvision.ops import box_convert
 from recipes import kvasir_vqa, nutrition_tables, visual_chat, vqa_rad
 from tests.support.annotated import BOXES, SIZE, as_supervision, picture
 from vlm_recipes.callbacks.preflight.rows import check_coordinates
-from vlm_recipes.rows import read_boxes, read_rows, three_parts, two_parts, usable_rows
+from vlm_recipes.rows import hold_out, parts_of, read_boxes, read_rows, three_parts, usable_rows, with_validation
 from vlm_recipes.rows.boxes import PUBLISHED, doubt_of
 from vlm_recipes.rows.errors import BadRow, DataError
 from vlm_recipes.rows.images import images_of
@@ -307,32 +308,83 @@ def chosen(parts) -> dict[str, list[str]]:
 @pytest.mark.parametrize("test", ["test", "testing", *VALIDATION])
 @pytest.mark.parametrize("train", ["train", "training"])
 def test_a_split_is_found_by_any_of_its_names(train, test, tmp_path, capsys):
-    parts = two_parts(splits_of(tmp_path, train, test), vqa_rad.Data(), 0)
+    parts = parts_of(splits_of(tmp_path, train, test), vqa_rad.Data(), 0)
     assert chosen(parts) == {"train": [f"{train}.png"], "test": [f"{test}.png"]}
     said = f"no split 'test': '{test}' is tested on"
     assert (said in capsys.readouterr().out) == (test in VALIDATION)
 
 
-@pytest.mark.parametrize(
-    ("asked_for", "tested", "line"),
-    [
-        ("test", "test", "not read: 'valid'\n"),
-        ("val", "valid", "not read: 'test'\n"),
-        ("validation", "valid", "not read: 'test'\n"),
-    ],
-)
-def test_of_three_splits_the_one_that_is_named_is_tested_on_and_the_other_said_not_to_be_read(
-    asked_for, tested, line, tmp_path, capsys
-):
+@pytest.mark.parametrize("recipe", [nutrition_tables, vqa_rad, visual_chat, kvasir_vqa])
+@pytest.mark.parametrize("asked_for", [{}, {"dataset_test_split": "testing"}])
+@pytest.mark.parametrize("validation", VALIDATION)
+def test_of_three_splits_each_is_the_part_of_its_name(recipe, asked_for, validation, tmp_path, capsys):
+    splits = splits_of(tmp_path, "train", validation, "test")
+    capsys.readouterr()
+    parts = parts_of(splits, recipe.Data(**asked_for), 0)
+    assert list(parts) == ["train", "validation", "test"] and capsys.readouterr().out == ""
+    assert chosen(parts) == {"train": ["train.png"], "validation": [f"{validation}.png"], "test": ["test.png"]}
+    with pytest.raises(DataError, match=f"^--validation_fraction 0.3 has no effect: '{validation}' is validated on$"):
+        parts_of(splits, recipe.Data(validation_fraction=0.3), 0)
+
+
+@pytest.mark.parametrize("asked_for", ["val", "validation"])
+def test_where_validation_is_named_to_test_on_the_test_part_is_said_not_to_be_read(asked_for, tmp_path, capsys):
     splits = splits_of(tmp_path, "train", "valid", "test")
     capsys.readouterr()
-    parts = two_parts(splits, vqa_rad.Data(dataset_test_split=asked_for), 0)
-    assert chosen(parts) == {"train": ["train.png"], "test": [f"{tested}.png"]}
-    assert capsys.readouterr().out == line
+    parts = parts_of(splits, vqa_rad.Data(dataset_test_split=asked_for, validation_fraction=0.3), 0)
+    assert chosen(parts) == {"train": ["train.png"], "test": ["valid.png"]}
+    assert capsys.readouterr().out == "not read: 'test'\n"
 
 
-def test_a_recipe_that_tests_on_val_tests_on_test_where_there_is_no_val(tmp_path, capsys):
-    parts = two_parts(splits_of(tmp_path, "train", "test"), nutrition_tables.Data(), 0)
+def test_the_validation_split_may_be_trained_on(tmp_path, capsys):
+    parts = parts_of(splits_of(tmp_path, "train", "val", "test"), vqa_rad.Data(dataset_train_split="val"), 0)
+    assert chosen(parts) == {"train": ["val.png"], "test": ["test.png"]}
+    assert "not read: 'train'\n" in capsys.readouterr().out
+
+
+def test_a_dataset_s_own_validation_rows_stay_as_they_are_and_else_a_share_of_the_groups_is_held_out():
+    train, own, test = (datasets.Dataset.from_dict({"group": list(names)}) for names in ("aabbcd", "xy", "z"))
+    assert [rows["group"][:] for rows in with_validation([train, own, test], 0.5, "group", 0)] == [
+        ["a", "a", "b", "b", "c", "d"],
+        ["x", "y"],
+        ["z"],
+    ]
+    rest, held_out, same = with_validation([train, test], 0.5, "group", 0)
+    assert same is test and [rest["group"][:], held_out["group"][:]] == [
+        rows["group"][:] for rows in hold_out(train, 0.5, "group", 0)
+    ]
+    assert not {*rest["group"]} & {*held_out["group"]} and len(rest) + len(held_out) == len(train)
+
+
+def test_a_split_in_which_no_picture_has_a_box_is_not_read_and_the_line_says_so(tmp_path, capsys):
+    """As COCO's and many a challenge's test part comes: its labels are kept back."""
+    folder = tmp_path / "shop"
+    for split in ("train", "val", "test"):
+        for number in range(2):
+            picture(folder / f"images/{split}/{number}.png")
+            label = folder / f"labels/{split}/{number}.txt"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            if split != "test":
+                label.write_text("0 0.5 0.5 0.5 0.5\n" * number)
+    (folder / "data.yaml").write_text("names: [cup]\ntrain: images/train\nval: images/val\ntest: images/test\n")
+    data = nutrition_tables.Data(dataset_name=str(folder))
+    parts, *_ = read_boxes(data, (), 0, "")
+    assert {part: rows["image_id"][:] for part, rows in parts.items()} == {
+        "train": ["images/train/0.png", "images/train/1.png"],
+        "test": ["images/val/0.png", "images/val/1.png"],
+    }
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "not read, as no picture there has a box: 'test'",
+        "no split 'test': 'val' is tested on",
+    ]
+    for label in folder.rglob("labels/*/1.txt"):
+        label.unlink()
+    with pytest.raises(DataError, match="shop' has no box in any picture: are its labels where they are due\\?$"):
+        read_boxes(data, (), 0, "")
+
+
+def test_asked_to_test_on_val_a_dataset_without_one_is_tested_on_its_test_part(tmp_path, capsys):
+    parts = parts_of(splits_of(tmp_path, "train", "test"), vqa_rad.Data(dataset_test_split="val"), 0)
     assert chosen(parts) == {"train": ["train.png"], "test": ["test.png"]}
     assert "no split 'val': 'test' is tested on\n" in capsys.readouterr().out
 
@@ -353,7 +405,7 @@ def test_three_parts_are_the_dataset_s_own_where_it_has_three(tmp_path):
 )
 def test_what_a_dataset_has_not_is_refused_in_a_line(settings, why, tmp_path):
     with pytest.raises(DataError, match=why):
-        two_parts(splits_of(tmp_path, "train", "test"), vqa_rad.Data(**settings), 0)
+        parts_of(splits_of(tmp_path, "train", "test"), vqa_rad.Data(**settings), 0)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +434,7 @@ def test_one_split_is_split_by_image_and_no_image_is_in_two_parts(tmp_path, caps
     write_csv(tmp_path / "data" / "rows.csv", rows)
     splits = questions(tmp_path / "data").splits
     for share, expected in ((0.2, 2), (0.5, 5), (0.01, 1)):
-        parts = two_parts(splits, vqa_rad.Data(test_fraction=share), 0)
+        parts = parts_of(splits, vqa_rad.Data(test_fraction=share), 0)
         images = {part: set(rows["image_id"]) for part, rows in parts.items()}
         assert not images["train"] & images["test"] and len(images["test"]) == expected
         assert len(parts["train"]) + len(parts["test"]) == 30 and len(parts["test"]) == 3 * expected
@@ -398,7 +450,7 @@ def test_one_split_is_split_by_image_and_no_image_is_in_two_parts(tmp_path, caps
 def test_names_of_splits_are_refused_where_there_is_one_without_a_name(settings, tmp_path):
     splits = splits_of(tmp_path, "mine")
     [(name, value)] = settings.items()
-    for recipe, divide in ((vqa_rad, two_parts), (kvasir_vqa, three_parts)):
+    for recipe, divide in ((vqa_rad, parts_of), (kvasir_vqa, three_parts)):
         with pytest.raises(DataError, match=f"^--{name} {value} has no effect: there is one split, 'all'$"):
             divide(splits, recipe.Data(**settings), 0)
 
@@ -413,7 +465,7 @@ def test_chats_that_share_one_of_their_pictures_are_in_one_part(tmp_path):
     (tmp_path / "data" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     splits = read_rows("chats", visual_chat.Data(dataset_name=str(tmp_path / "data")), ()).splits
     for seed in range(8):
-        parts = two_parts(splits, visual_chat.Data(test_fraction=0.5), seed)
+        parts = parts_of(splits, visual_chat.Data(test_fraction=0.5), seed)
         pictures = [{Path(image["path"]).name for row in part for image in row["images"]} for part in parts.values()]
         assert not pictures[0] & pictures[1] and sum(map(len, parts.values())) == len(rows)
         assert all(map(len, parts.values()))
@@ -428,7 +480,7 @@ def test_rows_without_an_image_s_name_are_split_by_the_pictures_themselves(tmp_p
     (tmp_path / "data" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     splits = load_all(str(tmp_path / "data"), None)
     for seed in range(4):
-        parts = two_parts(splits, vqa_rad.Data(test_fraction=0.5), seed)
+        parts = parts_of(splits, vqa_rad.Data(test_fraction=0.5), seed)
         pictures = [{row["image"].tobytes() for row in part} for part in parts.values()]
         assert not pictures[0] & pictures[1] and [len(part) for part in parts.values()] == [4, 4]
 

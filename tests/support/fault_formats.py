@@ -20,7 +20,7 @@ from tests.support import tiny
 from vlm_recipes.collators import VideoCollator
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.models.surgvivqa.loading import SurgViVqaProcessor
-from vlm_recipes.rows.parts import two_parts
+from vlm_recipes.rows.parts import parts_of
 from vlm_recipes.rows.reading import read_boxes, read_rows
 
 SIZE = (64, 48)
@@ -230,7 +230,7 @@ def chat(name: str, number: int) -> dict:
 
 def read_chats(folder: Path):
     data = visual_chat.Data(dataset_name=str(folder))
-    raw = two_parts(read_rows("chats", data, ("messages", "images")).splits, data, 42)
+    raw = parts_of(read_rows("chats", data, ("messages", "images")).splits, data, 42)
     return raw, partial(visual_chat.to_chat, control=["<|im_end|>", "<|image_pad|>"])
 
 

@@ -12,7 +12,7 @@ from demo.worlds.album.dataset import draw_album
 from demo.worlds.album.talk import KINDS, PHRASES, all_words, converse
 from demo.worlds.scenes.scene import draw_scene
 from recipes import visual_chat
-from vlm_recipes.rows.parts import two_parts
+from vlm_recipes.rows.parts import parts_of
 from vlm_recipes.rows.reading import read_rows
 from vlm_recipes.rows.usable import usable_rows
 
@@ -30,7 +30,7 @@ def lines(folder: Path, split: str) -> list[dict]:
 
 def test_all_rows_are_read_but_the_broken_ones_each_for_its_own_reason(album, tmp_path):
     data = visual_chat.Data(dataset_name=str(album))
-    raw = two_parts(read_rows("chats", data, ("messages", "images")).splits, data, seed=0)
+    raw = parts_of(read_rows("chats", data, ("messages", "images")).splits, data, seed=0)
     (train, test), refused = usable_rows(raw, lambda row: visual_chat.to_chat(row, []), str(tmp_path), 1.0)
     assert (len(train), len(test)) == (100, 10)
     assert Counter(len(row["image_ids"]) for row in train) == {1: 80, 2: 20}
