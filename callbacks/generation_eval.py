@@ -26,9 +26,12 @@ class GenerationEvalCallback(TrainerCallback):
     Args:
         trainer: the Trainer this is added to; its `log` reaches the trackers.
         rows: the rows to answer each time (chat rows, or whatever `evaluation`'s collator takes).
+
+    Raises `ValueError` where the rows lack a column that the metric reads.
     """
 
     def __init__(self, trainer: Trainer, rows: Any, evaluation: Evaluation):
+        evaluation.require_columns(rows)  # before anything trains
         self.trainer, self.rows, self.evaluation = trainer, rows, evaluation
         self.workers = SameWorkers()
         self.metrics = Scores()

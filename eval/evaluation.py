@@ -120,6 +120,7 @@ class Evaluation:
     ) -> tuple[Scores, list[Row]]:
         """Return the metrics, and one `{id, prediction, reference, score, …}` per row in the order of `rows`.
 
+        Without an `id` a row is called by its place.
         An evaluation that constrains answers also lets the model answer `compare` of the rows, evenly spread, freely,
         see `scored`. `kept` is as in `answer`; free answers have files of their own.
         """
@@ -132,12 +133,17 @@ class Evaluation:
             free = [freely.get(i) for i in range(len(plain))]
         metrics, scored = self.scored(plain, answers, free)
         predictions = [
-            {"id": row["id"], "prediction": answer, "reference": self.reference(row), **own}
+            {"id": row.get("id", i), "prediction": answer, "reference": self.reference(row), **own}
             | self.read(row, answer)
             | {key: row[key] for key in self.keep if key in row}
-            for row, answer, own in zip(plain, answers, scored, strict=True)
+            for i, (row, answer, own) in enumerate(zip(plain, answers, scored, strict=True))
         ]
         return metrics, predictions
+
+    def require_columns(self, rows: Any) -> None:
+        """Score the first row's right answer; raises `ValueError` where `rows` lack a column that is read of them."""
+        for row in map(_Columns, without_images(chosen(rows, range(min(len(rows), 1))))):
+            self.scored([row], [self.reference(row)], None)
 
     def scored(
         self, rows: list[Row], answers: list[Answer], free: list[Answer | None] | None
@@ -167,6 +173,13 @@ class Evaluation:
         images, groups = [row["image_id"] for row in rows], [self.group(row) for row in rows if self.group]
         by_group = by_class(gains, groups, sorted(set(groups)), images) if groups else {}
         return replace(average(gains, images), groups=by_group)
+
+
+class _Columns(dict):
+    """A row that says which of its columns is missing."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(f"the rows to answer have no column {name!r}, only {', '.join(map(repr, self))}")
 
 
 def beside(number: Number, free: Number | None, gain: Number | None) -> Number:

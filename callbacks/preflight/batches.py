@@ -58,7 +58,8 @@ def inspect_batches(
         return [Check("labels", "stop", str(error))], {}, "", {}
     config = model.config.get_text_config()
     budget = getattr(collator, "max_length", None) or getattr(config, "max_position_embeddings", None)
-    what = f"{len(longest)} rows of up to {lengths[longest[0]]:,} tokens, the longest of {len(lengths):,}"
+    how_many = f"{len(longest)} row{'s' * (len(longest) != 1)}"
+    what = f"{how_many} of up to {lengths[longest[0]]:,} tokens, the longest of {len(lengths):,}"
     trained = "answers that end, and on nothing else" if only_answers else "more than their answers, as asked"
     labels = Check("labels", "pass", f"{len(lengths):,} rows train on {trained}")
     return [labels, check_lengths(list(lengths.values()), budget)], batch, what, {"examples": examples}

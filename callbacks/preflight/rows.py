@@ -138,8 +138,7 @@ def check_coordinates(parts: Parts, doubt: str = "") -> Check | None:
 def _check_boxes(parts: Parts, doubt: str) -> Check:
     wrong, shares = [], []
     for rows in parts.values():
-        columns = (rows[name][:] for name in ("id", "image_size", "boxes"))
-        for row_id, size, boxes in zip(*columns, strict=True):
+        for row_id, size, boxes in zip(_ids(rows), rows["image_size"][:], rows["boxes"][:], strict=True):
             relative = np.asarray(boxes, float).reshape(-1, 2, 2) / size
             inside = ((relative >= -BOX_TOLERANCE) & (relative <= 1 + BOX_TOLERANCE)).all((1, 2))
             wrong += [row_id] * int((~(inside & (relative[:, 0] < relative[:, 1]).all(1))).sum())
@@ -159,9 +158,7 @@ def _check_boxes(parts: Parts, doubt: str) -> Check:
 def _check_masks(parts: Parts) -> Check:
     wrong, empty, n = [], 0, 0
     for rows in parts.values():
-        for row_id, (width, height), masks in zip(
-            *(rows[name][:] for name in ("id", "image_size", "masks")), strict=True
-        ):
+        for row_id, (width, height), masks in zip(_ids(rows), rows["image_size"][:], rows["masks"][:], strict=True):
             wrong += [row_id for mask in masks if list(mask["size"]) != [height, width]]
             empty += sum(int(coco.area(mask)) == 0 for mask in masks)
             n += len(masks)
@@ -188,6 +185,11 @@ def _images(rows: Dataset) -> tuple[list[str], list[str]]:
 
 def _evaluated(parts: Parts) -> dict[str, Dataset]:
     return {split: rows for split, rows in list(parts.items())[1:] if len(rows)}
+
+
+def _ids(rows: Dataset) -> Sequence[Any]:
+    """What rows are called: by their place where they have no `id`."""
+    return rows["id"][:] if "id" in rows.column_names else range(len(rows))
 
 
 def _have(parts: Parts, *names: str) -> bool:

@@ -319,3 +319,23 @@ def test_rows_to_ask_again_are_one_of_every_stretch(rows, most):
     assert len(chosen) == min(rows, most) and chosen == sorted(set(chosen)) == evenly_spread(rows, most)
     for place, number in enumerate(chosen):
         assert place * rows // len(chosen) <= number < (place + 1) * rows // len(chosen)
+
+
+def test_a_column_that_the_metric_reads_is_missed_before_anything_trains(tmp_path):
+    network, processor = checkpoint()
+    trainer = trainer_on(network, processor, settings(tmp_path))
+    rows = Dataset.from_list([{key: row[key] for key in ("messages", "images")} for row in tiny.chat_rows()])
+    collator = ChatCollator(processor, prompt_only=True)
+    with pytest.raises(ValueError, match="^the rows to answer have no column 'boxes', only 'messages'$"):
+        IoUCallback(trainer, rows, collator, Qwen2VLBoxes())
+    with pytest.raises(ValueError, match="^the rows to answer have no column '[a-z_]+', only 'messages'$"):
+        TypeAccuracyCallback(trainer, rows, collator)
+
+
+def test_rows_without_an_id_are_called_by_their_place():
+    network, processor = checkpoint()
+    rows = [{key: row[key] for key in row if key != "id"} for row in tiny.chat_rows()]
+    _, named = evaluation(processor)(network, tiny.chat_rows())
+    _, predictions = evaluation(processor)(network, rows)
+    assert [row["id"] for row in predictions] == list(range(len(rows)))
+    assert [row["prediction"] for row in predictions] == [row["prediction"] for row in named]

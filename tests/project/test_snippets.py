@@ -24,6 +24,7 @@ from vlm_recipes.models.surgvivqa.loading import load_surgvivqa
 pytestmark = pytest.mark.filterwarnings("ignore:the chat template writes nothing behind an answer")
 EXAMPLES = {(page.name, title): blocks for page in PAGES for title, blocks in code(page, "python").items()}
 SMALL = {**QUIET, "gradient_checkpointing": False, "learning_rate": 1e-3, "num_train_epochs": 1}
+COLUMNS = ("messages", "images", "image_id", "boxes", "image_size")  # those that docs/in_your_trainer.md names
 WIDTH, HEIGHT = 84, 84  # of the picture with a box, which the trained model has learnt
 
 
@@ -32,11 +33,11 @@ def rows() -> list[dict]:
     """Two questions about each of three pictures; on the yellow one is the box that the small model answers."""
     by_colour = {row["id"]: row for row in tiny.chat_rows()}
     made = []
-    for colour, asked in product(("yellow", "red", "blue"), (0, 1)):
+    for colour, _ in product(("yellow", "red", "blue"), range(2)):
         row = by_colour[colour]
         box = [0.001 * WIDTH, 0.002 * HEIGHT, 0.003 * WIDTH, 0.004 * HEIGHT]
         boxes = [box] if colour == "yellow" else []
-        made.append(row | {"id": f"{colour} {asked}", "image_id": colour, "boxes": boxes})
+        made.append({key: row[key] for key in row if key in COLUMNS} | {"image_id": colour, "boxes": boxes})
     return made
 
 

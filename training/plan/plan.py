@@ -143,9 +143,8 @@ def described(made: Plan) -> str:
     step, gpu = made.step, made.gpu
     parts = step.counted
     states = f"{size(step.states / GIB)}, {step.optimizer}" + (", in the main memory" if step.paged else "")
-    evaluated = (
-        f"{size(step.evaluation / GIB)} beside the weights, {step.evaluated} rows at once, answers' caches left out"
-    )
+    at_once = f"{step.evaluated} row{'s' * (step.evaluated != 1)} at once"
+    evaluated = f"{size(step.evaluation / GIB)} beside the weights, {at_once}, answers' caches left out"
     verdict = f"{step.needed:.1f} of {gpu.gib:.1f} GiB with {ALLOWANCE} for CUDA"
     bits = f", {step.bits} bits" if step.bits else ""
     lines = [
