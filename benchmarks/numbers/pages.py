@@ -184,9 +184,11 @@ def within(number: Mapping[str, Any]) -> str:
 
 
 def machine_of(kept: Kept, names: Sequence[str]) -> str:
-    """Commands, commits and the machine of these parts."""
-    said = dict.fromkeys(f"`{kept[name]['command']}` at {commit_of(kept[name])}" for name in names)
-    return f"{', '.join(said)}; {kept[names[0]]['machine']}."
+    """Commands and commits of these parts, by the machine that they ran on, threads included."""
+    said: dict[str, dict[str, None]] = {}
+    for name in names:
+        said.setdefault(kept[name]["machine"], {})[f"`{kept[name]['command']}` at {commit_of(kept[name])}"] = None
+    return ". ".join(f"{', '.join(own)}; {machine}" for machine, own in said.items()) + "."
 
 
 def text(name: str, kept: Kept) -> Iterator[str]:

@@ -195,3 +195,15 @@ def test_a_ratio_and_its_range_are_told_by_name_in_whatever_order_they_are_kept(
     number = {"value": 6.004, "low": 0.9, "high": 10.26}
     assert pages.ratio(number) == pages.ratio(dict(sorted(number.items()))) == "**6.00** (.90 to 10.3)"
     assert pages.ratio({"value": 34.64}) == "**34.6**"
+
+
+def test_what_ran_with_other_threads_is_not_said_to_have_run_with_the_first_one_s():
+    kept = {
+        name: {"command": f"python -m {name}", "commit": "abc", "machine": f"2 cores, {threads}"}
+        for name, threads in (("a", "1 thread"), ("b", "2 threads"), ("c", "1 thread"))
+    }
+    first, second = (
+        "`python -m a` at abc, `python -m c` at abc; 2 cores, 1 thread",
+        "`python -m b` at abc; 2 cores, 2 threads",
+    )
+    assert pages.machine_of(kept, ["a", "b", "c"]) == f"{first}. {second}."
