@@ -38,7 +38,7 @@ class Evaluation:
         restore: a line of `predictions.jsonl` -> the columns that make its row again, and the answer.
         blind, baseline: what is said without looking (`vlm_recipes.eval.metrics.baselines`), and whose it is in words.
         group, groups: row -> its group, of which the headline has a number, too; all of them, as a report shows them.
-        class_pairs: `(row, answer)` -> pairs of a true class and the one answered; None: a box invented or missed.
+        class_pairs: `(row, answer)` -> pairs of true and answered class, None: box invented or missed; []: no classes.
         constrain: row -> what its answer may be (`vlm_recipes.eval.generation.constraints`), None where anything.
         ask: how a model answers with more than text, see `vlm_recipes.eval.generation.generate.generate`.
         closed: `ask` chooses from a closed set; freely, the model answers by its own `generate`.
@@ -114,7 +114,7 @@ class Evaluation:
     ) -> tuple[Scores, list[Row]]:
         """The metrics, and a `{id, prediction, reference, score, …}` per row; where it has no `id`, that is its place.
 
-        Where answers are constrained, `compare` rows are answered freely, too, see `scored`.
+        Where answers are constrained, `compare` rows, evenly spread, are answered freely, too, see `scored`.
         """
         plain = without_images(rows)
         answers, free = self.answer(model, rows, kept=kept), None
@@ -143,7 +143,7 @@ class Evaluation:
         """The metrics of answers that are there, and each row's `score`.
 
         With `free` answers, None for a row that was not asked so, numbers have the `free` one of those rows, and the
-        headline and its groups the `gain` over them on the same rows.
+        headline and its groups the `gain` over them on the same rows, which get `free_prediction` and `free_score`.
         """
         scores, metrics = self.score(answers, rows), self.metric(answers, rows)
         own = [{"score": score} for score in scores]
