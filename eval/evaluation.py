@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import datasets
-import numpy as np
 import torch
 from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..rows.conventions import Row
+from ..rows.sampling import chosen, evenly_spread
 from .generation.constraints import Constraint
 from .generation.generate import Answer, Ask, generate, without_images
 from .generation.kept import KeptAnswers
@@ -32,16 +31,19 @@ class Evaluation:
         reference: row -> the right answer, in the form that answers have.
         question: row -> what is asked, for people: a text, or a conversation, who says what before the answer.
         shown: `(row, answer)` -> the answer's text, for people.
-        draw: `(image, row, answer) -> image` with the answer drawn on it; None where answers are texts.
+        draw: `(image, row, answer) -> image` with the answer drawn on it; None for answers that are text only.
         keep: columns that go into `predictions.jsonl`, too, where rows have them: all that scores are made of.
         read: `(row, answer)` -> what was read out of the answer, for `predictions.jsonl`.
         restore: a line of `predictions.jsonl` -> the columns that make its row again, and the answer.
-        blind, baseline: what is said without looking (`vlm_recipes.eval.metrics.baselines`), and whose it is in words.
-        group, groups: row -> its group, of which the headline has a number, too; all of them, as a report shows them.
-        class_pairs: `(row, answer)` -> pairs of true and answered class, None: box invented or missed; []: no classes.
+        blind: what is said without looking, of the training rows (`vlm_recipes.eval.metrics.baselines`).
+        groups: the names of `group`, in the order in which the report shows them.
+        group: row -> the group, of which the headline has a number, too.
+        class_pairs: `(row, answer)` -> what counts in the confusion table of its group: pairs of a true class and the
+            one answered, with None for a box that is invented or missed; no pair where there are no classes.
         constrain: row -> what its answer may be (`vlm_recipes.eval.generation.constraints`), None where anything.
         ask: how a model answers with more than text, see `vlm_recipes.eval.generation.generate.generate`.
         closed: `ask` chooses from a closed set; freely, the model answers by its own `generate`.
+        baseline: whose number the headline's baseline is, in words.
         also: further metrics that stand beside the headline, over time and for free answers.
         workers: of the data loader, where the same rows are answered again and again.
     """
@@ -86,7 +88,10 @@ class Evaluation:
     def answer(
         self, model: PreTrainedModel, rows: Any, constrained: bool = True, kept: KeptAnswers | None = None
     ) -> list[Answer]:
-        """The answers to `rows`, in their order, on every process; what is not `kept` yet is asked for, and kept."""
+        """The model's answers to `rows`, in their order, on every process; if `constrained`, to what is allowed.
+
+        With `kept`, those that are there are not asked for, and others are kept as they come.
+        """
         constraints, plain = None, without_images(rows)
         if constrained and self.constrain is not None:
             constraints = [self.constrain(row) for row in plain]
@@ -112,9 +117,11 @@ class Evaluation:
     def __call__(
         self, model: PreTrainedModel, rows: Any, compare: int = 0, kept: KeptAnswers | None = None
     ) -> tuple[Scores, list[Row]]:
-        """The metrics, and a `{id, prediction, reference, score, …}` per row; where it has no `id`, that is its place.
+        """Return the metrics, and one `{id, prediction, reference, score, …}` per row in the order of `rows`.
 
-        Where answers are constrained, `compare` rows, evenly spread, are answered freely, too, see `scored`.
+        A row without an `id` is called by its place.
+        An evaluation that constrains answers also lets the model answer `compare` of the rows, evenly spread, freely,
+        see `scored`. `kept` is as in `answer`; free answers have files of their own.
         """
         plain = without_images(rows)
         answers, free = self.answer(model, rows, kept=kept), None
@@ -142,8 +149,9 @@ class Evaluation:
     ) -> tuple[Scores, list[Row]]:
         """The metrics of answers that are there, and each row's `score`.
 
-        With `free` answers, None for a row that was not asked so, numbers have the `free` one of those rows, and the
-        headline and its groups the `gain` over them on the same rows, which get `free_prediction` and `free_score`.
+        With `free` answers, too, None for a row that was not asked so, each number has the `free` one of those rows,
+        the headline and its groups the `gain` over them on the same rows, and these have `free_prediction` and
+        `free_score`.
         """
         scores, metrics = self.score(answers, rows), self.metric(answers, rows)
         own = [{"score": score} for score in scores]
@@ -181,18 +189,6 @@ def beside(number: Number, free: Number | None, gain: Number | None) -> Number:
     }
     macro = number.macro and replace(number.macro, free=free and free.macro)
     return replace(number, free=free, gain=gain, macro=macro, groups=groups)
-
-
-def evenly_spread(rows: int, most: int) -> list[int]:
-    """The numbers of at most `most` of so many `rows`: one, the same each time, from every stretch of equal length."""
-    # Drawn within its stretch, since rows have an order, too: every ninth may ask the same of its image.
-    ends = np.arange(min(rows, most) + 1) * rows // max(min(rows, most), 1)
-    return np.random.default_rng(0).integers(ends[:-1], ends[1:]).tolist()
-
-
-def chosen(rows: Any, numbers: Sequence[int]) -> Any:
-    """The rows with these numbers: a dataset of a dataset, else a list."""
-    return rows.select(numbers) if isinstance(rows, datasets.Dataset) else [rows[i] for i in numbers]
 
 
 def text_of(answer: Answer) -> str:

@@ -114,14 +114,11 @@ def prompt(query: str, is_sentence: bool = True, source: random.Random | None = 
 def read(data: Data, do_train: bool, seed: int = 42) -> dict[str, Dataset]:
     """Each part with an image a row; to evaluate, only that to test on has to be there."""
     splits = read_rows("masks", data, ("image", "text", "mask")).splits
-    if not do_train and data.dataset_test_split in splits:
-        named = {"train": data.dataset_train_split, "validation": data.dataset_validation_split}
-        apart(data.dataset_test_split, *named.values())
-        return {
-            part: splits[split]
-            for part, split in [*named.items(), ("test", data.dataset_test_split)]
-            if split in splits
-        }
+    test = data.dataset_test_split or "test"
+    if not do_train and test in splits:
+        named = {"train": data.dataset_train_split, "validation": data.dataset_validation_split, "test": test}
+        apart(test, named["train"], named["validation"])
+        return {part: splits[split] for part, split in named.items() if split in splits}
     return three_parts(splits, data, seed, data.dataset_validation_split)
 
 

@@ -25,15 +25,15 @@ def parts_of(
     """The parts `train` and `test` of a dataset, whatever splits it has; `validation` where it has one beside them.
 
     `settings` name two splits (`dataset_train_split`, `dataset_test_split`), `validation` a third, by any of the names
-    of `SAME`. Where a dataset has none to test on, that to validate on is taken, or the other way round; of one with a
+    of `SAME`. Where they name none to test on and the dataset has none, that to validate on is taken; of one with a
     single split, `test_fraction` of its images is held out. Both is said in a line, and so is which splits are not
     read.
 
     Raises `DataError` where the dataset has not what the settings name, or the two are the same, where they name
     splits of a dataset that has a single one, and where they give a share of what is not divided.
     """
-    asked = apart(settings.dataset_train_split, settings.dataset_test_split)
-    train, test = (_of_this_name(splits, name) for name in asked)
+    named = {"dataset_train_split": settings.dataset_train_split, "dataset_test_split": settings.dataset_test_split}
+    train, test = (_of_this_name(splits, name or TEST[0]) for name in apart(*named.values()))
     if len(splits) == 1 and (train or WHOLE in splits):
         (name,) = splits
         _refuse_names(settings, name, train)
@@ -41,14 +41,14 @@ def parts_of(
         _say(f"one split, {name!r}: {len(held_out):,} of its {len(splits[name]):,} rows are held out to test on")
         return {"train": rest, "test": held_out}
     settings.refuse_without_effect("test_fraction", f"there are the splits {', '.join(splits)}")
-    if test is None and asked[1] in VALIDATION + TEST:
-        test = _of_this_name(splits, (VALIDATION if asked[1] in TEST else TEST)[0])
+    if test is None and settings.dataset_test_split is None:
+        test = _of_this_name(splits, VALIDATION[0])
         if test is not None:
-            _say(f"no split {asked[1]!r}: {test!r} is tested on")
-    for setting, found in zip(("dataset_train_split", "dataset_test_split"), (train, test), strict=True):
+            _say(f"no split {TEST[0]!r}: {test!r} is tested on")
+    for (setting, name), found in zip(named.items(), (train, test), strict=True):
         if found is None:
             have = ", ".join(map(repr, splits))
-            raise DataError(f"no split {getattr(settings, setting)!r}, only {have}: --{setting} names it")
+            raise DataError(f"no split {name or TEST[0]!r}, only {have}: --{setting} names it")
     apart(train, test)
     own = _of_this_name(splits, validation)
     if validated := own not in (None, train, test):

@@ -73,10 +73,10 @@ def usable_rows(
     example = f", for example {refused[0]['id']!r}: {refused[0]['reason']}" if refused else ""
     for split, rows in zip(splits, usable, strict=True):
         if not len(rows):
-            raise DataError(f"none of the {len(splits[split])} rows of {split!r} can be used{example}")
+            raise DataError(f"no row of {split!r} can be used ({len(splits[split]):,} refused){example}")
     if len(refused) > max_rejected * total:
         raise DataError(
-            f"{len(refused)} of {total} rows were refused, more than max_rejected={max_rejected:g} allows; "
+            f"{len(refused):,} of {total:,} rows were refused, more than max_rejected={max_rejected:g} allows; "
             f"see {output_dir}/rejected.jsonl{example}"
         )
     return usable, refused

@@ -31,6 +31,9 @@ class RowSettings(ScriptArguments):
     dataset_format: str | None = setting(
         None, "of the folder or file, where it cannot be told from what is in it", *NAMES
     )
+    dataset_test_split: str | None = setting(
+        None, "by default the part to test on, or where there is none that to validate on"
+    )
     test_fraction: float = setting(0.2, "share of images to test on where a dataset has one split alone, 0-1")
     max_rejected: float = setting(0.01, "stop if more rows than this share are unusable, 0-1")
     max_train_rows: int | None = setting(None, "train on the first so many questions alone")

@@ -9,13 +9,14 @@ import PIL.Image
 from datasets import Dataset, Features, Image, List
 from transformers import PreTrainedModel
 
-from ...eval.evaluation import Evaluation, chosen, evenly_spread
+from ...eval.evaluation import Evaluation
 from ...eval.generation.generate import without_images
 from ...eval.generation.kept import KeptAnswers
 from ...eval.metrics.number import flat
 from ...eval.metrics.statistics import summarize
 from ...eval.report.check import Check
 from ...rows.conventions import Row, picture_sizes
+from ...rows.sampling import chosen, evenly_spread
 
 PICTURES = ("image", "images", "frames")  # columns
 SIZE = (64, 64)  # width and height of an image whose size is not known

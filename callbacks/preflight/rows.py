@@ -9,11 +9,12 @@ import numpy as np
 from datasets import Dataset
 from pycocotools import mask as coco
 
-from ...eval.evaluation import Evaluation, evenly_spread
+from ...eval.evaluation import Evaluation
 from ...eval.generation.generate import without_images
 from ...eval.metrics.baselines import majority_answers
 from ...eval.metrics.text import as_read
 from ...eval.report.check import Check
+from ...rows.sampling import evenly_spread
 from .near_duplicates import near_duplicates
 
 Parts = Mapping[str, Dataset]  # split -> rows; the first split is trained on

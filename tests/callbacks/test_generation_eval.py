@@ -21,7 +21,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from tests.support import tiny
 from vlm_recipes.callbacks import GenerationEvalCallback, IoUCallback, TypeAccuracyCallback
 from vlm_recipes.collators import ChatCollator
-from vlm_recipes.eval.evaluation import Evaluation, evenly_spread
+from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import typed_majority
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.boxes import box_metrics
@@ -29,6 +29,7 @@ from vlm_recipes.eval.metrics.number import Number, Scores, flat
 from vlm_recipes.eval.metrics.question_types import OPEN, QuestionType
 from vlm_recipes.eval.metrics.typed_answers import TYPES
 from vlm_recipes.models.checkpoints import load_checkpoint
+from vlm_recipes.rows.sampling import evenly_spread
 
 BOX_ANSWER = tiny.ANSWERS["yellow"]
 

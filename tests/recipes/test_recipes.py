@@ -362,7 +362,7 @@ def test_a_dataset_without_a_usable_row_is_refused(recipe, datasets, tmp_path, m
     arguments = ["--dataset_name", str(broken), "--model_name_or_path", str(source / "model"), "--use_cpu", "true"]
     arguments += ["--output_dir", str(tmp_path / "out"), "--load_in_8bit", "false"]
     line = fails(name, *arguments, monkeypatch=monkeypatch)
-    assert line.startswith(f"error: none of the {22 if recipe is kvasir_vqa else 8} rows of 'train' can be used")
+    assert line.startswith(f"error: no row of 'train' can be used ({22 if recipe is kvasir_vqa else 8} refused)")
     refused = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
     assert len(refused) == (32 if recipe is kvasir_vqa else 16)
 

@@ -204,7 +204,7 @@ def test_pictures_that_are_all_outside_of_the_folder_end_in_one_line(tmp_path, m
         "visual_chat", *arguments, "--output_dir", str(tmp_path / "out"), "--use_cpu", "true", monkeypatch=monkeypatch
     )
     assert line == (
-        "error: none of the 1 rows of 'train' can be used, for example 'train.jsonl, line 1': "
+        "error: no row of 'train' can be used (1 refused), for example 'train.jsonl, line 1': "
         "no image, or one outside the dataset's folder (picture 1 of 1)"
     )
 

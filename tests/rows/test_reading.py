@@ -1,6 +1,7 @@
 """A dataset named on the command line: recognised, its pictures its folder's, split by image, its ids its files'."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -373,20 +374,24 @@ def test_a_split_in_which_no_picture_has_a_box_is_not_read_and_the_line_says_so(
         "train": ["images/train/0.png", "images/train/1.png"],
         "test": ["images/val/0.png", "images/val/1.png"],
     }
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        "not read, as no picture there has a box: 'test'",
-        "no split 'test': 'val' is tested on",
-    ]
+    unread = "not read, as no picture there has a box: 'test'"
+    assert capsys.readouterr().out.splitlines()[1:] == [unread, "no split 'test': 'val' is tested on"]
+    with pytest.raises(DataError, match="^no split 'test', only 'train', 'val': --dataset_test_split names it$"):
+        read_boxes(replace(data, dataset_test_split="test"), (), 0, "")
+    assert unread in capsys.readouterr().out
     for label in folder.rglob("labels/*/1.txt"):
         label.unlink()
     with pytest.raises(DataError, match="shop' has no box in any picture: are its labels where they are due\\?$"):
         read_boxes(data, (), 0, "")
 
 
-def test_asked_to_test_on_val_a_dataset_without_one_is_tested_on_its_test_part(tmp_path, capsys):
-    parts = parts_of(splits_of(tmp_path, "train", "test"), vqa_rad.Data(dataset_test_split="val"), 0)
-    assert chosen(parts) == {"train": ["train.png"], "test": ["test.png"]}
-    assert "no split 'val': 'test' is tested on\n" in capsys.readouterr().out
+@pytest.mark.parametrize(("asked_for", "has"), [("test", "val"), ("testing", "dev"), ("val", "test"), ("dev", "test")])
+@pytest.mark.parametrize("recipe", [nutrition_tables, visual_chat, vqa_rad, kvasir_vqa])
+def test_a_part_named_to_test_on_is_never_replaced_by_another(recipe, asked_for, has, tmp_path):
+    splits, divide = splits_of(tmp_path, "train", has), three_parts if recipe is kvasir_vqa else parts_of
+    names = ", ".join(map(repr, sorted(splits)))
+    with pytest.raises(DataError, match=f"^no split '{asked_for}', only {names}: --dataset_test_split names it$"):
+        divide(splits, recipe.Data(dataset_test_split=asked_for), 0)
 
 
 def test_three_parts_are_the_dataset_s_own_where_it_has_three(tmp_path):

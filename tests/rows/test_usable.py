@@ -203,7 +203,7 @@ def test_max_rejected_counts_all_splits_together(tmp_path):
 def test_a_split_without_a_usable_row_stops_the_run_in_one_line(tmp_path):
     splits = {"train": dataset([encoded()] * 9), "test": dataset([None])}
     with pytest.raises(
-        DataError, match="none of the 1 rows of 'test' can be used, for example 'r0': no image"
+        DataError, match="no row of 'test' can be used \\(1 refused\\), for example 'r0': no image"
     ) as error:
         usable_rows(splits, keep, str(tmp_path), 1.0)
     assert "\n" not in str(error.value)

@@ -1,11 +1,12 @@
 """Draws a `Scene` as an endoscopy frame: mucosa, findings, instruments, light, the dark surround and its marks."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import cos, pi, sin
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from demo.worlds.endoscopy.canvas import SCALE, Canvas, Colour, Field, cover
 from demo.worlds.endoscopy.scene import (
     HEAD,
     HEIGHT,
@@ -20,10 +21,7 @@ from demo.worlds.endoscopy.scene import (
     Spot,
 )
 
-SCALE = 2  # pixels per unit
 MUCOSA = {"colonoscopy": (200, 104, 98), "gastroscopy": (186, 126, 72)}
-PAINT = {"pink": (250, 142, 200), "red": (178, 8, 26), "white": (240, 238, 232), "yellow": (244, 214, 40)}
-PAINT |= {"blue": (44, 70, 196), "flesh": (244, 206, 176)}
 METAL = {"polyp snare": (190, 222, 255), "biopsy forceps": (70, 84, 120), "metal clip": (130, 160, 210)}
 STEEL, IVORY, EDGE = (232, 236, 240), (250, 250, 235), (30, 30, 36)
 STROKES = {  # (forward, sideward) from the middle of the head to the same, half a width, colour
@@ -32,50 +30,7 @@ STROKES = {  # (forward, sideward) from the middle of the head to the same, half
 }
 DARK, OUTLINE, CREAM, CLIP, SHINE = (22, 8, 8), (58, 10, 18), (238, 214, 190), (20, 190, 170), (255, 248, 242)
 TEXTS = ("ID 24", "07:42", "A 108", "F 63y", "Ce: 3")
-FADED = 0.22  # how much of a finding that is hard to detect is mucosa
 CHORD = 0.25  # from the middle of a disc, in radii: it cuts off 0.34 of it (`endoscopy_scene.CAP`)
-
-Field = np.ndarray  # [height, width]: lengths in units, or coverage in 0-1
-Colour = tuple[int, int, int] | np.ndarray
-
-
-def cover(distance: Field, softness: float = 0.6) -> Field:
-    """How much of each pixel a shape covers, from the signed distance to its edge (negative inside)."""
-    return np.clip(0.5 - distance / softness, 0, 1)
-
-
-@dataclass
-class Canvas:
-    """A picture in floats, or a window of one, with the coordinates of its pixels in units."""
-
-    pixels: np.ndarray  # [height, width, 3]
-    x: Field
-    y: Field
-    mucosa: np.ndarray  # its colour
-    easy: bool
-
-    def around(self, spot: Spot, reach: float) -> "Canvas":
-        """A square window: painting there paints here."""
-        x, y = (slice(max(0, int((at - reach) * SCALE)), int((at + reach) * SCALE) + 1) for at in (spot.x, spot.y))
-        return replace(self, pixels=self.pixels[y, x], x=self.x[y, x], y=self.y[y, x])
-
-    def paint(self, coverage: Field, colour: Colour) -> None:
-        self.pixels += coverage[..., None] * (np.asarray(colour, dtype=np.float32) - self.pixels)
-
-    def find(self, shape: Field, colour: str, light: Field | float = 1.0) -> None:
-        """Paint a finding; mixed with mucosa and with a soft edge if it is hard to detect."""
-        share, softness = (1.0, 0.6) if self.easy else (1 - FADED, 2.5)
-        mixed = share * np.array(PAINT[colour], dtype=np.float32) + (1 - share) * self.mucosa
-        self.paint(cover(shape, softness), mixed * np.atleast_2d(light)[..., None])
-
-    def circle(self, x: float, y: float, radius: float = 0.0) -> Field:
-        return np.hypot(self.x - x, self.y - y) - radius
-
-    def segment(self, start: tuple[float, float], stop: tuple[float, float]) -> Field:
-        """The distance to a straight line between two points."""
-        across, down = stop[0] - start[0], stop[1] - start[1]
-        along = ((self.x - start[0]) * across + (self.y - start[1]) * down) / (across**2 + down**2)
-        return np.hypot(self.x - start[0] - along.clip(0, 1) * across, self.y - start[1] - along.clip(0, 1) * down)
 
 
 def draw_mucosa(scene: Scene, rng: np.random.Generator) -> Canvas:

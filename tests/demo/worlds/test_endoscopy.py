@@ -11,6 +11,7 @@ from datasets import load_dataset
 from PIL import Image
 from scipy import ndimage
 
+from demo.worlds.endoscopy import canvas
 from demo.worlds.endoscopy import picture as endoscopy_picture
 from demo.worlds.endoscopy.dataset import draw_endoscopy
 from demo.worlds.endoscopy.picture import render
@@ -59,8 +60,8 @@ def findings_alone(scene: Scene) -> Scene:
 def measured_colours(scene: Scene, monkeypatch) -> np.ndarray:
     """bool [colours, height, width]: where each of CHANNELS is, when findings are painted pure and all else black."""
     paint = {name: tuple(255 * bit for bit in bits) for name, bits in CHANNELS.items()}
-    for name, value in (("PAINT", paint), ("MUCOSA", dict.fromkeys(("colonoscopy", "gastroscopy"), (0, 0, 0)))):
-        monkeypatch.setattr(endoscopy_picture, name, value)
+    monkeypatch.setattr(canvas, "PAINT", paint)
+    monkeypatch.setattr(endoscopy_picture, "MUCOSA", dict.fromkeys(("colonoscopy", "gastroscopy"), (0, 0, 0)))
     for name in ("OUTLINE", "DARK", "SHINE"):
         monkeypatch.setattr(endoscopy_picture, name, (0, 0, 0))
     bright = pixels(findings_alone(scene)) > 70
