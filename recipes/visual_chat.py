@@ -28,7 +28,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.text import conversation, text_evaluation, text_majority
 from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
 from vlm_recipes.rows import group_by_image, parts_of, read_rows, usable_rows, with_validation
-from vlm_recipes.rows.formats.chat import check_answers, text_of
+from vlm_recipes.rows.formats.chat import check_answers, refuse_unread, text_of
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
 
@@ -62,6 +62,7 @@ class Model(ChatModel):
 
 def to_chat(row: dict, control: list[str]) -> dict:
     """One row of the dataset, its contents as lists of parts; no answer may spell a token of `control`."""
+    refuse_unread(row, "system")
     messages = clean_messages(row["messages"], len(row["image_sizes"]), placeholders=())
     check_answers(messages, control)
     return {

@@ -24,11 +24,13 @@ def check_row(
     """Adapt one row and check its picture or pictures, undecoded as `{"bytes", "path"}`, see `usable_rows`.
 
     Other pictures are decoded for the adapter where `features` name them. `several`: rows of the dataset may have any
-    number of pictures, even where this one has no key `images`. What a reader says of it (`PROBLEM`) comes before all
+    number of pictures, even where this one has no key `images`. Numbers that name the row or its image reach the
+    adapter as texts. What a reader says of it (`PROBLEM`) comes before all
     else; a picture of another size than it was annotated at (`ANNOTATED_SIZE`) is refused. Returns the row's id, why
     it is refused ("" where it is not), and what it became, without pictures.
     """
-    row_id = next((row[key] for key in ("id", "image_id", "qid") if row.get(key) is not None), f"row {index}")
+    names = {key: str(row[key]) for key in ("id", "image_id", "img_id", "qid") if row.get(key) is not None}
+    row_id = next((names[key] for key in ("id", "image_id", "qid") if key in names), f"row {index}")
     try:
         if row.get(PROBLEM):
             raise BadRow(row[PROBLEM])
@@ -39,13 +41,13 @@ def check_row(
             said, found = ("×".join(map(str, size)) for size in (annotated, sizes["image_size"]))
             raise BadRow(f"annotated on a picture of {said}, and this one has {found}: correct either")
         shown = {"images": images} if several else {}
-        asked = {**_decoded(row, features), **shown, "id": row_id, **sizes}
-        adapted = {"id": str(row_id), **sizes, **adapt(asked), **hashes}
-        return str(row_id), "", {key: value for key, value in adapted.items() if key not in ("image", "images")}
+        asked = {**_decoded(row, features), **shown, **names, "id": row_id, **sizes}
+        adapted = {"id": row_id, **sizes, **adapt(asked), **hashes}
+        return row_id, "", {key: value for key, value in adapted.items() if key not in ("image", "images")}
     except BadRow as error:
-        return str(row_id), one_line(str(error) or "refused without a reason"), {}
+        return row_id, one_line(str(error) or "refused without a reason"), {}
     except UNUSABLE as error:
-        return str(row_id), one_line(f"{type(error).__name__}: {error}"), {}
+        return row_id, one_line(f"{type(error).__name__}: {error}"), {}
 
 
 def _inspected(images: list[Any]) -> tuple[Row, Row]:

@@ -1,5 +1,6 @@
 """The images of one row, however it spells them; nothing is decoded or opened here."""
 
+import re
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
@@ -13,6 +14,7 @@ from .errors import BadRow, start_of
 
 NO_IMAGE = "no image, or one outside the dataset's folder"
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes whose conversion to RGB cuts all above 255
+SIXTEEN_BITS = re.compile(";16[BLN]$")  # of each colour, as a file has them: Pillow opens such a file in 8
 KNOWN = 'a PIL image, a path, {"bytes", "path"} or an array of H×W or H×W×3 bytes is due'
 
 
@@ -55,8 +57,9 @@ def fault_of(image: Any) -> str:
     if image is None or isinstance(image, str) and not image:
         return NO_IMAGE
     if isinstance(image, Image.Image):
-        deep = f"image of mode {image.mode}, deeper than 8 bits: convert it, so that you choose what is white"
-        return deep if image.mode in DEEP else ""
+        mode = image.mode if image.mode in DEEP else _mode_in_file(image)
+        deep = f"image of mode {mode}, deeper than 8 bits: convert it, so that you choose what is white"
+        return deep if mode in DEEP or SIXTEEN_BITS.search(mode) else ""
     if isinstance(image, PathLike):
         return ""
     if isinstance(image, str):
@@ -73,3 +76,11 @@ def fault_of(image: Any) -> str:
         fits = kind == "uint8" and 0 not in shape and (len(shape) == 2 or coloured)
         return "" if fits else f"an image that is an array of {kind} and shape {shape}: {KNOWN}"
     return f"an image that is a {type(image).__name__}: {KNOWN}"
+
+
+def _mode_in_file(image: Image.Image) -> str:
+    """Pillow's mode of an image, as its file has it where it is not loaded yet, such as "RGB;16B"."""
+    tiles = getattr(image, "tile", None)
+    stored = tiles[0][3] if tiles else None
+    stored = stored[0] if isinstance(stored, tuple) and stored else stored
+    return stored if isinstance(stored, str) else image.mode

@@ -89,7 +89,7 @@ def by_image(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datase
 def _numbered(rows: datasets.Dataset) -> datasets.Dataset:
     names = [] if "images" in rows.column_names else ["image_id", "img_id"]  # of several pictures: all as one
     known = next((name for name in names if name in rows.column_names), None)
-    images = [image and str(image) for image in rows[known][:]] if known else _pictures(rows)
+    images = [None if image in (None, "") else str(image) for image in rows[known][:]] if known else _pictures(rows)
     return datasets.Dataset.from_dict({"images": images, "row": list(range(len(rows)))})
 
 

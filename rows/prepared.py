@@ -68,8 +68,12 @@ def _write(make: Callable[[Path], datasets.Dataset], file: Path) -> None:
 
 
 def state_of(paths: Iterable[str | Path]) -> str:
-    """A name for these files, and all in these folders, as they are now: where, how long, when changed."""
-    return state_of_files(file for path in paths for file in (_files_in(path) if os.path.isdir(path) else [path]))
+    """A name for these files, and all in these folders, as they are now: where, how long, when changed.
+
+    Where is told from the root, links followed: a copy of a folder is another one, by whatever path both are named.
+    """
+    real = map(os.path.realpath, paths)
+    return state_of_files(file for path in real for file in (_files_in(path) if os.path.isdir(path) else [path]))
 
 
 def state_of_files(paths: Iterable[str | Path]) -> str:

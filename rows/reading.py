@@ -83,7 +83,8 @@ def _with_ids(rows: datasets.Dataset) -> datasets.Dataset:
     image = next((name for name in ("image_id", "img_id") if name in rows.column_names), None)
     if image is None or {"id", "qid"} & set(rows.column_names):
         return rows
-    ids = [f"{name or 'no image'}#{number}" for number, name in enumerate(rows[image][:])]
+    names = ("no image" if name in (None, "") else name for name in rows[image][:])
+    ids = [f"{name}#{number}" for number, name in enumerate(names)]
     return beside(datasets.Dataset.from_dict({"id": ids}), rows)
 
 

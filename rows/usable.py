@@ -16,7 +16,7 @@ from ..models.upstream import cast_pictures, fingerprint
 from .beside import beside
 from .check import UNUSABLE, check_row
 from .conventions import Row
-from .errors import DataError, one_line
+from .errors import DataError, one_line, start_of
 from .paths import files_of, picture_columns
 from .prepared import prepared, processes_for, state_of_files
 
@@ -39,6 +39,7 @@ def usable_rows(
     raises `BadRow` (or another of `UNUSABLE`) for one it cannot use. Pictures are carried over untouched and decoded
     when a row is read; `image_hash` or `image_hashes` is what
     `vlm_recipes.rows.pictures.inspect_picture` found.
+    A row whose `image_id` names another picture of its part is refused: questions are grouped by it.
     What has been checked is found by the next start, and by all other processes, see `vlm_recipes.rows.prepared`.
     Refused rows are `{split, id, reason}`, also written to `rejected.jsonl` in `output_dir`, one a line.
 
@@ -57,6 +58,9 @@ def usable_rows(
         begin, end = end, end + len(dataset)
         rows = checked.select(range(begin, end))
         reasons = rows.select_columns(list(OF_REFUSED))[:]
+        for i in _of_another_picture(rows, reasons[REASON]):
+            named = f"its image_id {start_of(rows[i]['image_id'])} is that of another picture"
+            reasons[REASON][i] = f"{named}: each picture needs one of its own"
         bad = [
             {"split": split, "id": row_id, "reason": why} for row_id, why in zip(*reasons.values(), strict=True) if why
         ]
@@ -80,6 +84,15 @@ def usable_rows(
             f"see {output_dir}/rejected.jsonl{example}"
         )
     return usable, refused
+
+
+def _of_another_picture(rows: datasets.Dataset, reasons: list[str]) -> list[int]:
+    """The rows whose `image_id` another one of this part, not refused, has before them for another picture."""
+    if not {"image_id", "image_hash"} <= set(rows.column_names):
+        return []
+    shown = rows.select_columns(["image_id", "image_hash"]).to_pandas()[[not reason for reason in reasons]]
+    first = shown.groupby("image_id")["image_hash"].transform("first")
+    return shown.index[first.notna() & (first != shown["image_hash"])].tolist()
 
 
 def _undecoded(dataset: datasets.Dataset, split: str) -> tuple[list[str], datasets.Dataset]:

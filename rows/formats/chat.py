@@ -111,3 +111,16 @@ def check_answers(messages: Sequence[Row], control: Sequence[str]) -> None:
             raise BadRow("an empty answer")
         if any(token in text_of(turn) for token in control):
             raise BadRow(f"the answer {start_of(text_of(turn))} spells a control token")
+
+
+def behind_system(system: Row, messages: list[Row]) -> list[Row]:
+    """A conversation with the system message that stands beside it; `BadRow` where it begins with one of its own."""
+    if messages[0]["role"] == "system":
+        raise BadRow("a 'system' beside the messages, and a message of that role: keep one of them")
+    return [system, *messages]
+
+
+def refuse_unread(record: Row, *more: str) -> None:
+    """Raise `BadRow` where a conversation has something beside it that is no picture and is not said, or `more`."""
+    if lost := [key for key in ("video", "videos", "audio", "audios", "tools", *more) if record.get(key)]:
+        raise BadRow(f"{lost[0]!r} is not read: only pictures and what is said are")

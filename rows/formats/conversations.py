@@ -13,6 +13,7 @@ import datasets
 from ..conventions import Row
 from ..errors import BadRow, start_of
 from ..paths import files_of
+from .chat import behind_system, refuse_unread
 from .from_records import Find, as_text, dataset_from, pictures_of, prepared_splits, refuse_more, shown
 from .read import CHATS, PICTURE, TEXT, Read
 from .records import JSON, files_by_split, first_record, found_in, json_file
@@ -65,11 +66,10 @@ def _chat(record: Row, find: Find) -> Iterator[Row]:
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise BadRow(f"'conversations' is {start_of(str(turns))}, and not a list of turns")
-    if lost := [key for key in ("video", "videos", "audio", "audios", "tools") if record.get(key)]:
-        raise BadRow(f"{lost[0]!r} is not read: only pictures and what is said are")
-    system = as_text("system", record.get("system"))
-    messages = [{"role": "system", "content": _parts(system)}] if system else []
-    messages += [_message(turn) for turn in turns]
+    refuse_unread(record)
+    messages = [_message(turn) for turn in turns]
+    if system := as_text("system", record.get("system")):
+        messages = behind_system({"role": "system", "content": _parts(system)}, messages)
     markers = sum(part["type"] == "image" for message in messages for part in message["content"])
     if markers != len(pictures):
         hint = ": write <image> in the text where each belongs" if markers < len(pictures) else ""

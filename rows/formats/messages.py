@@ -8,6 +8,7 @@ import datasets
 
 from ..conventions import Row
 from ..errors import BadRow, start_of
+from .chat import behind_system, refuse_unread
 from .conversations import COLUMNS, counted
 from .from_records import Find, as_text, dataset_from, pictures_of, prepared_splits, refuse_more, shown
 from .read import Read
@@ -30,6 +31,7 @@ def read_chats(place: Path) -> Read:
     The pictures are those under one of `PICTURES`, in their order, or those that the parts name themselves (OpenAI's
     `image_url`, with a path in the dataset's folder; a URL is refused). Where texts alone are given the pictures come
     first, see `vlm_recipes.collators.conversation.clean_messages`, which also compares their number with the parts'.
+    A `system` beside the messages comes first, and a row with a video or tools is refused, as in `conversations`.
     """
     splits = prepared_splits(TITLE, place, files_by_split(place, JSON, _fits, DUE), _read)
     return Read(splits, counted(splits))
@@ -50,8 +52,11 @@ def _chat(record: Row, find: Find) -> Iterator[Row]:
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRow(f"'messages' is {start_of(str(messages))}, and not a list of messages")
+    refuse_unread(record)
     named: list[str | None] = []
     messages = [_message(message, named) for message in messages]
+    if system := as_text("system", record.get("system")):
+        messages = behind_system({"role": "system", "content": [{"type": "text", "text": system}]}, messages)
     if any(named) and not all(named):
         raise BadRow(f"of {len(named)} parts with an image only {sum(map(bool, named))} name it")
     if any(named):

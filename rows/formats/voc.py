@@ -43,6 +43,7 @@ PLACES = ("Annotations/*.xml", "*.xml", "*/*.xml", "*/*/*.xml")
 LOOKED_INTO = 5  # files of each of them
 BEGINS = re.compile(rb"<annotation[\s>]")  # CVAT's own are <annotations>
 LISTS = "ImageSets/Main"
+FLAG = re.compile(r"\s+(-1|0|1)$")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -78,7 +79,7 @@ def _splits(place: Path) -> tuple[dict[str, list[tuple[str, list[str]]]], int]:
     named = defaultdict(list)
     for picture in files_under(place, ".", SUFFIXES):
         named[os.path.splitext(picture)[0]].append(picture)
-    lists = _lists(place)
+    lists = _lists(place, set(files))
     if lists:
         splits = {split: [f"Annotations/{name}.xml" for name in names] for split, names in lists.items()}
         listed = {file for names in splits.values() for file in names}
@@ -97,14 +98,18 @@ def _splits(place: Path) -> tuple[dict[str, list[tuple[str, list[str]]]], int]:
     return paired, unlisted
 
 
-def _lists(place: Path) -> dict[str, list[str]]:
-    """The names that each split's list has; other lists there are of one class each."""
+def _lists(place: Path, files: set[str]) -> dict[str, list[str]]:
+    """The names that each split's list has; other lists there are of one class each.
+
+    A name may have spaces; a flag behind it, as in the lists of a class, is no part of one that no file has.
+    """
     found = {}
     for path in files_under(place, LISTS, (".txt",)):
         stem = Path(path).stem
         if inside(place, path) and (split_in(stem) == stem or stem == "trainval"):
             lines = (place / path).read_text(encoding="utf-8-sig", errors="backslashreplace").split("\n")
-            found[stem] = [line.split()[0] for line in lines if line.strip()]
+            names = filter(None, map(str.strip, lines))
+            found[stem] = [name if f"Annotations/{name}.xml" in files else FLAG.sub("", name) for name in names]
     whole = found.pop("trainval", None)
     if whole and not {"train", "val"} & found.keys():
         found["train"] = whole

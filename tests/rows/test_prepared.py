@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -163,6 +164,21 @@ def test_the_state_of_a_folder_is_that_of_its_files(tmp_path):
     (tmp_path / "b.txt").write_text("")
     states.append(state_of([tmp_path]))
     assert states[0] == states[1] and len(set(states)) == 3
+
+
+def test_a_copy_of_a_folder_is_another_one_by_whatever_path_both_are_named(tmp_path, monkeypatch):
+    """`cp -a` keeps lengths and times; a project that is moved keeps its relative paths."""
+    (tmp_path / "one" / "data").mkdir(parents=True)
+    (tmp_path / "one" / "data" / "a.txt").write_text("a")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    states = []
+    for project in ("one", "two"):
+        monkeypatch.chdir(tmp_path / project)
+        states += [state_of(["data"]), state_of(["data/a.txt"])]
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(tmp_path / project)
+        states.append(state_of([tmp_path / "link" / "data"]))
+    assert states[0] == states[2] != states[3] == states[5] and states[1] != states[4]
 
 
 def test_a_cache_that_cannot_be_written_ends_in_one_line_that_says_where_it_is(tmp_path, monkeypatch):

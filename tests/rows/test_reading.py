@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -15,6 +16,7 @@ from torchvision.ops import box_convert
 from recipes import kvasir_vqa, nutrition_tables, visual_chat, vqa_rad
 from tests.support.annotated import BOXES, SIZE, as_supervision, picture
 from vlm_recipes.callbacks.preflight.rows import check_coordinates
+from vlm_recipes.eval.metrics.box_tokens import Qwen2VLBoxes
 from vlm_recipes.rows import hold_out, parts_of, read_boxes, read_rows, three_parts, usable_rows, with_validation
 from vlm_recipes.rows.boxes import PUBLISHED, doubt_of
 from vlm_recipes.rows.errors import BadRow, DataError
@@ -458,6 +460,25 @@ def test_names_of_splits_are_refused_where_there_is_one_without_a_name(settings,
     for recipe, divide in ((vqa_rad, parts_of), (kvasir_vqa, three_parts)):
         with pytest.raises(DataError, match=f"^--{name} {value} has no effect: there is one split, 'all'$"):
             divide(splits, recipe.Data(**settings), 0)
+
+
+@pytest.mark.parametrize("splits", [["train"], ["train", "test"]])
+def test_images_that_are_numbered_from_zero_are_split_and_trained_as_others(splits, tmp_path):
+    """As COCO's conversions count them: a 0 is a name, and not none."""
+    for split in splits:
+        rows = []
+        for number in range(10):
+            picture(tmp_path / split / f"{number}.png")
+            objects = {"bbox": [[0, 0, 5, 5]], "category_name": ["cup"]}
+            rows.append({"file_name": f"{number}.png", "image_id": number, "objects": objects})
+        (tmp_path / split / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = nutrition_tables.Data(dataset_name=str(tmp_path), box_format="xyxy", box_unit="pixels")
+    parts, given, _ = read_boxes(data, (), 0, "")
+    adapt = partial(nutrition_tables.to_chat, codec=Qwen2VLBoxes(), given=given)
+    (train, test), refused = usable_rows(parts, adapt, str(tmp_path / "out"), 0.0)
+    assert not refused and len(train) == (8 if len(splits) == 1 else 10)
+    names = {*train["image_id"][:]} | {*test["image_id"][:]}
+    assert names == {str(number) for number in range(10)}
 
 
 def test_chats_that_share_one_of_their_pictures_are_in_one_part(tmp_path):

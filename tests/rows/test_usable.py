@@ -183,6 +183,38 @@ def test_rows_are_named_by_id_then_image_id_then_qid_then_number(tmp_path):
     assert [row["id"] for row in written] == ["row 0", "7", "a"]
 
 
+def test_an_image_id_that_names_two_pictures_is_refused_where_it_names_the_second(tmp_path):
+    """Questions are grouped by it: all of a study's would be asked about its first picture."""
+    shown = [encoded(picture(seed=seed)) for seed in (0, 0, 1, 1, 0, 2)] + [None]
+    names = ["a", "a", "a", "b", "b", None, "b"]
+    rows, refused = check(shown, tmp_path, lambda row: keep(row) | {"image_id": row["image_id"]}, image_id=names)
+    assert rows["id"][:] == ["r0", "r1", "r3", "r5"]
+    why = "its image_id '{}' is that of another picture: each picture needs one of its own"
+    assert [(row["id"], row["reason"]) for row in refused] == [
+        ("r2", why.format("a")),
+        ("r4", why.format("b")),
+        ("r6", "no image, or one outside the dataset's folder"),
+    ]
+    assert [json.loads(line)["id"] for line in (tmp_path / "rejected.jsonl").read_text().splitlines()] == [
+        "r2",
+        "r4",
+        "r6",
+    ]
+
+
+def test_the_parts_of_a_dataset_may_each_count_their_pictures_anew(tmp_path):
+    """As COCO's conversions on the Hub do; and the same picture in another file format is not the same file."""
+    splits = {part: dataset([encoded(picture(seed=i))] * 2, image_id=[0, 0]) for i, part in enumerate(("a", "b"))}
+    seen = []
+
+    def adapt(row):
+        seen.append(row["image_id"])
+        return keep(row) | {"image_id": row["image_id"] or "none"}
+
+    parts, refused = usable_rows(splits, adapt, str(tmp_path), 0.0)
+    assert not refused and [rows["image_id"][:] for rows in parts] == [["0", "0"]] * 2 and set(seen) == {"0"}
+
+
 def test_more_refused_rows_than_max_rejected_stop_the_run(tmp_path):
     images = [None, *[encoded()] * 9]
     assert len(check(images, tmp_path, max_rejected=0.1)[0]) == 9

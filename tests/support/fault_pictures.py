@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from struct import pack
-from zlib import crc32
+from zlib import compress, crc32
 
 import numpy as np
 from PIL import Image
@@ -82,6 +82,15 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + pack(">I", 13) + header + pack(">I", crc32(header)) + pack(">I", 9) + b"IDAT"
 
 
+def png_of_16_bits(channels: int) -> bytes:
+    """A PNG whose samples have 16 bits, of which Pillow keeps 8: grey with transparency (2) or colours (3)."""
+    kind = {2: 4, 3: 2}[channels]
+    line = b"\0" + np.full(SIZE[0] * channels, 4095, ">u2").tobytes()
+    parts = {b"IHDR": pack(">IIBBBBB", *SIZE, 16, kind, 0, 0, 0), b"IDAT": compress(line * SIZE[1]), b"IEND": b""}
+    chunks = (pack(">I", len(data)) + name + data + pack(">I", crc32(name + data)) for name, data in parts.items())
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 def turned(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -119,6 +128,8 @@ PICTURES = {
     "16 bits of grey": Fault(
         shows(encoded(Image.fromarray(DEEP.astype(np.uint16)), "PNG")), "image of mode I;16, deeper than 8 bits"
     ),
+    "16 bits of each colour": Fault(shows(png_of_16_bits(3)), "image of mode RGB;16B, deeper than 8 bits"),
+    "16 bits of grey and of transparency": Fault(shows(png_of_16_bits(2)), "image of mode LA;16B, deeper than 8 bits"),
     "32 bits of grey": Fault(
         shows(encoded(Image.fromarray(DEEP.astype(np.float32)), "TIFF")), "image of mode F, deeper than 8 bits"
     ),

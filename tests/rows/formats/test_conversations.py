@@ -134,6 +134,10 @@ HOSTILE = {
     "a tool's answer": (talk("?", "a", speakers=("observation", "gpt")), "a turn is from 'observation', and not from"),
     "a call": (talk("?", "{}", speakers=("human", "function_call")), "a turn is from 'function_call', and not from"),
     "tools": (talk("?", "a", tools="[]"), "'tools' is not read"),
+    "two systems": (
+        {"conversations": [{"from": "system", "value": "b"}, *talk("?", "a")["conversations"]], "system": "c"},
+        "a 'system' beside the messages, and a message of that role: keep one of them",
+    ),
     "a video": (talk("<image>?", "a", video="a.mp4"), "'video' is not read"),
     "a turn that weighs nothing": (
         {"conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a", "weight": 0}]},

@@ -15,6 +15,7 @@ from recipes import visual_chat
 from vlm_recipes.collators.conversation import clean_messages
 from vlm_recipes.rows import usable_rows
 from vlm_recipes.rows.conventions import PROBLEM
+from vlm_recipes.rows.errors import BadRow
 from vlm_recipes.rows.formats import conversations, messages, tables
 
 IMAGE = {"type": "image"}
@@ -125,6 +126,21 @@ def test_an_imagefolder_s_metadata_is_read_by_split_with_its_kinds(tmp_path, tmp
     assert test["question_type"] == ["sides"] and [image.size for image in test["images"][0]] == [(40, 35), (40, 34)]
 
 
+def test_a_system_beside_the_messages_comes_first_and_empty_lists_of_other_media_are_none(folder):
+    """As LLaMA-Factory has them; Arrow gives all rows of a file the keys of any."""
+    row = read_line(folder, said("?", "Oui.", system="Answer in French.", videos=[], audios=None, tools=""))
+    assert contents(row) == [[text("Answer in French.")], [text("?")], [text("Oui.")]] and not row[PROBLEM]
+    assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("videos", ["a.mp4"]), ("tools", "[{}]"), ("system", "Be short.")])
+def test_what_stands_beside_the_messages_of_rows_that_datasets_reads_is_refused_too(key, value):
+    row = said([text("?")], [text("a")], image_sizes=[], image_ids=[], id="1")
+    assert visual_chat.to_chat(row | {key: None}, [])["answer"] == "a"
+    with pytest.raises(BadRow, match=f"^'{key}' is not read: only pictures and what is said are$"):
+        visual_chat.to_chat(row | {key: value}, [])
+
+
 # --- hostile files
 
 URL = "https://x.org/a.png"
@@ -135,6 +151,13 @@ HOSTILE = {
     "a video": (
         said([{"type": "video", "video": "a.mp4"}], "a"),
         "is no part of a content: a text or an image is due",
+    ),
+    "videos beside": (said("<video>?", "a", videos=["a.mp4"]), "'videos' is not read"),
+    "an audio beside": (said("?", "a", audio="a.wav"), "'audio' is not read"),
+    "tools beside": (said("?", "a", tools='[{"name": "look"}]'), "'tools' is not read"),
+    "two systems": (
+        {"messages": [{"role": "system", "content": "b"}, *said("?", "a")["messages"]], "system": "c"},
+        "a 'system' beside the messages, and a message of that role: keep one of them",
     ),
     "a part that is a text": (said(["?"], "a"), "'?' is no part of a content"),
     "a text that is none": (said([{"type": "text", "text": 7}], "a"), "is no part of a content"),

@@ -19,6 +19,10 @@ from vlm_recipes.rows.formats.open_food_facts import product_of
         ({"image_id": "0009800892204_1", "meta": {"barcode": None}}, "0009800892204"),
         ({"image_id": "IMG_0001"}, "IMG_0001"),  # somebody's own, which are not all of one product
         ({"image_id": "2024_1"}, "2024_1"),
+        ({"image_id": "20230514_101530"}, "20230514_101530"),  # a telephone's, of which there are many a day
+        ({"image_id": "images/20230514_101530.jpg"}, "images/20230514_101530.jpg"),
+        ({"image_id": "19991231_7"}, "19991231_7"),
+        ({"image_id": "2000000000015_1"}, "2000000000015"),  # month 00 is none
         ({"image_id": "0009800892204"}, "0009800892204"),
         ({"image_id": 7}, "7"),
     ],

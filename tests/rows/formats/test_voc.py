@@ -104,6 +104,17 @@ def test_the_lists_of_the_development_kit_are_the_splits(tmp_path):
     assert len(voc.read_boxes(tmp_path).splits["train"]) == 3  # what trainval lists
 
 
+def test_a_name_in_a_list_may_have_spaces_and_a_flag_behind_it_is_no_part_of_it(tmp_path):
+    """As Windows calls a copy; a class's lists end lines with 1, 0 or -1, which some tools write into all lists."""
+    names = ["photo", "photo (1)", "photo 1", "my photo", "b"]
+    lists = {"train": "photo\nphoto (1)  \nb  -1\n", "val": "photo 1\nmy photo 1\r\n"}
+    write(tmp_path, dict.fromkeys(names, xml()), lists)
+    read = voc.read_boxes(tmp_path)
+    assert read.counts == "1 category, 5 images"
+    pictures = {split: sorted(found) for split, found in judged(read, tmp_path)[0].items()}
+    assert pictures == {"train": ["b.png", "photo (1).png", "photo.png"], "val": ["my photo.png", "photo 1.png"]}
+
+
 def test_a_picture_of_another_name_is_found_by_what_the_file_tells(tmp_path):
     write(tmp_path, {"a": xml(more="<filename>photo.jpg</filename>")})
     os.rename(tmp_path / "JPEGImages/a.png", tmp_path / "JPEGImages/photo.jpg")
