@@ -85,6 +85,7 @@ class InterruptCallback(Signals, transformers.TrainerCallback):
     `should_training_stop`, the Trainer would end by deleting the checkpoint just saved if `save_total_limit` is 1,
     and so does its own `enable_jit_checkpoint`, which also leaves out the step that it stops in.
 
+    A training that ends by an error calls nobody back: after one, `close` gives the signals back.
     A signal that comes during an evaluation is obeyed after it. Processes agree after each step. Add it before
     `ResumeCallback` and after the others.
     """

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from ..rows.errors import BadRow
-from ..rows.images import images_of
+from ..rows.images import images_of, same_image
 from ..rows.opened import open_image
 
 
@@ -26,7 +26,8 @@ def open_only_image(row: dict[str, Any], background: str = "white") -> Image.Ima
 def by_image(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[int], list[dict[str, Any]]]:
     """Rows of a batch -> one row for each image, the number of the image of each query, and the queries.
 
-    A row is a query about its image, or an image with `queries`; rows with the same `image_id` have the same image.
+    A row is a query about its image, or an image with `queries`. Rows with the same `image_id` have the same image;
+    those after the first need none, and `ValueError` is raised where one has another, as far as one sees unopened.
     """
     places, shown, image_index, queries = {}, [], [], []
     for row in rows:
@@ -34,10 +35,23 @@ def by_image(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[int
         place = places.setdefault(id(row) if image_id is None else image_id, len(shown))
         if place == len(shown):
             shown.append(row)
+        elif (own := named(row, images_of, row)) and not _alike(own, images_of(shown[place])):
+            this, first = (one.get("id", "without id") for one in (row, shown[place]))
+            raise ValueError(f"row {this!r}: its image_id {image_id!r} has other images in row {first!r}")
         own = row.get("queries") or [row]
         queries += own
         image_index += [place] * len(own)
     return shown, image_index, queries
+
+
+def _alike(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether two rows have the same images, as far as one sees without decoding any."""
+    return len(some) == len(others) and all(map(_may_be_same, some, others))
+
+
+def _may_be_same(one: Any, other: Any) -> bool:
+    opened = isinstance(one, Image.Image) and isinstance(other, Image.Image)
+    return one.size == other.size if opened else same_image(one, other)
 
 
 def named(row: dict[str, Any], function: Callable, *arguments) -> Any:

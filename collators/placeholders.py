@@ -4,7 +4,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 
 from ..rows.conventions import IGNORE_INDEX
-from .encoding import encode
+from .encoding import Encoded, encode
 from .images import blank
 
 
@@ -22,9 +22,14 @@ def placeholders_of(processor: ProcessorMixin) -> tuple[tuple[str, ...], list[in
     return tuple(dict.fromkeys([*tokens, *processor.tokenizer.convert_ids_to_tokens(ids)])), ids
 
 
+def unseen_image(processor: ProcessorMixin) -> Encoded:
+    """A small black image and its tokens."""
+    return encode(processor, [[(str(processor.image_token), False)]], [blank([(32, 32)])])
+
+
 def with_unseen_image(processor: ProcessorMixin, batch: BatchFeature, on_the_left: bool) -> BatchFeature:
     """A batch of text alone with a black image among its padding, where no token sees it."""
-    unseen = encode(processor, [[(str(processor.image_token), False)]], [blank([(32, 32)])])
+    unseen = unseen_image(processor)
     width = unseen.inputs["input_ids"].shape[1]
     padding = {"input_ids": processor.tokenizer.pad_token_id, "labels": IGNORE_INDEX}
     for key, values in batch.items():

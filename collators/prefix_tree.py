@@ -1,10 +1,11 @@
 """Conversations with the same beginning as one sequence: the beginning once, then each as a branch of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+from torch.nn.functional import pad
 
 from ..rows.conventions import IGNORE_INDEX
 from .length import padded
@@ -38,6 +39,17 @@ class PrefixTree:
         """The shared part (0) or a branch's own: `input_ids` and `position_ids`."""
         there = self.branches == branch
         return self.input_ids[there], self.position_ids[:, there]
+
+    def with_padding(self, input_ids: torch.Tensor) -> "PrefixTree":
+        """The same sequence with these tokens behind it, which no other sees and none is trained on."""
+        added = (0, len(input_ids))
+        return replace(
+            self,
+            input_ids=torch.cat([self.input_ids, input_ids]),
+            labels=pad(self.labels, added, value=IGNORE_INDEX),
+            position_ids=pad(self.position_ids, added),
+            branches=pad(self.branches, added, value=NONE),
+        )
 
 
 def shared_length(conversations: Sequence[Conversation], image_token_ids: Sequence[int]) -> int:

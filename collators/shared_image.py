@@ -13,6 +13,7 @@ from .chat import ChatCollator
 from .encoding import encode
 from .images import by_image, named, open_images
 from .length import padded
+from .placeholders import unseen_image
 from .prefix_tree import (
     NONE,
     Conversation,
@@ -131,6 +132,9 @@ class SharedImageCollator(ChatCollator):
         return rope_positions(ids, self.image_token_ids, grid, self.processor.image_processor.merge_size)
 
     def _batch(self, trees: list[PrefixTree], pixels: dict[str, torch.Tensor]) -> BatchFeature:
+        if self.one_of_several and self.mixes and not pixels:
+            unseen = unseen_image(self.processor)
+            trees, pixels = [trees[0].with_padding(unseen.inputs["input_ids"][0]), *trees[1:]], unseen.by_image()
         batch = {
             "input_ids": padded([tree.input_ids for tree in trees], self.padding),
             "labels": padded([tree.labels for tree in trees], IGNORE_INDEX),

@@ -9,13 +9,13 @@ from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..rows.conventions import Row
-from ..rows.sampling import chosen, evenly_spread
 from .generation.constraints import Constraint
-from .generation.generate import Answer, Ask, generate, without_images
+from .generation.generate import Answer, Ask, generate, require_prompts, without_images
 from .generation.kept import KeptAnswers
 from .generation.workers import SameWorkers
 from .metrics.number import Number, Scores
 from .metrics.statistics import average, by_class
+from .sampling import chosen, evenly_spread
 
 
 @dataclass
@@ -74,6 +74,10 @@ class Evaluation:
     workers: SameWorkers | None = None
     autocast: torch.dtype | None = None
     generation_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a collator that shows the answers."""
+        require_prompts(self.collator)
 
     def as_trained(self, training: TrainingArguments) -> "Evaluation":
         """The same evaluation with the batch size, workers and mixed precision of a training run."""

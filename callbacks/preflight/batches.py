@@ -14,8 +14,8 @@ from ...eval.drawn_row import draw_row
 from ...eval.report.check import Check
 from ...eval.report.data.page import EXAMPLES_SHOWN, Example
 from ...eval.report.data.seen_images import seen_images
+from ...eval.sampling import evenly_spread
 from ...models.ends import ends_of_answers
-from ...rows.sampling import evenly_spread
 from ..label_audit import check_labels
 
 INSPECTED, EXTREME = 64, 8  # rows, and those with the most questions or pixels

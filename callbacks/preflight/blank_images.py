@@ -15,8 +15,8 @@ from ...eval.generation.kept import KeptAnswers
 from ...eval.metrics.number import flat
 from ...eval.metrics.statistics import summarize
 from ...eval.report.check import Check
+from ...eval.sampling import chosen, evenly_spread
 from ...rows.conventions import Row, picture_sizes
-from ...rows.sampling import chosen, evenly_spread
 
 PICTURES = ("image", "images", "frames")  # columns
 SIZE = (64, 64)  # width and height of an image whose size is not known

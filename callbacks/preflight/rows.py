@@ -14,7 +14,7 @@ from ...eval.generation.generate import without_images
 from ...eval.metrics.baselines import majority_answers
 from ...eval.metrics.text import as_read
 from ...eval.report.check import Check
-from ...rows.sampling import evenly_spread
+from ...eval.sampling import evenly_spread
 from .near_duplicates import near_duplicates
 
 Parts = Mapping[str, Dataset]  # split -> rows; the first split is trained on

@@ -36,6 +36,12 @@ def without_images(rows: datasets.Dataset | Sequence[Row]) -> list[Row]:
     return [{key: value for key, value in row.items() if key not in ("image", "images")} for row in rows]
 
 
+def require_prompts(collator: Any) -> None:
+    """Raise `ValueError` for a collator of ours that makes no prompts: the model would be shown what it is asked."""
+    if getattr(collator, "prompt_only", True) is False:
+        raise ValueError(f"this {type(collator).__name__} shows the answers: make one to ask with, prompt_only=True")
+
+
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
@@ -80,10 +86,12 @@ def generate(
 
     Where an image is read once, the model is first tried on two short questions about a drawn picture.
 
-    Raises ValueError for another number of constraints than rows, and for an answer that would end inside;
+    Raises ValueError for a collator that shows the answers, for another number of constraints than rows, and for an
+    answer that would end inside;
     `SharingError` for a model that reads questions about a shared image otherwise than by themselves;
     `AnsweringStopped` where `kept` is told to stop.
     """
+    require_prompts(collator)
     state = PartialState()
     constraints = [None] * len(rows) if constraints is None else constraints
     if len(constraints) != len(rows):

@@ -21,6 +21,7 @@ MARKERS = (
 MARKER = re.compile(
     "|".join(map(re.escape, re.findall(r"<\|.*?\|>|<.*?>|\[.*?\]", MARKERS))) + r"|<\|?image[ _]?\d+\|?>"
 )
+SAID = ("role", "content")  # what of a message is read
 AS_PARTS = 'write {"type": "image"}, {"type": "text", "text": …} as the content, each image where it belongs'
 
 
@@ -31,9 +32,11 @@ def messages_of(row: Row) -> list[Row]:
     (TRL gives such texts to the model as they are, without the turns of its template). Where a dataset has a prompt
     beside `messages`, these are the row's.
 
-    Raises `BadRow` for a row with neither or both, with something else under these keys, and for texts that mark
-    where images belong.
+    Raises `BadRow` for a row with neither or both, with something else under these keys, with `tools`, for a message
+    with more than who says what (a call of a tool, a reasoning), and for texts that mark where images belong.
     """
+    if row.get("tools"):
+        raise BadRow("'tools' is not read: only pictures and what is said are")
     messages, prompt, completion = (row.get(key) for key in ("messages", "prompt", "completion"))
     if messages is not None and completion is not None:
         raise BadRow("both 'messages' and a 'completion': leave one of the two")
@@ -63,6 +66,8 @@ def _listed(key: str, messages: Any) -> list[Row]:
     for message in messages:
         if not (isinstance(message, Mapping) and {"role", "content"} <= message.keys()):
             raise BadRow(f"{key!r} has something without 'role' and 'content': {start_of(str(message))}")
+        if more := [name for name, value in message.items() if name not in SAID and value not in (None, "", [], {})]:
+            raise BadRow(f"a message has {more[0]!r}, which is not read: only {', '.join(SAID)} are")
         content = message["content"]
         if not isinstance(content, str | list | tuple | None) or not all(map(_is_part, _parts(message))):
             raise BadRow(f"{key!r} has a content that is no text and no list of parts: {start_of(str(content))}")

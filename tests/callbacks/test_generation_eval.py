@@ -22,14 +22,15 @@ from tests.support import tiny
 from vlm_recipes.callbacks import GenerationEvalCallback, IoUCallback, TypeAccuracyCallback
 from vlm_recipes.collators import ChatCollator
 from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.generation.generate import generate
 from vlm_recipes.eval.metrics.baselines import typed_majority
 from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.boxes import box_metrics
 from vlm_recipes.eval.metrics.number import Number, Scores, flat
 from vlm_recipes.eval.metrics.question_types import OPEN, QuestionType
 from vlm_recipes.eval.metrics.typed_answers import TYPES
+from vlm_recipes.eval.sampling import evenly_spread
 from vlm_recipes.models.checkpoints import load_checkpoint
-from vlm_recipes.rows.sampling import evenly_spread
 
 BOX_ANSWER = tiny.ANSWERS["yellow"]
 
@@ -102,6 +103,29 @@ def test_every_evaluation_logs_the_metrics_of_generated_answers(tmp_path):
     assert watch.metrics == by_hand and len(watch.predictions) == 8
     metrics = trainer.evaluate()  # also for who asks, with the Trainer's own eval_loss
     assert metrics["eval_exact"] == by_hand["exact"].value
+
+
+def test_of_several_datasets_that_the_trainer_evaluates_the_first_has_the_answers(tmp_path):
+    """Else each would count as an evaluation of its own, to early stopping, too."""
+    network, processor = checkpoint()
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_exact", "greater_is_better": True}
+    args = settings(tmp_path, learning_rate=0.0, max_steps=8, save_strategy="steps", save_steps=1, **best)
+    trainer, watch = trainer_on(network, processor, args)
+    trainer.eval_dataset = {name: trainer.eval_dataset for name in ("a", "a_b", "b")}
+    trainer.add_callback(EarlyStoppingCallback(3))
+    trainer.train()
+    assert trainer.state.global_step == 4 and len(evaluations(trainer)) == 4
+    assert {"eval_a_loss", "eval_b_loss", "eval_exact"} <= trainer.evaluate().keys()
+
+
+def test_a_collator_that_shows_the_answers_is_refused_before_anything_is_asked(tmp_path):
+    network, processor = checkpoint()
+    trainer, _ = trainer_on(network, processor, settings(tmp_path))
+    shows = "ChatCollator shows the answers: make one to ask with, prompt_only=True$"
+    with pytest.raises(ValueError, match=shows):
+        IoUCallback(trainer, tiny.chat_rows(), trainer.data_collator, Qwen2VLBoxes())
+    with pytest.raises(ValueError, match=shows):
+        generate(network, tiny.chat_rows(), trainer.data_collator, max_new_tokens=2)
 
 
 def test_intervals_and_baselines_are_logged_for_the_headline_alone(tmp_path):

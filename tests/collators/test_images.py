@@ -17,7 +17,7 @@ from vlm_recipes.collators import (
     SharedImageCollator,
     VideoCollator,
 )
-from vlm_recipes.collators.images import open_image, open_images, open_only_image
+from vlm_recipes.collators.images import by_image, open_image, open_images, open_only_image
 from vlm_recipes.models.lisa.loading import load_lisa
 from vlm_recipes.models.surgvivqa.loading import SurgViVqaProcessor
 from vlm_recipes.rows.errors import BadRow
@@ -55,6 +55,22 @@ def test_an_image_opens_to_the_same_pixels_however_it_is_spelt(spelling, file):
         [opened] = open_images(row)
         assert opened.mode == "RGB" and np.array_equal(np.asarray(opened), PIXELS)
         assert np.array_equal(np.asarray(open_only_image(row)), PIXELS)
+
+
+def test_rows_with_one_image_id_have_one_image_as_far_as_one_sees_unopened(file):
+    def row(name, *shown):
+        return {"id": name, "image_id": "x", "images": list(shown)}
+
+    stored = {"bytes": None, "path": str(file)}
+    for same in ([stored, dict(stored)], [str(file), file], [picture(), picture()], [encoded(), encoded()]):
+        assert by_image([row("a", same[0]), row("b", same[1]), row("c")])[1] == [0, 0, 0]
+    other = encoded(picture(seed=1))
+    for images in ([encoded(), other], [stored, stored | {"path": "b.png"}], [picture(), picture(41)]):
+        with pytest.raises(ValueError, match="^row 'b': its image_id 'x' has other images in row 'a'$"):
+            by_image([row("a", images[0]), row("b", images[1])])
+    with pytest.raises(ValueError, match="^row 'b': its image_id 'x' has other images in row 'a'$"):
+        by_image([row("a", stored), row("b", stored, stored)])
+    assert by_image([row("a", stored), row("b", other) | {"image_id": None}])[1] == [0, 1]
 
 
 def test_a_grey_array_becomes_a_grey_picture():

@@ -15,9 +15,10 @@ from trl import ModelConfig
 
 from demo.checkpoints.llava import write_llava
 from demo.checkpoints.sam import write_sam
-from vlm_recipes.collators import ChatCollator, SegmentationCollator
+from vlm_recipes.collators import ChatCollator, SegmentationCollator, images
 from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.models.lisa.loading import LisaProcessor, load_lisa
+from vlm_recipes.rows.opened import open_image
 
 IGNORE = -100
 IMAGE = {"type": "image"}
@@ -332,16 +333,11 @@ def test_rows_without_an_image_id_share_nothing(processor):
     assert SegmentationCollator(processor)(unnamed)["image_index"].tolist() == [0, 1, 2]
 
 
-def test_a_shared_image_is_opened_once(processor):
-    class Counted(dict):
-        opened = 0
-
-        def get(self, key):
-            Counted.opened += key == "image"
-            return super().get(key)
-
-    SegmentationCollator(processor)([Counted(query) for query in SHARED])
-    assert Counted.opened == 1
+def test_a_shared_image_is_opened_once(processor, monkeypatch):
+    opened = []
+    monkeypatch.setattr(images, "open_image", lambda *image: opened.append(image) or open_image(*image))
+    SegmentationCollator(processor)(SHARED)
+    assert len(opened) == 1
 
 
 # --- masks

@@ -98,6 +98,18 @@ def test_loss_and_gradient_are_those_of_separate_rows(tiny, groups, way, data):
     assert_same_training(tiny.model, batch, separate)
 
 
+def test_in_several_processes_rows_without_images_get_one_that_nobody_sees(tiny, monkeypatch):
+    """ZeRO-3 gathers the vision tower's weights in all processes or in none."""
+    rows = rows_about("none", [], talk("What is 2 + 2?", "4"), talk("What is 2 + 3?", "5", "And then?", "6"))
+    alone = SharedImageCollator(tiny.processor)(rows)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    collator, seen = SharedImageCollator(tiny.processor), ChatCollator(tiny.processor)(rows)
+    batch = collator(rows)
+    assert "pixel_values" not in alone and set(batch) - set(alone) == set(seen) - {"attention_mask", *alone}
+    assert torch.equal(batch["pixel_values"], seen["pixel_values"]) and trained(batch) == trained(alone)
+    assert_same_training(tiny.model, batch, alone)
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def sharp(request, tmp_path_factory):
     folder = write_sharp(request.param)

@@ -99,7 +99,7 @@ def video_rows() -> list[dict]:
         ("blue", "Is it bleeding?", "abdominal_wall_cavity"),
     ]
     return [
-        {"id": f"row {i}", "image_id": colour, "image": Image.new("RGB", (48 + 16 * i, 48), colour)}
+        {"id": f"row {i}", "image_id": colour, "image": Image.new("RGB", (16 * len(colour), 48), colour)}
         | {"question": question, "prompt": f"Question: {question}\nAnswer:", "answer": answer}
         for i, (colour, question, answer) in enumerate(asked)
     ]

@@ -25,9 +25,9 @@ from vlm_recipes.callbacks.preflight.rows import (
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.eval.metrics.number import Number, Scores
+from vlm_recipes.eval.sampling import evenly_spread
 from vlm_recipes.eval.text import text_evaluation, text_majority
 from vlm_recipes.rows.pictures import inspect_picture
-from vlm_recipes.rows.sampling import evenly_spread
 from vlm_recipes.rows.splits import hold_out
 from vlm_recipes.rows.usable import usable_rows
 

@@ -46,6 +46,11 @@ def test_a_prompt_beside_messages_is_only_a_column():
     assert messages_of({"messages": ASKED, "prompt": "What is it?", "completion": None}) == ASKED
 
 
+def test_keys_that_arrow_gives_every_message_are_none():
+    told = [message | {"tool_calls": None, "name": "", "reasoning_content": None} for message in [*ASKED, *SAID]]
+    assert messages_of({"messages": told, "tools": None}) == told
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -63,8 +68,17 @@ def test_a_prompt_beside_messages_is_only_a_column():
         ({"messages": [{"role": "user", "content": ["So?"]}]}, "'messages' has a content that is no text and no"),
         ({"messages": [{"role": "user", "content": [text(7)]}]}, "'messages' has a content that is no text and no"),
         ({"messages": [None]}, "'messages' has something without 'role' and 'content': 'None'"),
+        (
+            {"messages": [*ASKED, {**SAID[0], "tool_calls": [{"type": "function"}]}]},
+            "a message has 'tool_calls', which",
+        ),
+        (
+            {"prompt": ASKED, "completion": [{**SAID[0], "reasoning_content": "So."}]},
+            "a message has 'reasoning_content'",
+        ),
+        ({"messages": [*ASKED, *SAID], "tools": [{"name": "zoom"}]}, "'tools' is not read"),
     ],
-    ids=range(14),
+    ids=range(17),
 )
 def test_another_row_is_refused_with_the_reason(row, reason):
     with pytest.raises(BadRow, match=f"^{re.escape(reason)}"):
