@@ -190,7 +190,9 @@ def test_groups_of_texts_or_of_numbers_are_counted_in_their_sorted_order(seed):
     texts = ["".join(generator.choice(letters, generator.integers(1, 4))) for _ in range(300)]
     integers = generator.integers(-50, 50, 300).tolist()
     for names in (texts, integers, np.array(texts), np.array(integers), np.array(texts, dtype=object)):
-        assert np.array_equal(numbered(names, 300), np.unique(np.asarray(names), return_inverse=True)[1])
+        expected = np.unique(np.asarray(names), return_inverse=True)[1]
+        assert np.array_equal(numbered(names, 300), expected)
+        assert np.array_equal(numbered([*names, None], 301), [*expected, expected.max() + 1])
     assert np.array_equal(numbered(None, 300), np.arange(300)) and len(numbered([], 0)) == 0
 
 
