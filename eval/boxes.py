@@ -97,7 +97,7 @@ def box_evaluation(
 
     def metric(answers: list[Said], rows: list[Row]) -> Scores:
         given, blind, blindly = compared(answers, rows), Scores(), None
-        images = [row["image_id"] for row in rows] if rows and "image_id" in rows[0] else None
+        images = [row.get("image_id") for row in rows]
         if constant is not None:
             boxes = [[np.multiply(constant.box, [*row["image_size"]] * 2).tolist()] for row in rows]
             names = given["reference_categories"] and [[next(iter(classes.values()), "")]] * len(rows)

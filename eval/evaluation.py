@@ -173,7 +173,7 @@ class Evaluation:
     def gain(self, scores: Sequence[float | None], others: Sequence[float | None], rows: list[Row]) -> Number:
         """How much higher the scores are than others of the same rows, with its interval over images, and by group."""
         gains = [None if None in pair else pair[0] - pair[1] for pair in zip(scores, others, strict=True)]
-        images, groups = [row["image_id"] for row in rows], [self.group(row) for row in rows if self.group]
+        images, groups = [row.get("image_id") for row in rows], [self.group(row) for row in rows if self.group]
         by_group = by_class(gains, groups, sorted(set(groups)), images) if groups else {}
         return replace(average(gains, images), groups=by_group)
 

@@ -13,7 +13,7 @@ from .evaluation import Evaluation
 from .metrics.baselines import ConstantMask
 from .metrics.masks import RLE, Overlap, decode, encode, mask_overlaps, overlap_metrics
 from .metrics.number import Scores
-from .metrics.statistics import average, by_class
+from .metrics.statistics import average, by_class, numbered
 
 UNKNOWN = (256, 256)  # for the baseline, the size of an image none of whose rows has a mask
 
@@ -55,9 +55,10 @@ def mask_evaluation(
         ]
         blind, blind_ious = Scores(), None
         if constant_rle is not None:
-            given = ((row["image_id"], [*row["masks"], row["ignore"]]) for row in rows)
+            numbers = numbered(images, len(rows)).tolist()
+            given = ((image, [*row["masks"], row["ignore"]]) for image, row in zip(numbers, rows, strict=True))
             sizes = {image: tuple(rle["size"]) for image, masks in given for rle in masks if rle is not None}
-            blind_overlaps = overlaps_of([[constant_rle(sizes.get(image, UNKNOWN))] for image in images], rows)
+            blind_overlaps = overlaps_of([[constant_rle(sizes.get(image, UNKNOWN))] for image in numbers], rows)
             blind, blind_ious = overlap_metrics(blind_overlaps), [overlap.iou for overlap in blind_overlaps]
         by_kind = by_class([overlap.iou for overlap in overlaps], own_kinds, kinds, images, baseline=blind_ious)
         first = [i for i, row in enumerate(rows) if row["first"]]

@@ -126,7 +126,7 @@ def with_questions_shuffled(rows: Dataset, seed: int) -> Dataset:
 
     Where one image has more than half of the rows, some of them get a question about it.
     """
-    images = rows["image_id"][:]
+    images = [(name is None, i if name is None else name) for i, name in enumerate(rows["image_id"][:])]
     shuffled = random.Random(seed).sample(sorted(set(images)), len(set(images)))
     rank = {image: place for place, image in enumerate(shuffled)}
     order = sorted(range(len(rows)), key=lambda i: rank[images[i]])

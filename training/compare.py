@@ -7,8 +7,9 @@ its groups have the paired difference to the first, with its interval over image
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .runs import RECIPES, RunError, read_run, recipe_of, restore
 from .score import Split, metric_rows, score_file
 
 SETTINGS = ("arguments", "git_commit", "dataset_fingerprint", "versions", "device", "processes")
+NO_RULE = {"image_id", "image_size", "question"}  # columns that no answer is scored by
 OF_THE_FOLDER = ("output_dir", "overwrite_output_dir", "logging_dir", "run_name")  # another one in each run
 
 
@@ -47,17 +49,34 @@ def read_answers(folder: Path, recipe: Path | None) -> Answered:
     return Answered(f"{folder}{'' if run['finished'] else ' (not finished)'}", run, *scored)
 
 
-def difference(evaluation: Evaluation, first: Split, other: Split) -> Number | None:
-    """How much higher the other's headline is on the same rows; None where they answered different ones."""
-    orders, keys = [], []
-    for split in (first, other):
-        truth = [json.dumps([row["id"], evaluation.restore(row)[0]], sort_keys=True) for row in split.rows]
-        orders.append(sorted(range(len(truth)), key=truth.__getitem__))
-        keys.append(sorted(truth))
-    if keys[0] != keys[1]:
-        return None
-    others, own = ([split.per_row[i] for i in order] for split, order in zip((first, other), orders, strict=True))
-    return evaluation.gain(own, others, [first.rows[i] for i in orders[0]])
+def difference(first: Answered, other: Answered, split: str) -> Number | str:
+    """How much higher the other's headline is on the same rows, or the line that says why that is not known.
+
+    Rows are the same by their id and the truth that both runs score by. What else they are scored by has to be the
+    same, too: what only one of them calls the truth, such as names of boxes, and the columns of `Evaluation.keep`.
+    """
+    parts, keys = (first.splits[split], other.splits[split]), []
+    told = [[run.evaluation.restore(row)[0] for row in run.splits[split].rows] for run in (first, other)]
+    ours, theirs = (set(chain.from_iterable(truths)) for truths in told)
+    kept = {*first.evaluation.keep, *other.evaluation.keep} - NO_RULE - ours - theirs
+    truth, rules = ["id", *sorted(ours & theirs)], sorted(kept | ours ^ theirs)
+    for part, truths in zip(parts, told, strict=True):
+        pairs, unknown = zip(part.rows, truths, strict=True), dict.fromkeys(ours | theirs)
+        rows = [row | unknown | true | {"id": row["id"]} for row, true in pairs]
+        keys.append(sorted((_texts(row, truth), _texts(row, rules), i) for i, row in enumerate(rows)))
+    if [same for same, *_ in keys[0]] != [same for same, *_ in keys[1]]:
+        return f"{other.name} answered other rows than {first.name}: there is no difference to give."
+    by = [list(zip(*(texts for _, texts, _ in own), strict=True)) for own in keys]  # one column for each of the rules
+    unlike = [name for name, one, two in zip(rules, *by, strict=True) if one != two]
+    if unlike:
+        names = ", ".join(unlike)
+        return f"{other.name} and {first.name} are scored otherwise ({names}): there is no difference to give."
+    before, after = ([part.per_row[i] for *_, i in own] for part, own in zip(parts, keys, strict=True))
+    return first.evaluation.gain(after, before, [parts[0].rows[i] for *_, i in keys[0]])
+
+
+def _texts(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [json.dumps(row.get(name), sort_keys=True) for name in names]
 
 
 def split_table(split: str, runs: list[Answered], published: Published | None) -> Table:
@@ -69,9 +88,9 @@ def split_table(split: str, runs: list[Answered], published: Published | None) -
             continue
         part, gain = run.splits[split], None
         if run is not first and split in first.splits:
-            gain = difference(first.evaluation, first.splits[split], part)
-            if gain is None:
-                notes.append(f"{run.name} answered other rows than {first.name}: there is no difference to give.")
+            gain = difference(first, run, split)
+            if isinstance(gain, str):
+                notes, gain = [*notes, gain], None
         number = part.scores[run.evaluation.headline]
         scores = part.scores | {run.evaluation.headline: beside(number, number.free, gain)}
         for row in metric_rows(scores, run.evaluation.headline):
@@ -123,11 +142,12 @@ def main(arguments: list[str] | None = None) -> None:
         names = dict.fromkeys(run.record.get("experiment", run.record["recipe"]) for run in runs)
         if len(names) > 1:
             raise RunError(f"runs of {' and '.join(names)}: compare runs of one recipe")
+        title, published = published_numbers(args.recipe or RECIPES / f"{runs[0].record['recipe']}.py", *names)
+        splits = dict.fromkeys(split for run in runs for split in run.splits)
+        splits = sorted(splits, key=lambda split: split != "test")
+        parts = [split_table(split, runs, published if split == "test" else None) for split in splits]
     except RunError as error:
         sys.exit(f"error: {error}")
-    title, published = published_numbers(args.recipe or RECIPES / f"{runs[0].record['recipe']}.py", *names)
-    splits = sorted(dict.fromkeys(split for run in runs for split in run.splits), key=lambda split: split != "test")
-    parts = [split_table(split, runs, published if split == "test" else None) for split in splits]
     tables = [settings_table(runs), *parts]
     print(*tables, sep="\n")
     if args.html:

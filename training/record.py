@@ -139,7 +139,8 @@ class RunRecord:
         """One item per answered row; only those that the report shows get their image decoded and drawn on."""
         items = [GalleryItem(row["id"], [], "", "", "", row["score"]) for row in predictions]
         for item, row in zip(items, plain if self.evaluation.group else (), strict=False):
-            item.group, item.image_id = self.evaluation.group(row), str(row.get("image_id", ""))
+            image_id = row.get("image_id")
+            item.group, item.image_id = self.evaluation.group(row), "" if image_id is None else str(image_id)
         shown = {id(item) for shelf in shelves(items) for item in shelf.items}
         background = getattr(self.evaluation.collator, "background", "white")
         for i, (item, predicted) in enumerate(zip(items, predictions, strict=True)):

@@ -27,6 +27,16 @@ from .runs import RunError, existing, load_recipe, read_run, recipe_of, restore
 ALL = "all rows"  # of a file that names no splits
 
 
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """An error in reading what lies there says where it is."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        hint = "a run's predictions.jsonl shows what is"
+        raise RunError(f"{where}: not what this recipe scores ({error}); {hint}") from error
+
+
 class Line(dict):
     """A line of a file as a row, which says where it is when a column is missing."""
 
@@ -36,15 +46,6 @@ class Line(dict):
 
     def __missing__(self, column: str) -> Any:
         raise RunError(f"{self.where}: no column {column!r}")
-
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """An error in reading the line says where it is."""
-        try:
-            yield
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
-            hint = "a run's predictions.jsonl shows what is"
-            raise RunError(f"{self.where}: not what this recipe scores ({error}); {hint}") from error
 
 
 @dataclass
@@ -89,13 +90,13 @@ def score_file(
         groups = groups or sorted({str(evaluation.group(line)) for lines in splits.values() for line in lines})
     if groups and not evaluation.groups:
         evaluation = recipe.evaluation(data, None, None, blind, tuple(groups))
-    return evaluation, {split: _score(evaluation, lines) for split, lines in splits.items()}
+    return evaluation, {split: _score(evaluation, lines, file, split) for split, lines in splits.items()}
 
 
-def _score(evaluation: Evaluation, rows: list[Line]) -> Split:
+def _score(evaluation: Evaluation, rows: list[Line], file: Path, split: str) -> Split:
     answers, free = [], None
     for row in rows:
-        with row.named():
+        with named(row.where):
             columns, answer = evaluation.restore(row)
             row |= columns
             if not isinstance(answer, str | list | dict):
@@ -104,7 +105,8 @@ def _score(evaluation: Evaluation, rows: list[Line]) -> Split:
         answers.append(answer)
     if any("free_prediction" in row for row in rows):
         free = [row.get("free_prediction") for row in rows]  # not all are asked so
-    scores, own = evaluation.scored(rows, answers, free)
+    with named(f"{file}, {split}"):
+        scores, own = evaluation.scored(rows, answers, free)
     return Split(rows, [row["score"] for row in own], scores)
 
 

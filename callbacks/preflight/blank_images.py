@@ -76,7 +76,8 @@ def check_blank_images(
     pairs = [(None, None) if None in pair else pair for pair in pairs]  # a score that does not count for its row
     scores = {"with_images": [seen for seen, _ in pairs], "blank": [grey for _, grey in pairs]}
     scores["gain"] = [None if seen is None else seen - grey for seen, grey in pairs]
-    compared = summarize(scores, [str(row.get("image_id", row.get("id", i))) for i, row in enumerate(plain)])
+    images = [row.get("image_id", row.get("id", i)) for i, row in enumerate(plain)]
+    compared = summarize(scores, [image if image is None else str(image) for image in images])
     seen, grey, gain = compared.values()
     if gain.low is None:
         return Check("blank images", "skip", "too few rows to compare", flat(compared))

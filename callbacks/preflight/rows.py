@@ -43,11 +43,9 @@ def check_shared_images(parts: Parts) -> Check:
     for split, rows in others:
         own, own_hashes = _images(rows)
         nearest = near_duplicates(own_hashes, hashes) if hashes and own_hashes else [-1] * len(own)
-        known = set(ids)
+        known, pairs = set(ids) - {None}, zip(own, nearest, strict=True)
         shared = [
-            (name, name if name in known else ids[place])
-            for name, place in zip(own, nearest, strict=True)
-            if place >= 0 or name in known
+            (name, name if name in known else ids[place]) for name, place in pairs if place >= 0 or name in known
         ]
         numbers |= {f"{split}_images": len(own), f"{split}_shared": len(shared)}
         if shared:
@@ -174,14 +172,14 @@ def plain_text(text: str) -> str:
     return " ".join(as_read(text).lower().split())
 
 
-def _images(rows: Dataset) -> tuple[list[str], list[str]]:
-    """Each image once: its id, and its hash where rows have one."""
+def _images(rows: Dataset) -> tuple[list[str | None], list[str]]:
+    """Each image once: its id, None for a row without, and its hash where rows have one."""
     if "image_ids" in rows.column_names:
         names, hashes = (list(chain.from_iterable(rows[key][:])) for key in ("image_ids", "image_hashes"))
     else:
         names, hashes = rows["image_id"][:], rows["image_hash"][:] if "image_hash" in rows.column_names else []
-    once = {name: i for i, name in reversed(list(enumerate(names)))}
-    return list(once), [hashes[i] for i in once.values()] if hashes else []
+    once = {(name, i if name is None else 0): i for i, name in reversed(list(enumerate(names)))}
+    return [name for name, _ in once], [hashes[i] for i in once.values()] if hashes else []
 
 
 def _evaluated(parts: Parts) -> dict[str, Dataset]:
@@ -197,5 +195,5 @@ def _have(parts: Parts, *names: str) -> bool:
     return all(name in rows.column_names for rows in parts.values() for name in names)
 
 
-def _short(name: str) -> str:
-    return repr(name if len(name) <= 32 else f"{name[:31]}…")
+def _short(name: str | None) -> str:
+    return "one without image_id" if name is None else repr(name if len(name) <= 32 else f"{name[:31]}…")

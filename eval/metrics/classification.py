@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from .baselines import Majority, by_name
 from .number import Number, Scores
-from .statistics import average, interval
+from .statistics import average, interval, numbered
 
 SCORES = ("macro_precision", "macro_recall", "macro_f1", "weighted_f1")
 SCORES_BY_TYPE = ("macro_f1", "weighted_f1")
@@ -50,7 +50,7 @@ def classification_metrics(
     classes = {name: code for code, name in enumerate(sorted(set(references)))}
     truth = np.array([classes[name] for name in references])
     answered = np.array([classes.get(name, -1) if name in known else -1 for name in predictions])  # -1: no class
-    _, group = np.unique(np.arange(len(truth)) if groups is None else groups, return_inverse=True)
+    group = numbered(groups, len(truth))
 
     def numbers(rows: Sequence[int] | slice, names: Sequence[str], constant: str | None) -> dict[str, Number]:
         code = None if constant is None else classes.get(constant, -1)
@@ -77,8 +77,8 @@ def classification_metrics(
 def _numbers(
     truth: np.ndarray, answered: np.ndarray, group: np.ndarray, names: Sequence[str], constant: int | None
 ) -> dict[str, Number]:
-    names_of_groups, group = np.unique(group, return_inverse=True)
-    n, once = len(names_of_groups), np.ones((1, len(names_of_groups)))
+    group = numbered(group, len(truth))  # those of these rows
+    n, once = group.max() + 1, np.ones((1, group.max() + 1))
     of_resamples = _of_resamples(truth, answered, group)
     points, low, high = of_resamples(once)[0], *(interval(n, of_resamples) if n >= 2 else [[None] * len(SCORES)] * 2)
     baselines, blind = [None] * len(SCORES), None

@@ -1,25 +1,28 @@
 """Means over rows with bootstrap intervals, for every metric of this package."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 
 from .number import Number, Scores
 
 PerRow = Sequence[float | None]
+Groups = Sequence[Hashable] | None  # each row's name of its group
 
 
 def bootstrap_interval(
     values: Sequence[float],
-    groups: Sequence[str] | None = None,
+    groups: Groups = None,
     statistic: Callable[..., np.ndarray] = np.mean,
     **settings: float,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a statistic of per-row values.
 
     `values` has one number per row, in any unit. `groups`, one name per row, resamples whole groups instead of
-    rows: questions about one image are not independent, and resampling rows would make the interval too narrow.
+    rows: questions about one image are not independent, and resampling rows would make the interval too narrow. A row
+    whose name is None is a group of its own.
     A resample then holds as many groups as the data, and its statistic runs over all rows of those groups.
     `statistic` is `numpy.mean` or `numpy.median`; `settings` are `confidence` (0.95), `n_resamples` (1,000) and
     `seed` (0), of which the same gives the same interval.
@@ -65,14 +68,24 @@ def interval(
     return np.nanpercentile(np.concatenate(values), [outside, 100 - outside], axis=0).tolist()
 
 
-def numbered(groups: Sequence[str] | None, n_rows: int) -> np.ndarray:
-    """The number of each row's group, from 0; without `groups` each row is one."""
-    return np.unique(np.arange(n_rows) if groups is None else np.asarray(groups), return_inverse=True)[1]
+def numbered(groups: Groups, n_rows: int) -> np.ndarray:
+    """The number of each row's group, from 0, in the order of sorted names; without `groups` each row is one.
+
+    Each None is a group of its own, after all others. Names of two types are two groups: 1 and "1".
+    """
+    if groups is None:
+        return np.arange(n_rows)
+    of_numpy = isinstance(groups, np.ndarray) and groups.dtype != object
+    if of_numpy or set(map(type, groups)) in ({str}, {int}):  # several times as fast as what follows
+        return np.unique(np.asarray(groups), return_inverse=True)[1]
+    names = sorted({*groups} - {None}, key=lambda name: (type(name).__name__, name))  # no text beside a number
+    numbers, unnamed = {name: number for number, name in enumerate(names)}, count(len(names))
+    return np.array([next(unnamed) if name is None else numbers[name] for name in groups], dtype=np.intp)
 
 
 def average(
     scores: PerRow,
-    groups: Sequence[str] | None = None,
+    groups: Groups = None,
     statistic: Callable[..., np.ndarray] = np.mean,
     **baselines: PerRow | None,
 ) -> Number:
@@ -88,15 +101,14 @@ def average(
     values = np.array([scores[row] for row in counted], dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError(f"the score of row {counted[int(np.isnan(values).argmax())]} is NaN")
-    own = None if groups is None else [groups[row] for row in counted]
-    several = len(set(counted if own is None else own)) >= 2
-    low, high = bootstrap_interval(values, own, statistic=statistic) if several else (None, None)
+    own = numbered(None if groups is None else [groups[row] for row in counted], len(counted))
+    low, high = bootstrap_interval(values, own, statistic=statistic) if own.max() > 0 else (None, None)
     blind = {name: float(np.mean([of[row] for row in counted])) for name, of in baselines.items() if of is not None}
     return Number(float(statistic(values)), len(counted), low, high, **blind)
 
 
 def summarize(
-    scores: Mapping[str, PerRow], groups: Sequence[str] | None = None, statistic: Callable[..., np.ndarray] = np.mean
+    scores: Mapping[str, PerRow], groups: Groups = None, statistic: Callable[..., np.ndarray] = np.mean
 ) -> Scores:
     """The `average` of every metric: `scores` maps a metric's name to one score per row.
 
@@ -115,7 +127,7 @@ def summarize(
     return Scores(max(lengths.values(), default=0), numbers)
 
 
-def ratio(numerators: Sequence[float], denominators: Sequence[float], groups: Sequence[str] | None = None) -> Number:
+def ratio(numerators: Sequence[float], denominators: Sequence[float], groups: Groups = None) -> Number:
     """A ratio of sums over rows, which is no mean over rows: rows of a large denominator weigh more.
 
     All have one entry per row, denominators are not negative, and `groups` is as in `bootstrap_interval`. The 95%
@@ -140,7 +152,7 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float], groups: Se
 def macro_average(
     scores: Sequence[float],
     classes: Sequence[str],
-    groups: Sequence[str] | None = None,
+    groups: Groups = None,
     **baselines: Sequence[float] | None,
 ) -> Number:
     """Mean over classes of each class's mean score, so that a rare class counts as much as a frequent one.
@@ -170,7 +182,7 @@ def by_class(
     scores: Sequence[float],
     classes: Sequence[str],
     names: Iterable[str],
-    groups: Sequence[str] | None = None,
+    groups: Groups = None,
     **baselines: Sequence[float] | None,
 ) -> dict[str, Number]:
     """The `average` over the rows of each class in `names`, in this order; all others have one entry per row."""

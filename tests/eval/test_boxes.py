@@ -248,3 +248,23 @@ def test_a_family_without_a_known_format_is_announced_once_and_by_the_main_proce
     monkeypatch.setattr(boxes, "PartialState", lambda: SimpleNamespace(is_main_process=False))
     codec_of(of_kind("ovis2"), None)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("image_ids", [[None, "a", None], [1, "1", None], [None] * 3])
+def test_rows_whose_image_has_no_name_are_images_of_their_own(image_ids):
+    """As with a made-up name for each of them; free answers and their difference, too."""
+    evaluation, free = box_evaluation(None, CODEC, 9, [0, 0, 1, 1]), ANSWERS[::-1]
+    numbers = []
+    made_up = [f"~{i}" if name is None else f"{type(name).__name__} {name}" for i, name in enumerate(image_ids)]
+    for ids in (image_ids, made_up):
+        rows = [row | {"image_id": name} for row, name in zip(ROWS, ids, strict=True)]
+        evaluation.require_columns(rows)
+        numbers.append(flat(evaluation.scored(rows, ANSWERS, free)[0]))
+    assert numbers[0] == numbers[1] and "iou_mean_low" in numbers[0] and "constrained_gain_low" in numbers[0]
+
+
+def test_free_answers_are_compared_where_rows_have_no_image_id():
+    rows = [{key: row[key] for key in ("boxes", "image_size")} for row in ROWS]
+    unnamed = [row | {"image_id": None} for row in rows]
+    found, expected = (box_evaluation(None, CODEC, 9).scored(own, ANSWERS, ANSWERS)[0] for own in (rows, unnamed))
+    assert found == expected and found["iou_mean"].gain.value == 0

@@ -102,6 +102,13 @@ def test_an_image_s_size_is_that_of_any_of_its_rows():
     assert (metrics["baseline_giou"], metrics["baseline_ciou"]) == (0.5, 8 / 16)
 
 
+def test_rows_whose_image_has_no_name_have_a_size_each():
+    wide = np.ones((4, 8), dtype=bool)
+    rows = [row(i, None, "phrase", True, mask) for i, mask in enumerate((ALL, wide))]
+    metrics = metrics_of([answer("[SEG]", ALL), answer("[SEG]", wide)], rows, constant=ConstantMask(ALL))
+    assert metrics["baseline_giou"] == metrics["giou"] == metrics["giou_low"] == 1
+
+
 def test_one_row_has_its_kind_and_its_baseline_and_no_interval():
     metrics = metrics_of(ANSWERS[1:2], ROWS[1:2], constant=ConstantMask(ALL))
     assert metrics["n"] == 1 and metrics["giou"] == metrics["giou_sentence"] == pytest.approx(1 / 3)

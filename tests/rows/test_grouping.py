@@ -117,6 +117,14 @@ def test_the_order_depends_on_the_seed_alone():
     assert orders[0] == orders[1] != orders[2]
 
 
+def test_rows_whose_image_has_no_name_get_a_question_about_another_one():
+    rows = one_per_query(images(1, 2, 1, 1))
+    names = ["a", None, None, "b", "c"]
+    unnamed = rows.remove_columns("image_id").add_column("image_id", names)
+    shuffled = with_questions_shuffled(unnamed, 0)
+    assert all(own != other for own, other in zip(rows["question"], shuffled["question"], strict=True))
+
+
 def test_a_single_row_has_only_its_own_question():
     rows = one_per_query(images(1))
     assert with_questions_shuffled(rows, 0)["question"] == rows["question"]

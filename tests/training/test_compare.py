@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from recipes import ssg_vqa, vqa_rad
-from vlm_recipes.eval.metrics.baselines import Majority, as_json
+from recipes import kvasir_vqa, nutrition_tables, ssg_vqa, vqa_rad
+from vlm_recipes.eval.metrics.baselines import ConstantBox, Majority, as_json
 from vlm_recipes.training import compare
 
 HOSTILE = "</td><script>document.title='owned'</script>|`$(id)`\x1b[31m"
@@ -98,6 +98,76 @@ def test_where_rows_differ_no_difference_is_given_and_a_line_says_so(change, tmp
     assert not any("difference" in row for row in cells(printed, "test"))
 
 
+def changed(folder: Path, *rows: int, **columns: object) -> Path:
+    """The folder with other columns in some of its rows; None takes a column away."""
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    for i in rows or range(len(lines)):
+        lines[i] = {name: value for name, value in (lines[i] | columns).items() if value is not None}
+    (folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+SCORED_OTHERWISE = {  # rows of the second run, the columns that they have, and which make the difference
+    "numbers as free text": (kvasir_vqa, [2, 4], {"question_type": "open_ended"}, "question_type"),
+    "closed questions as open ones": (vqa_rad, [0], {"closed": False}, "closed"),
+    "another kind": (ssg_vqa, [0], {"kind": "exist"}, "kind"),
+    "both kinds": (ssg_vqa, [0], {"kind": "exist", "hops": "zero_hop"}, "hops, kind"),
+}
+
+
+@pytest.mark.parametrize("case", SCORED_OTHERWISE)
+def test_where_rows_are_scored_otherwise_no_difference_is_given_and_a_line_names_the_column(case, tmp_path, capsys):
+    recipe, rows, columns, named = SCORED_OTHERWISE[case]
+    a, b = (left(tmp_path / name, said, recipe=recipe) for name, said in (("a", FIRST), ("b", SECOND)))
+    if recipe is kvasir_vqa:
+        a, b = (changed(folder, question_type="mcq", question="Which?") for folder in (a, b))
+        a, b = (changed(folder, 2, 4, question_type="count_numeric") for folder in (a, b))
+    before = compared(capsys, a, b)
+    assert any("difference" in row for row in cells(before, "test")) and "scored otherwise" not in before
+    printed = compared(capsys, a, changed(b, *rows, **columns))
+    assert f"{b} and {a} are scored otherwise ({named}): there is no difference to give." in printed
+    assert not any("difference" in row for row in cells(printed, "test"))
+
+
+def test_the_question_s_wording_and_the_image_s_name_are_no_rules_of_scoring(tmp_path, capsys):
+    a, b = left(tmp_path / "a", FIRST), left(tmp_path / "b", SECOND)
+    before = cells(compared(capsys, a, b), "test")
+    after = compared(capsys, a, changed(b, 3, question="Asked otherwise?", image_id="image 9"))
+    assert [row.get("difference") for row in cells(after, "test")] == [row.get("difference") for row in before]
+    assert "there is no difference to give" not in after
+
+
+def boxes(folder: Path, found: list[float], categories: list[str], **columns: object) -> Path:
+    """What a run would leave that found these boxes, with names where it was trained on more categories than one."""
+    folder = left(folder, FIRST, recipe=nutrition_tables)
+    (folder / "baseline.json").write_text(as_json(ConstantBox([0.1, 0.1, 0.9, 0.9], categories)))
+    row = {"id": "r", "prediction": "read", "reference": "said", "image_size": [100, 100], "boxes": [[10, 10, 50, 50]]}
+    row |= {"predicted_boxes": [found], "image_id": "i", "split": "test"} | columns
+    if len(categories) > 1:
+        row |= {"categories": ["cat"], "predicted_categories": ["dog"]}
+    rows = [{name: value for name, value in row.items() if value is not None} | {"id": str(i)} for i in range(3)]
+    (folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.mark.parametrize("named", ["a", "b"])
+def test_boxes_whose_names_count_in_one_run_alone_are_scored_otherwise(named, tmp_path, capsys):
+    categories = {"a": ["cat"], "b": ["cat"]} | {named: ["cat", "dog"]}
+    a, b = (boxes(tmp_path / name, [10, 10, 50, 30], own) for name, own in categories.items())
+    expected = f"{b} and {a} are scored otherwise (categories): there is no difference to give."
+    assert expected in compared(capsys, a, b)
+
+
+@pytest.mark.parametrize("columns", [{"image_id": None}, {"image_id": "null"}])
+def test_rows_whose_image_has_no_name_are_images_of_their_own(columns, tmp_path, capsys):
+    a, b = (boxes(tmp_path / name, [10, 10, 50, y], ["cat"], **columns) for name, y in (("a", 30), ("b", 50)))
+    for folder in (a, b):
+        text = (folder / "predictions.jsonl").read_text()
+        (folder / "predictions.jsonl").write_text(text.replace('"null"', "null"))
+    first, second = [row for row in cells(compared(capsys, a, b), "test") if row["metric"] == "iou_mean"]
+    assert (second["difference"], second["difference, 95% interval"]) == ("+0.500", "0.500 to 0.500")
+
+
 def test_groups_have_their_own_differences_beside_the_mean_s(tmp_path, capsys):
     a, b = (left(tmp_path / name, said, recipe=ssg_vqa) for name, said in (("a", FIRST), ("b", SECOND)))
     rows = {row["metric"]: row for row in cells(compared(capsys, a, b), "test") if row["run"] == str(b)}
@@ -138,6 +208,9 @@ def test_a_run_that_has_not_finished_or_not_answered_a_part_says_so(tmp_path, ca
 def test_what_cannot_be_compared_is_one_line_that_says_what_to_do(tmp_path):
     a, b = left(tmp_path / "a", FIRST), left(tmp_path / "b", FIRST, recipe=ssg_vqa)
     none = left(tmp_path / "none", [])
+    unnamed, without = (left(tmp_path / name, FIRST) for name in ("unnamed", "without"))
+    for folder, column in ((unnamed, "id"), (without, "image_id")):
+        changed(folder, **{column: None})
     copied = left(tmp_path / "copied", FIRST, recipe=vqa_rad)
     (copied / "run.json").write_text((copied / "run.json").read_text().replace('"vqa_rad"', '"my_recipe"'))
     for folders, expected in (
@@ -147,6 +220,8 @@ def test_what_cannot_be_compared_is_one_line_that_says_what_to_do(tmp_path):
         ),
         ([a, b], "runs of vqa_rad and ssg_vqa: compare runs of one recipe"),
         ([a, none], rf"none has no answers: .* vqa_rad.py --do_train false --model_name_or_path {none} "),
+        ([a, unnamed], "unnamed/predictions.jsonl, line 1: no column 'id'"),
+        ([a, without], "without/predictions.jsonl, line 1, id '0': no column 'image_id'"),
         ([copied], "this run's recipe is 'my_recipe'.*--recipe FILE"),
     ):
         with pytest.raises(SystemExit, match=f"^error: .*{expected}") as ended:

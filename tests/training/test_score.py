@@ -234,6 +234,8 @@ REFUSED = {
         f"{SCORES} (predicted_categories: 2 names for 1 boxes)",
     ),
     "an unknown type": (["kvasir_vqa"], [YES | {"question_type": "odd"}], f"{SCORES} (question type 'odd' is none"),
+    "no image": (["vqa_rad"], [{key: YES[key] for key in YES if key != "image_id"}], "line 1: no column 'image_id'"),
+    "an image that is no name": (["vqa_rad"], [YES | {"image_id": ["a"]}], "said.jsonl, all rows: not what this rec"),
     "a list": (["vqa_rad"], [[1]], "line 1: no JSON object"),
     "no line": (["vqa_rad"], [], "has no answers"),
     "an unknown setting": (["vqa_rad", "--odd", "3"], [YES], "--odd 3: no setting of the recipe's Data"),
@@ -248,6 +250,17 @@ def test_what_cannot_be_scored_is_one_line_that_says_where(case, tmp_path):
     with pytest.raises(SystemExit) as ended:
         scored(lines(tmp_path, *rows), *arguments)
     assert ended.value.code.startswith("error: ") and expected in ended.value.code and "\n" not in ended.value.code
+
+
+def test_rows_whose_image_has_no_name_are_images_of_their_own(tmp_path):
+    numbers = []
+    for first, third in ((None, None), ("x", "y")):
+        answers = zip((first, "a", third, "a"), ("yes", "no", "no", "yes"), strict=True)
+        file = lines(tmp_path, *(YES | {"image_id": image, "prediction": said} for image, said in answers))
+        scored(file, *recipe("vqa_rad"), "--output", tmp_path / "numbers.json")
+        numbers.append(json.loads((tmp_path / "numbers.json").read_text())["all rows"])
+    assert {name: numbers[0][name] for name in ("token_f1", "n")} == {"token_f1": 0.5, "n": 4}
+    assert 0 <= numbers[0]["token_f1_low"] < 0.5 and numbers[0].keys() == numbers[1].keys()
 
 
 def test_lines_that_are_no_json_and_files_that_are_not_there_are_one_line(tmp_path):

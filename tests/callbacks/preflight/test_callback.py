@@ -441,6 +441,13 @@ def test_rows_in_a_list_are_asked_again_as_those_of_a_dataset(tmp_path):
     assert len(with_blank_images(rows.select(some).select(range(5, 12)))) == 7
 
 
+def test_rows_whose_image_has_no_name_are_images_of_their_own():
+    rows, evaluation = coloured(30), Answering(looks=True)
+    unnamed = [row | {"image_id": None} for row in rows]
+    line = check_blank_images(evaluation, None, unnamed, evaluation(None, unnamed)[1])
+    assert line.status == "pass" and line.numbers["gain"] == pytest.approx(2 / 3)
+
+
 def test_one_row_is_too_few_and_many_are_sampled_evenly():
     rows, evaluation = coloured(1), Answering(True)
     assert check_blank_images(evaluation, None, rows, evaluation(None, rows)[1]).status == "skip"

@@ -127,6 +127,18 @@ def test_images_in_training_and_evaluation_are_named():
     )
 
 
+def test_rows_whose_image_has_no_name_are_compared_by_their_pictures_alone():
+    pictures = [hashed(scene(seed)) for seed in range(5)]
+    train, test = (
+        Dataset.from_dict({"image_id": names, "image_hash": own})
+        for names, own in (([None, "a", None], pictures[:3]), ([None, "b"], pictures[3:]))
+    )
+    assert check_shared_images({"train": train, "test": test}).found.startswith("no image")
+    shown = check_shared_images({"train": train, "test": rows(image_hash=[pictures[2]])})
+    assert "1 of 1 images of test are in train, too ('i0' like one without image_id)" in shown.found
+    assert "test 2 on 2 images" in check_rows({"train": train, "test": test}).found
+
+
 def test_of_rows_with_several_pictures_each_is_counted_and_compared():
     pictures = [hashed(scene(seed)) for seed in range(5)]
     train = rows(image_ids=[["a", "b"], ["b"], []], image_hashes=[pictures[:2], pictures[1:2], []])

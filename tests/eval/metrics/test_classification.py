@@ -195,6 +195,18 @@ def test_one_frame_and_one_row_have_no_interval_and_no_row_has_only_n():
     assert classification_metrics([], [], **none) == classification_metrics([], []) == {"n": 0}
 
 
+def test_a_row_whose_frame_has_no_name_is_one_by_itself():
+    predictions, references, _, kinds = some_rows(n=60)
+    frames = [None if i % 4 == 0 else f"{i % 7}" for i in range(60)]
+    made_up = [frame or f"~{i:03}" for i, frame in enumerate(frames)]
+    rows = {"types": [(kind,) for kind in kinds.tolist()], "labels": sorted(set(references.tolist()))}
+    unnamed, named = (
+        classification_metrics(predictions.tolist(), references.tolist(), groups=groups, **rows)
+        for groups in (frames, made_up)
+    )
+    assert unnamed == named and "macro_f1_low" in unnamed
+
+
 @pytest.mark.parametrize("column", ["references", "types", "groups"])
 def test_lists_of_different_lengths_are_an_error(column):
     columns = {"references": ["a", "b"], "types": [("x",), ("y",)], "groups": ["g", "h"]}

@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from vlm_recipes.eval.metrics import statistics
 from vlm_recipes.eval.metrics.number import Number, flat
-from vlm_recipes.eval.metrics.statistics import average, bootstrap_interval, by_class, macro_average, ratio
+from vlm_recipes.eval.metrics.statistics import average, bootstrap_interval, by_class, macro_average, numbered, ratio
 
 
 def summarize(*scores, **more) -> dict[str, float]:
@@ -177,3 +177,45 @@ def test_each_class_is_the_average_of_its_own_rows_and_so_are_the_baselines():
     macro = macro_average(scores, classes, images, baseline=[0.0, 1.0, 0.5, 0.25])
     assert (macro.value, macro.baseline, macro.n) == (2.5 / 6, (1 + 0.25) / 2, 4)
     assert macro_average([], []) == Number(None, 0)
+
+
+# --- what groups are called
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_of_texts_or_of_numbers_are_counted_in_their_sorted_order(seed):
+    """As numpy.unique counts them: with the same seed, another order would draw other intervals."""
+    generator = np.random.default_rng(seed)
+    letters = np.array(list("aZ09 _é漢\U0001f600"))
+    texts = ["".join(generator.choice(letters, generator.integers(1, 4))) for _ in range(300)]
+    integers = generator.integers(-50, 50, 300).tolist()
+    for names in (texts, integers, np.array(texts), np.array(integers), np.array(texts, dtype=object)):
+        expected = np.unique(np.asarray(names), return_inverse=True)[1]
+        assert np.array_equal(numbered(names, 300), expected)
+        assert np.array_equal(numbered([*names, None], 301), [*expected, expected.max() + 1])
+    assert np.array_equal(numbered(None, 300), np.arange(300)) and len(numbered([], 0)) == 0
+
+
+def test_a_row_whose_group_has_no_name_is_a_group_of_its_own():
+    """The same numbers, to the last digit, as with a made-up name for each such row."""
+    generator = np.random.default_rng(0)
+    scores, classes = generator.random(60).tolist(), generator.choice(["x", "y"], 60).tolist()
+    groups = generator.choice(["a", "b", "c", None], 60).tolist()
+    made_up = [f"~{i:03}" if name is None else name for i, name in enumerate(groups)]
+    assert 10 < groups.count(None) < 50
+    some = [score if i % 3 else None for i, score in enumerate(scores)]
+    for numbers in (
+        lambda names: bootstrap_interval(scores, names, np.median),
+        lambda names: average(some, names),
+        lambda names: statistics.summarize({"f1": some}, names),
+        lambda names: ratio(scores, [1.0] * 60, names),
+        lambda names: macro_average(scores, classes, names),
+        lambda names: by_class(scores, classes, ["x", "y"], names),
+    ):
+        assert numbers(groups) == numbers(made_up)
+    assert average(scores, groups) != average(scores, [name or "none" for name in groups])
+    assert average([0.0, 1.0], [None, None]) == average([0.0, 1.0]), "two groups, and an interval"
+
+
+def test_a_number_and_its_text_are_two_groups():
+    assert numbered([1, "1", None, 1, "1", None], 6).tolist() == [0, 1, 2, 0, 1, 3]
