@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 from safetensors import safe_open
+from transformers.utils.logging import disable_progress_bar
 
 from demo.worlds.build import DEMO, RECIPES, build
-from vlm_recipes.training.chatter import bars_only_in_a_terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 LEARNT = {
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     output, dataset, checkpoint = args.output_dir or world, world / "dataset", world / "untrained"
     if not (checkpoint / "config.json").is_file():  # written last
         print(f"drawing the dataset and making the model in {world}", flush=True)
-        bars_only_in_a_terminal()
+        disable_progress_bar()  # of weights that are written in a moment
         build(recipe, dataset, checkpoint)
     print(first_look(recipe, world, output), flush=True)
     command = [sys.executable, "-m", "accelerate.commands.launch"]
