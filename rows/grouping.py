@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 
+from ..models.upstream import selected_from
 from .beside import beside
 from .conventions import Row
+from .paths import picture_columns
 
 OF_THE_IMAGE = ("image_id", "image_ids", "image", "images", "image_size", "image_sizes", "frames")
 OF_THE_IMAGE += ("image_hash", "image_hashes")
@@ -70,17 +72,18 @@ def group_by_image(
 ) -> Dataset:
     """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
 
-    Rows with the same `image_id` have to have the same images; one without stays by itself. More than
-    `max_conversations` go to several rows. Which come together is drawn by `seed`, and anew in each epoch where
-    `vlm_recipes.callbacks.SharedImageCallback` says that one begins (else what `set_epoch` of the rows' transform was
-    told last); so is what `reworded` makes of each. The number of rows is that of all epochs. No image is decoded, and
-    no question before its row is read. With one conversation a row there is nothing to group: the rows stay as they
-    are, unless they are `reworded`. `SharedImageCollator` reads such rows, and so do the collators of BLIP-2, LISA and
-    SurgViVQA.
+    Rows with the same `image_id` have to have the same images: `ValueError` is raised where their files have other
+    paths, or their bytes another length. One without stays by itself. More than `max_conversations` go to several rows.
+    Which come together is drawn by `seed`, and anew in each epoch where `vlm_recipes.callbacks.SharedImageCallback`
+    says that one begins (else what `set_epoch` of the rows' transform was told last); so is what `reworded` makes of
+    each. The number of rows is that of all epochs. No image is decoded, and no question before its row is read. With
+    one conversation a row there is nothing to group: the rows stay as they are, unless they are `reworded`.
+    `SharedImageCollator` reads such rows, and so do the collators of BLIP-2, LISA and SurgViVQA.
     """
     if max_conversations == 1 and reworded is None:
         return dataset
     images = _numbered(dataset["image_id"][:])
+    _refuse_other_images(dataset, images)
     questions = dataset.remove_columns([name for name in OF_THE_IMAGE if name in dataset.column_names])
     drawn = DrawnAnew(questions, images, seed, reworded)
     begins, lengths = _shares(np.bincount(images), max_conversations)
@@ -101,6 +104,34 @@ def _numbered(names: Sequence[Any]) -> np.ndarray:
     unnamed = numbers < 0
     numbers[unnamed] = len(known) + np.arange(unnamed.sum())
     return numbers
+
+
+def _refuse_other_images(dataset: Dataset, images: np.ndarray) -> None:
+    """Raise `ValueError` where rows of one image, told by its number, have images that differ unopened."""
+    first: dict[int, int] = {}
+    pictures = [name for name in picture_columns(dataset) if name in OF_THE_IMAGE]
+    looks = list(zip(*(_looks(dataset, name) for name in pictures), strict=True))
+    for row, image in enumerate(images.tolist() if looks else ()):
+        known = first.setdefault(image, row)
+        if looks[row] != looks[known]:
+            this, other = (dataset[i].get("id", i) for i in (row, known))
+            raise ValueError(
+                f"row {this!r}: its image_id {dataset['image_id'][row]!r} has other images in row {other!r}"
+            )
+
+
+def _looks(dataset: Dataset, column: str) -> list[Any]:
+    """Of each row how long its image's bytes are, or where its file is; a list of that for several."""
+    whole, numbers = selected_from(dataset)
+    stored = whole.data.column(column)
+    several = picture_columns(dataset)[column]
+    flat = pc.list_flatten(stored) if several else stored
+    data, path = pc.struct_field(flat, "bytes"), pc.struct_field(flat, "path")
+    told = pc.if_else(pc.is_valid(data), pc.cast(pc.binary_length(data), pa.string()), path).to_pylist()
+    if several:
+        ends = np.cumsum(pc.fill_null(pc.list_value_length(stored), 0).to_numpy())
+        told = [told[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return told if numbers is None else [told[i] for i in numbers]
 
 
 def _shares(counts: np.ndarray, most: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -105,7 +105,7 @@ def test_in_several_processes_rows_without_images_get_one_that_nobody_sees(tiny,
     monkeypatch.setenv("WORLD_SIZE", "2")
     collator, seen = SharedImageCollator(tiny.processor), ChatCollator(tiny.processor)(rows)
     batch = collator(rows)
-    assert "pixel_values" not in alone and set(batch) - set(alone) == set(seen) - {"attention_mask", *alone}
+    assert "pixel_values" not in alone and set(batch) - set(alone) == set(seen) - {"mm_token_type_ids", *alone}
     assert torch.equal(batch["pixel_values"], seen["pixel_values"]) and trained(batch) == trained(alone)
     assert_same_training(tiny.model, batch, alone)
 

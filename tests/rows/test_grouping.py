@@ -2,10 +2,11 @@
 
 import json
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset, Image, concatenate_datasets
+from datasets import Dataset, Image, List, concatenate_datasets
 from PIL import Image as Pictures
 
 from vlm_recipes.eval.metrics.masks import decode, encode
@@ -128,3 +129,32 @@ def test_rows_whose_image_has_no_name_get_a_question_about_another_one():
 def test_a_single_row_has_only_its_own_question():
     rows = one_per_query(images(1))
     assert with_questions_shuffled(rows, 0)["question"] == rows["question"]
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("selected", [False, True])
+def test_rows_of_one_image_id_that_have_other_images_are_refused_before_any_is_lost(several, selected, tmp_path):
+    """Nobody else would see it: only the first row's images are kept."""
+    files = {}
+    for name, side in (("a", 4), ("b", 30)):
+        files[name] = str(tmp_path / f"{name}.png")
+        Pictures.new("RGB", (side, 4), "red").save(files[name])
+    stored = {"path": files["a"], "bytes": None}, {"path": files["b"], "bytes": None}
+    in_bytes = [{"path": None, "bytes": Path(file).read_bytes()} for file in files.values()]
+    feature = List(Image()) if several else Image()
+    for first, other in (stored, in_bytes):
+
+        def rows(*shown, names):
+            shown = [[one] if several else one for one in shown]
+            columns = {"id": list("xyz"), "image_id": names, "question": list("pqr"), "images": shown}
+            made = Dataset.from_dict(columns).cast_column("images", feature)
+            return made.select([2, 0, 1]) if selected else made
+
+        assert len(group_by_image(rows(first, first, other, names=["1", "1", "2"]))) == 2
+        assert len(group_by_image(rows(first, other, other, names=[None, None, "2"]))) == 3
+        with pytest.raises(ValueError, match="^row '[xyz]': its image_id '1' has other images in row '[xz]'$"):
+            group_by_image(rows(first, first, other, names=["1", "1", "1"]))
+    if several:
+        two = Dataset.from_dict({"image_id": ["1", "1"], "images": [[stored[0]], list(stored)]})
+        with pytest.raises(ValueError, match="^row 1: its image_id '1' has other images in row 0$"):
+            group_by_image(two.cast_column("images", feature))
