@@ -73,7 +73,7 @@ def group_by_image(
     """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
 
     Rows with the same `image_id` have to have the same images: `ValueError` is raised where their files have other
-    paths, or their bytes another length. One without stays by itself. More than `max_conversations` go to several rows.
+    paths, or their bytes another length. One without stays by itself. More than `max_conversations` go to several.
     Which come together is drawn by `seed`, and anew in each epoch where `vlm_recipes.callbacks.SharedImageCallback`
     says that one begins (else what `set_epoch` of the rows' transform was told last); so is what `reworded` makes of
     each. The number of rows is that of all epochs. No image is decoded, and no question before its row is read. With
