@@ -20,7 +20,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
 from .checkpoints import ResumeError
-from .folder import differences, kept_in, run_of
+from .folder import differences, run_of
+from .runs import kept_in
 
 # Of `TrainingArguments`: where rows begin and in which order they come; what an optimizer that is read again keeps.
 TRAINING = ("seed", "data_seed", "train_sampling_strategy", "dataloader_drop_last", "learning_rate")

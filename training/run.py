@@ -28,6 +28,7 @@ from ..eval.report.tables import Published, latest
 from ..models.precision import trainable_in_float32
 from ..models.upstream import quantised_bits
 from ..rows.conventions import Row
+from .anew import BeginsAnew
 from .answering import kept_answers, let_go_of_optimizer, try_first
 from .chatter import shared_weights_are_no_news
 from .checkpoints import checkpoint_to_resume, full_disk_in_one_line
@@ -130,7 +131,8 @@ class Run:
         )
         self.record.checks = preflight.checks
         shared_image = SharedImageCallback(trainer)
-        before = (trained_as, FrozenPartsCallback(trainer), LabelAuditCallback(check=False), shared_image, preflight)
+        before = [trained_as, FrozenPartsCallback(trainer), LabelAuditCallback(check=False), shared_image, preflight]
+        before += [BeginsAnew(trainer, checkpoint, self.model)]
         interrupt, resume = InterruptCallback(), ResumeCallback(trainer)
         lines = LogLinesCallback(trainer, watch)
         after = (ReportCallback(self.record, watch), *callbacks, interrupt, resume, lines)

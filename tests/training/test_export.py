@@ -221,11 +221,14 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert "file is not empty" in refused(output, "--to", str(tmp_path / "file"))
     (output / "adapter_model.safetensors").unlink()
-    assert refused(output).endswith("is still training, go on with --resume_from_checkpoint true")
+    assert refused(output).endswith(
+        "(no checkpoint was saved): let it go on to its end with --resume_from_checkpoint true"
+    )
     run = json.loads((output / "run.json").read_text())
     run["arguments"]["training"]["do_train"] = False
     (output / "run.json").write_text(json.dumps(run))
-    assert refused(output).endswith(f"it only evaluated {run['arguments']['model']['model_name_or_path']}")
+    evaluated = run["arguments"]["model"]["model_name_or_path"]
+    assert refused(output).endswith(f"its run only evaluated {evaluated!r}: name a run that trained")
     moved = of_base(left_by("visual_chat"), tmp_path / "moved", tmp_path / "orphan")
     assert "there is no such folder" in refused(moved, "--to", str(tmp_path / "to"))
     assert not (tmp_path / "to").exists()

@@ -23,9 +23,9 @@ from tests.training.test_folder import OTHER_PARTS, claim, refused, start
 from vlm_recipes.training import description
 from vlm_recipes.training.checkpoints import ResumeError
 from vlm_recipes.training.description import describe_run
-from vlm_recipes.training.folder import kept_in
 from vlm_recipes.training.launch import RecipeParser
 from vlm_recipes.training.resuming import TrainedAs, contents, what_decides
+from vlm_recipes.training.runs import kept_in
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank", "preflight_is_left_out")
 SHORT = "--max_steps 2 --logging_steps 1 --eval_strategy no --load_best_model_at_end false --save_strategy steps "
