@@ -94,7 +94,7 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
         raise RunError(f"{unfinished} does not say what {source} says: it is not to be used, and nothing is exported")
     asked = 4 if as_run.load_in_4bit else 8 if as_run.load_in_8bit else None
     if bits := run.get("quantised_bits", asked):
-        what = f"the export and the run in {bits} bits, of which its numbers are"
+        what = f"the export and the run in {bits} bits, as it was trained"
         if find_spec("bitsandbytes") is None:
             print(f"! {what}: not compared, which takes bitsandbytes")
         else:

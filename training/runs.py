@@ -11,6 +11,7 @@ from typing import Any
 
 from .checkpoints import CHECKPOINT, newest_whole, weight_files
 
+OF_TRAINING = ("quantised_bits", "best_global_step")
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of the clone that this is installed from
 
 
@@ -111,8 +112,29 @@ def first_base(name: str) -> str:
     while name not in seen:
         seen.add(name)
         folder = next((folder for folder in (Path(name), Path(name).parent) if (folder / "run.json").is_file()), None)
-        name = read_run(folder)["arguments"]["model"]["model_name_or_path"] if folder else name
+        name = _began_with(folder) if folder else name
     return name
+
+
+def _began_with(folder: Path) -> str:
+    """The model that `run.json` names; where the folder's own was evaluated since, what the training began with."""
+    name = read_run(folder)["arguments"]["model"]["model_name_or_path"]
+    if not left_in(folder, name):
+        return name
+    states = [folder / "trainer_state.json", *folder.glob("checkpoint-*/trainer_state.json")]
+    kept = next(filter(None, map(kept_in, states)), {"run": {}})
+    return kept["run"].get("model_name_or_path", name)
+
+
+def kept_of_training(folder: Path, model: str | None) -> dict[str, Any]:
+    """What `run.json` keeps of the training in a folder while only the `model` that it left there is evaluated."""
+    if not left_in(folder, model):
+        return {}
+    try:
+        run = read_run(folder, ())
+    except RunError:
+        return {}
+    return {name: run[name] for name in OF_TRAINING if name in run}
 
 
 def recipe_of(run: dict[str, Any], file: Path | None) -> ModuleType:
