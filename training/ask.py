@@ -9,7 +9,6 @@ the exit status is 1.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from ..eval.evaluation import text_of
 from ..rows.check import check_row
@@ -17,36 +16,10 @@ from ..rows.conventions import Row
 from ..rows.errors import one_line
 from ..rows.opened import open_image
 from .chatter import bars_only_in_a_terminal
-from .checkpoints import newest_whole, weight_files
 from .launch import REFUSALS
-from .runs import RunError, read_run, recipe_of, restore
+from .runs import RunError, model_of, read_run, recipe_of, restore
 
 NOTHING_KNOWN = {"boxes": [], "masks": [], "ignore": None}
-
-
-def model_of(folder: Path, run: dict[str, Any]) -> Path:
-    """Where a run left a model: its folder, or, where it was interrupted, its newest whole checkpoint.
-
-    Raises `RunError` where there is none.
-    """
-    own, (checkpoint, broken) = weight_files(folder), newest_whole(folder)
-    saved = weight_files(checkpoint) if checkpoint else []
-    # An earlier run may have left its weights in the folder of one that was interrupted.
-    if own and (run.get("finished", True) or not saved or own[0].stat().st_mtime >= saved[0].stat().st_mtime):
-        return folder
-    if saved:
-        print(f"the run in {folder} was interrupted: answering with {checkpoint.name}")
-        return checkpoint
-    training, model = (run["arguments"].get(part) or {} for part in ("training", "model"))
-    if not training.get("do_train", True):
-        name = model.get("model_name_or_path")
-        raise RunError(f"{folder} holds no model, for its run only evaluated {name!r}: name a run that trained")
-    why = [f"{path.name} is broken ({fault})" for path, fault in broken.items()]
-    why += [f"{checkpoint.name} is sharded"] if checkpoint else [] if broken else ["no checkpoint was saved"]
-    raise RunError(
-        f"{folder} holds no model, for the run was interrupted ({', '.join(why)}): let it go on to its end with "
-        "--resume_from_checkpoint true"
-    )
 
 
 def usable(pictures: list[Path], asked: Row) -> dict[Path, Row]:
@@ -81,7 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
         if not question:
             raise RunError(f"{run['recipe']} has no question of its own; give one")
         asked = {**NOTHING_KNOWN, "question": question, **recipe.to_question(data, args.output_dir, question)}
-        model.model_name_or_path = str(model_of(args.output_dir, run))
+        source = model_of(args.output_dir, run)
+        if source != args.output_dir:
+            print(f"the run in {args.output_dir} was interrupted: answering with {source.name}")
+        model.model_name_or_path = str(source)
         rows = usable(pictures, asked)
         if not rows:
             sys.exit(f"error: nothing was answered: {args.picture} has no picture that can be used")

@@ -22,6 +22,7 @@ NEEDED = {
     "no scheduler.pt": ("scheduler.pt", "latest"),
     "no rng_state": ("rng_state*.pth",),
 }
+CHECKPOINT = re.compile(r"(broken-)?checkpoint-\d+")  # a folder's name
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What safetensors and PyTorch say where Python would raise an OSError with one of these numbers.
 NO_SPACE_TEXT = rf"os error ({'|'.join(map(str, NO_SPACE))})\b|inline_container|PytorchStreamWriter|iostream error"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from ..models.upstream import fingerprint
 
@@ -41,6 +41,19 @@ def changed_settings(asked: TrainingArguments, used: TrainingArguments) -> dict[
     """What a training was given other than was asked, such as a batch counted in rows instead of questions."""
     before = asked.to_dict()
     return {name: value for name, value in used.to_dict().items() if value != before[name]}
+
+
+def best_step(args: TrainingArguments, state: TrainerState) -> int | None:
+    """After which step the model was the best, where a training ended by loading that one; None for the last."""
+    loaded = state.best_model_checkpoint if args.load_best_model_at_end else None
+    return int(Path(loaded).name.rpartition("-")[2]) if loaded else None  # `best_global_step` may have no checkpoint
+
+
+def kept_in_words(run: dict[str, Any]) -> str:
+    """Which model a training has kept, as its `run.json` has it; "" for the last step's."""
+    training = {**run["arguments"]["training"], **run.get("trained_with", {})}
+    step = run.get("best_global_step")
+    return f"kept is the model after step {step:,}, the best by {training['metric_for_best_model']}" if step else ""
 
 
 def git_commit(folder: Path) -> str | None:

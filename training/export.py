@@ -30,9 +30,8 @@ from ..models.checkpoints import CheckpointError
 from ..models.upstream import hub_weight_names
 from .ask import NOTHING_KNOWN
 from .chatter import bars_only_in_a_terminal
-from .checkpoints import weight_files
 from .model_card import card_of_export
-from .runs import RunError, first_base, read_run, recipe_of, restore
+from .runs import RunError, first_base, model_of, read_run, recipe_of, restore
 from .snippet import QUESTION
 
 ADAPTER = "adapter_model.safetensors"
@@ -58,10 +57,10 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
     """
     run = read_run(folder)
     recipe = recipe_of(run, recipe_file)
-    _refuse(folder, to, run)
+    source = _source(folder, to, run)
     data, model = (restore(getattr(recipe, part.title()), run["arguments"][part]) for part in ("data", "model"))
-    has_adapter = (folder / ADAPTER).is_file()
-    as_run = replace(model, model_name_or_path=str(folder), attn_implementation=None)
+    has_adapter = (source / ADAPTER).is_file()
+    as_run = replace(model, model_name_or_path=str(source), attn_implementation=None)
     plain = replace(as_run, load_in_4bit=False, load_in_8bit=False, dtype="auto" if has_adapter else "float32")
     network, processor = recipe.load(data, plain)
     base = first_base(str(folder))
@@ -74,7 +73,7 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
     if of_the_hub:
         hub_weight_names(network)
     if not has_adapter:
-        stored, own = weights_in(folder.glob("model*.safetensors")), dict(network.named_parameters())
+        stored, own = weights_in(source.glob("model*.safetensors")), dict(network.named_parameters())
         for name, weight in [*own.items(), *revert_weight_conversion(network, own).items()]:
             weight.data = weight.data.to(FORMATS.get(stored.get(name), weight.dtype))
     unfinished = to.with_name(f"{to.name}.unfinished")
@@ -92,40 +91,37 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
     whose = "the adapter on its base, not quantised" if has_adapter else "the run's model"
     print(_distance(f"the export and {whose}", before, again))
     if (before - again).abs().max() > ALIKE * (before.max() - before.min()):
-        raise RunError(f"{unfinished} does not say what {folder} says: it is not to be used, and nothing is exported")
+        raise RunError(f"{unfinished} does not say what {source} says: it is not to be used, and nothing is exported")
     asked = 4 if as_run.load_in_4bit else 8 if as_run.load_in_8bit else None
     if bits := run.get("quantised_bits", asked):
-        what = f"the export and the run in {bits} bits, of which its numbers are"
+        what = f"the export and the run in {bits} bits, as it was trained"
         if find_spec("bitsandbytes") is None:
             print(f"! {what}: not compared, which takes bitsandbytes")
         else:
             quantised = replace(as_run, load_in_4bit=bits == 4, load_in_8bit=bits == 8)
             in_bits = next_token_logits(recipe, data, folder, *recipe.load(data, quantised))
             print(_distance(what, in_bits, again))
-    adapter = weights_in([folder / ADAPTER]) if has_adapter else ()
+    adapter = weights_in([source / ADAPTER]) if has_adapter else ()
     if vision := [name for name in adapter if kind(name) == "vision"]:
         print(
-            f"! {len(vision):,} weights of the adapter in {folder} are the vision tower's, which some servers drop "
+            f"! {len(vision):,} weights of the adapter in {source} are the vision tower's, which some servers drop "
             "without a word (vLLM issue 32541): serve the export, where they are merged"
         )
-    card_of_export(folder, unfinished, to)
+    if source == folder:  # else there is none yet
+        card_of_export(folder, unfinished, to)
     unfinished.replace(to)
     print(f"exported: {to}")
 
 
-def _refuse(folder: Path, to: Path, run: dict[str, Any]) -> None:
+def _source(folder: Path, to: Path, run: dict[str, Any]) -> Path:
+    """Where the model is that the run has saved last, see `model_of`."""
     if to.is_file() or (to.is_dir() and any(to.iterdir())):
         raise RunError(f"{to} is not empty: name another folder, --to FOLDER")
-    if not weight_files(folder):
-        trained = run["arguments"].get("training", {}).get("do_train", True)
-        raise RunError(
-            f"{folder} holds no model: the run was interrupted or is still training, go on with "
-            "--resume_from_checkpoint true"
-            if trained
-            else f"{folder} holds no model: it only evaluated {run['arguments']['model']['model_name_or_path']}"
-        )
-    if not run.get("finished"):
-        print(f"! {folder}: the run has not finished, this is the model that it has saved last")
+    source = model_of(folder, run)
+    if not run.get("finished") or source != folder:
+        which = "this is" if source == folder else f"{source.name} is"
+        print(f"! {folder}: the run has not finished, {which} the model that it has saved last")
+    return source
 
 
 @torch.no_grad()

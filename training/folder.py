@@ -6,7 +6,6 @@ steps, batches, seeds, prompts and limits of rows may differ: whoever tries anot
 last one left. Evaluating what a run left in the folder that it was left in is the same run, too, on the same data.
 """
 
-import json
 import os
 import re
 import shutil
@@ -22,15 +21,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import ModelConfig
 
 from ..eval.report.page import replace_file
-from .checkpoints import NO_SPACE
-from .runs import RunError, read_run
+from .checkpoints import CHECKPOINT, NO_SPACE, newest_whole
+from .runs import RunError, kept_in, left_in, no_model_in, read_run
 
 DATA = re.compile(r"dataset_\w+|frames_folder|videos|image_disjoint|\w+_fraction|split_seed")
 BASE = re.compile(r"\w*name_or_path|model_revision")
 TUNED = re.compile(r"tune|train_\w+|use_peft|lora_target_modules|lora_modules_to_save")
 
 # What a run leaves, by name, beside its figures. A tracker's files and the answers of `vlm-ask` are not the run's.
-CHECKPOINT = re.compile(r"(broken-)?checkpoint-\d+")
 LEFT = re.compile(
     r"(run|results|baseline|preflight|prompt|question_types|trainer_state)\.json|(predictions|rejected)\.jsonl"
     r"|(report|data)\.html|training_args\.bin|README\.md"  # README.md: the model card
@@ -38,9 +36,6 @@ LEFT = re.compile(
     r"|((video_)?(pre)?processor|tokenizer)(_config)?\.json|(special_tokens_map|added_tokens)\.json"
     r"|partial_answers|merged_base(\.partial)?|chat_template\.jinja|vocab\.(json|txt)|merges\.txt|(spiece|tokenizer)\.model|question_tokenizer"
 )
-
-
-KEEPING = "--resume_from_checkpoint true goes on from it, another --output_dir keeps it"
 
 
 class FolderError(ValueError):
@@ -96,6 +91,9 @@ def _fault(folder: Path, now: dict[str, Any], training: dict[str, Any]) -> str |
     """Why the run `now` may not use the folder; None where it may, and then it is there."""
     if os.path.lexists(folder) and not folder.is_dir():
         return f"--output_dir {folder} is a file: name a folder"
+    for key, name in now.items():
+        if key.endswith("name_or_path") and name and (fault := no_model_in(Path(name))):
+            return f"--{key} {fault}"
     try:
         if training.get("overwrite_output_dir"):  # only recipes' own settings have it
             if fault := _read_by(folder, now, training):
@@ -104,7 +102,9 @@ def _fault(folder: Path, now: dict[str, Any], training: dict[str, Any]) -> str |
         elif fault := _owner(folder, now):
             return fault
         elif left := _replaced(folder, training):
-            print(f"! {folder} has {left}: this run begins anew and replaces it; {KEEPING}", flush=True)
+            goes_on = "--resume_from_checkpoint true goes on from it, " if newest_whole(folder)[0] else ""
+            line = f"! {folder} has {left}: this run begins anew and replaces it"
+            print(f"{line}; {goes_on}another --output_dir keeps it", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(os.urandom(2**20))  # which no file system makes smaller
@@ -133,7 +133,7 @@ def _owner(folder: Path, now: dict[str, Any]) -> str | None:
     before = kept["run"]
     if before["recipe"] != now["recipe"]:
         now = {"recipe": now["recipe"]}  # of which the other settings are others, too
-    elif before["do_train"] and not now["do_train"] and _was_left_in(folder, now.get("model_name_or_path")):
+    elif before["do_train"] and not now["do_train"] and left_in(folder, now.get("model_name_or_path")):
         now = {key: value for key, value in now.items() if DATA.fullmatch(key)}
     changed = differences(before, now)
     return changed and f"--output_dir {folder} is another run's ({changed}): {advice}"
@@ -141,36 +141,31 @@ def _owner(folder: Path, now: dict[str, Any]) -> str | None:
 
 def _replaced(folder: Path, training: dict[str, Any]) -> str:
     """What a training that begins anew would replace, in words; "" for nothing."""
-    if not training.get("do_train", True) or training["max_steps"] == 0 or _goes_on_from(training):
+    if not training.get("do_train", True) or training["max_steps"] == 0:
+        return ""
+    if goes_on_in(folder, training["resume_from_checkpoint"]):
         return ""
     if (folder / TRAINER_STATE_NAME).is_file():
         return "a trained model"
     return "checkpoints of a training that did not end" if any(folder.glob("checkpoint-*")) else ""
 
 
-def _goes_on_from(training: dict[str, Any]) -> bool:
-    return str(training["resume_from_checkpoint"]).lower() not in ("none", "false", "")
+def goes_on_in(folder: Path, wanted: str | bool | None) -> bool:
+    """Whether a training goes on from a checkpoint of its own folder; `wanted` is `resume_from_checkpoint`."""
+    if str(wanted).lower() == "true":
+        return newest_whole(folder)[0] is not None
+    return _is_asked_for(wanted) and Path(str(wanted)).resolve().parent == folder.resolve()
 
 
-def kept_in(state: Path) -> dict[str, Any] | None:
-    """What a `trainer_state.json` says that its training was begun with, see `resuming`; None where it does not."""
-    try:
-        return json.loads(state.read_bytes())["stateful_callbacks"]["TrainedAs"]["args"]
-    except (OSError, ValueError, LookupError, TypeError):  # not there, half-written, or older than this
-        return None
-
-
-def _was_left_in(folder: Path, model: str | None) -> bool:
-    """Whether a model is what a run left in the folder, or one of its checkpoints."""
-    path = Path(model or "").resolve()
-    return bool(model) and folder.resolve() == (path.parent if CHECKPOINT.fullmatch(path.name) else path)
+def _is_asked_for(wanted: str | bool | None) -> bool:
+    return str(wanted).lower() not in ("none", "false", "")
 
 
 def _read_by(folder: Path, now: dict[str, Any], training: dict[str, Any]) -> str | None:
     """What to say where the run `now` needs what it would clear."""
-    if _goes_on_from(training):
+    if _is_asked_for(training["resume_from_checkpoint"]):
         return "--overwrite_output_dir clears what --resume_from_checkpoint goes on from: leave one of them out"
-    read = [key for key, name in now.items() if BASE.fullmatch(key) and _was_left_in(folder, name)]
+    read = [key for key, name in now.items() if BASE.fullmatch(key) and left_in(folder, name)]
     return f"--overwrite_output_dir clears --{read[0]} {now[read[0]]}: name another --output_dir" if read else None
 
 

@@ -22,6 +22,7 @@ from ..eval.metrics.number import Scores
 from ..eval.report.page import replace_file, visible
 from ..eval.report.tables import Table, cells, metric_table
 from ..rows.conventions import Row
+from .description import kept_in_words
 from .record import RunRecord
 from .runs import first_base
 from .snippet import asked
@@ -76,12 +77,13 @@ def write_model_card(
     check = next((check.found for check in record.checks if check.name == "what trains"), "not recorded")
     training = {**arguments["training"], **run.get("trained_with", {})}
     versions = ", ".join(f"{package} {version}" for package, version in run["versions"].items())
+    kept = f"; {said}" if (said := kept_in_words(run)) else ""
     facts = {
         "base model": f"{_named(base)}, licence: {_in_words(of_base)}",
         "data": f"{_named(data)}, licence: {_in_words(of_data)}",
         "trained": check + _adapter_in_words(network),
         "base model's format": f"{bits} bits" if (bits := run.get("quantised_bits")) else arguments["model"]["dtype"],
-        "training": f"{steps:,} steps, learning rate {training['learning_rate']:g}, seed {training['seed']}",
+        "training": f"{steps:,} steps, learning rate {training['learning_rate']:g}, seed {training['seed']}{kept}",
         "made on": f"{run['processes']} × {run['device']}; {versions}",
     }
     body = TEMPLATES.get_template("model_card.md.jinja").render(

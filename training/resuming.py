@@ -12,6 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
@@ -20,7 +23,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
 from .checkpoints import ResumeError
-from .folder import differences, kept_in, run_of
+from .folder import differences, run_of
+from .runs import kept_in
 
 # Of `TrainingArguments`: where rows begin and in which order they come; what an optimizer that is read again keeps.
 TRAINING = ("seed", "data_seed", "train_sampling_strategy", "dataloader_drop_last", "learning_rate")
@@ -31,9 +35,11 @@ FREE = re.compile(
     r"dataset_(name|config|\w+_split)|\w+_folder|videos|max_(train|validation|test)_rows|max_rejected"
     r"|eval_rows|max_new_tokens|constrain|score|dtype|attn_implementation"
 )
-# What rows have from the data, and not from a recipe's prompt; of the last three the first that is there.
+# What rows have from the data, and not from a recipe's prompt; of the answers the first that is there, as what a codec
+# wrote of boxes is the model's way to say them.
 COLUMNS = ("id", "image_id", "image_ids", "image_hash", "image_hashes", "question")
 ANSWERS = ("masks", "boxes", "answer")
+BESIDE = {"masks": "ignore", "boxes": "categories"}  # trained, too, where there are any
 
 
 class TrainedAs(TrainerCallback, ExportableState):
@@ -95,12 +101,36 @@ def what_decides(run: dict[str, Any], parts: dict[str, Dataset], args: TrainingA
 
 def contents(rows: Dataset) -> str:
     """A name for what the data says of these rows, in their order: the same wherever it lies."""
-    columns = [*COLUMNS, *[name for name in ANSWERS if name in rows.column_names][:1]]
-    chosen = rows.select_columns([name for name in columns if name in rows.column_names]).with_format("arrow")
+    answer = [name for name in ANSWERS if name in rows.column_names][:1]
+    columns = [name for name in (*COLUMNS, *answer) if name in rows.column_names]
+    more = [name for name in (*map(BESIDE.get, answer), "messages") if name in rows.column_names]
     found = hashlib.sha256()
-    for batch in chosen.iter(10_000):
-        found.update(json.dumps(batch.to_pydict(), default=str).encode())
+    for batch in rows.select_columns([*columns, *more]).with_format("arrow").iter(10_000):
+        found.update(json.dumps(batch.select(columns).to_pydict(), default=str).encode())
+        for name in more:
+            column = batch[name].combine_chunks()
+            said = earlier_answers(column) if name == "messages" else column.to_pylist()
+            if any(said):  # else the name stays what it was before these were looked at
+                found.update(json.dumps([name, said], default=str).encode())
     return found.hexdigest()[:12]
+
+
+def earlier_answers(messages: pa.ListArray) -> list[Any]:
+    """What the assistant says before its last turn, each with its row's number; `messages` is a batch's column.
+
+    Only these turns leave Arrow: most data has a turn a row, which the answer says, or a codec wrote of boxes.
+    """
+    if not (pa.types.is_list(messages.type) and pa.types.is_struct(messages.type.value_type)):
+        return []  # of another shape, as a recipe of somebody's own may have them
+    spoken, row = messages.flatten(), pc.list_parent_indices(messages).to_numpy()
+    places = np.flatnonzero(pc.equal(spoken.field("role"), "assistant").to_numpy(zero_copy_only=False))
+    places = places[:-1][row[places[:-1]] == row[places[1:]]]
+    said = spoken.field("content").take(pa.array(places)).to_pylist() if len(places) else []
+    return [[int(row[place]), _texts(content)] for place, content in zip(places, said, strict=True)]
+
+
+def _texts(content: str | list[dict[str, Any]]) -> list[str]:
+    return [content] if isinstance(content, str) else [part["text"] for part in content if part.get("text")]
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -28,15 +28,17 @@ from ..eval.report.tables import Published, latest
 from ..models.precision import trainable_in_float32
 from ..models.upstream import quantised_bits
 from ..rows.conventions import Row
+from .anew import BeginsAnew
 from .answering import kept_answers, let_go_of_optimizer, try_first
 from .chatter import shared_weights_are_no_news
 from .checkpoints import checkpoint_to_resume, full_disk_in_one_line
-from .description import changed_settings, describe_run
+from .description import best_step, changed_settings, describe_run, kept_in_words
 from .loaded_anew import compare_anew
 from .model_card import upload_report, write_model_card
 from .plan.count import count_instead
 from .record import ReportCallback, RunRecord
 from .resuming import TrainedAs, what_decides
+from .runs import kept_of_training
 from .saved import prepare_to_save, save
 from .settings import RowSettings, RunSettings
 from .snippet import example_of
@@ -77,6 +79,8 @@ class Run:
         self.repository: str | None = None  # on the Hub, where the Trainer sends what it saves
         title, published = published_numbers(Path(recipe), name := name or Path(recipe).stem)
         run = {"experiment": name, **describe_run(recipe, data, training, model, self.parts)}
+        if not training.do_train:
+            run |= kept_of_training(Path(training.output_dir), model.model_name_or_path)
         self.record = RunRecord(training.output_dir, title, self.evaluation, run, published, refused)
         self.record.asked_again = data.eval_rows
 
@@ -130,7 +134,8 @@ class Run:
         )
         self.record.checks = preflight.checks
         shared_image = SharedImageCallback(trainer)
-        before = (trained_as, FrozenPartsCallback(trainer), LabelAuditCallback(check=False), shared_image, preflight)
+        before = [trained_as, FrozenPartsCallback(trainer), LabelAuditCallback(check=False), shared_image, preflight]
+        before += [BeginsAnew(trainer, checkpoint, self.model)]
         interrupt, resume = InterruptCallback(), ResumeCallback(trainer)
         lines = LogLinesCallback(trainer, watch)
         after = (ReportCallback(self.record, watch), *callbacks, interrupt, resume, lines)
@@ -140,6 +145,9 @@ class Run:
             with full_disk_in_one_line(trainer), shared_weights_are_no_news(trainer.model):
                 prepare_to_save(trainer)
                 trainer.train(resume_from_checkpoint=checkpoint)
+                self.record.run["best_global_step"] = best_step(args, trainer.state)
+                if kept := kept_in_words(self.record.run):
+                    PartialState().print(f"{kept}, of {trainer.state.global_step:,}", flush=True)
                 save(trainer)
                 trainer.save_state()
         finally:  # a training that ends by an error calls nobody back

@@ -9,6 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .checkpoints import CHECKPOINT, newest_whole, weight_files
+
+OF_TRAINING = ("quantised_bits", "best_global_step")
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of the clone that this is installed from
 
 
@@ -23,6 +26,8 @@ def read_run(folder: Path, parts: Sequence[str] = ("data",)) -> dict[str, Any]:
         hint = "name a folder that a recipe was given as --output_dir"
         if any(folder.glob("checkpoint-*")):
             hint = "the run was interrupted before its first evaluation, let it go on: --resume_from_checkpoint true"
+        elif (folder / "preflight.json").is_file():
+            hint = "the run was interrupted before it saved anything: launch it again"
         raise RunError(f"{record} does not exist; {hint}")
     try:
         run = json.loads(record.read_bytes())
@@ -32,6 +37,66 @@ def read_run(folder: Path, parts: Sequence[str] = ("data",)) -> dict[str, Any]:
     if not isinstance(arguments, dict) or not all(isinstance(arguments.get(part), dict) for part in parts):
         raise RunError(f"{record} is no record of a run, or was cut: make it anew with --do_train false")
     return run
+
+
+def kept_in(state: Path) -> dict[str, Any] | None:
+    """What a `trainer_state.json` says that its training was begun with, see `resuming`; None where it does not."""
+    try:
+        return json.loads(state.read_bytes())["stateful_callbacks"]["TrainedAs"]["args"]
+    except (OSError, ValueError, LookupError, TypeError):  # not there, half-written, or older than this
+        return None
+
+
+def model_of(folder: Path, run: dict[str, Any]) -> Path:
+    """Where a run left a model: its folder, or, where it was interrupted, its newest whole checkpoint.
+
+    Raises `RunError` where there is none.
+    """
+    own, (checkpoint, broken) = weight_files(folder), newest_whole(folder)
+    saved = weight_files(checkpoint) if checkpoint else []
+    # Weights that are older than a checkpoint are those of an earlier run, or of before this one went on.
+    if own and (run.get("finished", True) or not saved or own[0].stat().st_mtime >= saved[0].stat().st_mtime):
+        return folder
+    if saved:
+        return checkpoint
+    training, model = (run["arguments"].get(part) or {} for part in ("training", "model"))
+    if not training.get("do_train", True):
+        name = model.get("model_name_or_path")
+        raise RunError(f"{folder} holds no model, for its run only evaluated {name!r}: name a run that trained")
+    why = [f"{path.name} is broken ({fault})" for path, fault in broken.items()]
+    why += [f"{checkpoint.name} is sharded"] if checkpoint else [] if broken else ["no checkpoint was saved"]
+    raise RunError(
+        f"{folder} holds no model, for the run was interrupted ({', '.join(why)}): let it go on to its end with "
+        "--resume_from_checkpoint true"
+    )
+
+
+def no_model_in(folder: Path) -> str | None:
+    """Why a folder may not be loaded as the model of its run, which was interrupted; None where it may be.
+
+    So may one where no run is known to have been.
+    """
+    if not (folder / "run.json").is_file():
+        newest, was_run = newest_whole(folder)[0], (folder / "preflight.json").is_file()
+        if weight_files(folder) or not (newest or was_run):
+            return None
+        advice = f"name {newest}" if newest else "launch it again"
+        return f"{folder} holds no model, for its run was interrupted: {advice}"
+    try:
+        run = read_run(folder, ())
+    except RunError:  # of a record that was cut nothing is known
+        return None
+    try:
+        place = folder if run.get("finished", True) else model_of(folder, run)
+    except RunError as error:
+        return str(error)
+    return None if place == folder else f"{folder} holds no model of its run, which was interrupted: name {place}"
+
+
+def left_in(folder: Path, model: str | None) -> bool:
+    """Whether a model is what a run left in the folder, or one of its checkpoints."""
+    path = Path(model or "").resolve()
+    return bool(model) and folder.resolve() == (path.parent if CHECKPOINT.fullmatch(path.name) else path)
 
 
 def existing(file: Path) -> Path:
@@ -47,8 +112,29 @@ def first_base(name: str) -> str:
     while name not in seen:
         seen.add(name)
         folder = next((folder for folder in (Path(name), Path(name).parent) if (folder / "run.json").is_file()), None)
-        name = read_run(folder)["arguments"]["model"]["model_name_or_path"] if folder else name
+        name = _began_with(folder) if folder else name
     return name
+
+
+def _began_with(folder: Path) -> str:
+    """The model that `run.json` names; where the folder's own was evaluated since, what the training began with."""
+    name = read_run(folder)["arguments"]["model"]["model_name_or_path"]
+    if not left_in(folder, name):
+        return name
+    states = [folder / "trainer_state.json", *folder.glob("checkpoint-*/trainer_state.json")]
+    kept = next(filter(None, map(kept_in, states)), {"run": {}})
+    return kept["run"].get("model_name_or_path", name)
+
+
+def kept_of_training(folder: Path, model: str | None) -> dict[str, Any]:
+    """What `run.json` keeps of the training in a folder while only the `model` that it left there is evaluated."""
+    if not left_in(folder, model):
+        return {}
+    try:
+        run = read_run(folder, ())
+    except RunError:
+        return {}
+    return {name: run[name] for name in OF_TRAINING if name in run}
 
 
 def recipe_of(run: dict[str, Any], file: Path | None) -> ModuleType:

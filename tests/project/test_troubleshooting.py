@@ -121,6 +121,8 @@ PROVOKED_BY = """
     callbacks/test_resume.py::test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole
 ` are of other weights, rows or settings: dropped`
     training/test_answering.py::test_answers_of_other_weights_are_not_used
+` holds no model of its run, which was interrupted: name `
+    training/test_folder.py::test_killed_after_a_checkpoint_a_run_has_that_one_and_nothing_of_the_run_before
 `finishing this step, then saving a checkpoint`
     callbacks/test_interrupt.py::test_a_signal_finishes_the_step_and_saves_and_the_rest_is_as_without_it
 """

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from trl import ModelConfig
 from demo.worlds.small import SIZES
 from tests.support import tiny
 from tests.support.left import WHOLE, left_by
+from tests.support.paths import ROOT
+from tests.support.worlds import world
 from vlm_recipes.collators import ChatCollator, SegmentationCollator, Seq2SeqCollator, VideoCollator
 from vlm_recipes.models.lisa.loading import load_lisa
 from vlm_recipes.models.surgvivqa.loading import load_surgvivqa
@@ -160,7 +163,8 @@ def test_of_a_run_in_few_bits_the_distance_is_printed_and_its_base_is_not_quanti
     capsys.readouterr()
     to = exported(output, tmp_path / "to")
     said = re.findall(
-        r"(not quantised|bits, of .*): the first token's logits differ by at most (\S+),", capsys.readouterr().out
+        r"(not quantised|bits, as it was trained): the first token's logits differ by at most (\S+),",
+        capsys.readouterr().out,
     )
     assert [what[:4] for what, _ in said] == ["not ", "bits"]
     merged, quantised = (float(number) for _, number in said)
@@ -184,6 +188,25 @@ def test_names_are_compared_with_the_base_that_a_chain_of_runs_began_with(tmp_pa
     assert first_base("Qwen/Qwen2-VL-7B-Instruct") == "Qwen/Qwen2-VL-7B-Instruct"
     exported(second, tmp_path / "to")
     assert f"weights, named as those of {base}\n" in capsys.readouterr().out
+
+
+def test_a_run_that_was_evaluated_in_its_own_folder_keeps_its_base_and_its_bits(tmp_path, monkeypatch, capsys):
+    source = left_by("visual_chat", "--load_in_4bit", "true")
+    output = Path(shutil.copytree(source, tmp_path / "run"))
+    base, before = str(source.parent / "model"), json.loads((output / "run.json").read_text())
+    arguments = [*world("visual_chat", tmp_path), "--dataset_name", str(source.parent / "data"), "--use_cpu", "true"]
+    arguments += ["--do_train", "false", "--load_in_4bit", "true", "--output_dir", str(output), "--max_test_rows", "1"]
+    monkeypatch.setattr("sys.argv", ["visual_chat", *arguments, "--model_name_or_path", str(output)])
+    for _ in range(2):
+        runpy.run_path(str(ROOT / "recipes" / "visual_chat.py"), run_name="__main__")
+    run = json.loads((output / "run.json").read_text())
+    assert run["arguments"]["model"]["model_name_or_path"] == str(output)
+    assert run["quantised_bits"] == before["quantised_bits"] == 4
+    assert first_base(str(output)) == base
+    capsys.readouterr()
+    exported(output, tmp_path / "to")
+    printed = capsys.readouterr().out
+    assert f"weights, named as those of {base}\n" in printed and "the run in 4 bits, as it was trained" in printed
 
 
 def test_names_that_are_not_the_base_s_are_named(tmp_path, capsys):
@@ -221,11 +244,14 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert "file is not empty" in refused(output, "--to", str(tmp_path / "file"))
     (output / "adapter_model.safetensors").unlink()
-    assert refused(output).endswith("is still training, go on with --resume_from_checkpoint true")
+    assert refused(output).endswith(
+        "(no checkpoint was saved): let it go on to its end with --resume_from_checkpoint true"
+    )
     run = json.loads((output / "run.json").read_text())
     run["arguments"]["training"]["do_train"] = False
     (output / "run.json").write_text(json.dumps(run))
-    assert refused(output).endswith(f"it only evaluated {run['arguments']['model']['model_name_or_path']}")
+    evaluated = run["arguments"]["model"]["model_name_or_path"]
+    assert refused(output).endswith(f"its run only evaluated {evaluated!r}: name a run that trained")
     moved = of_base(left_by("visual_chat"), tmp_path / "moved", tmp_path / "orphan")
     assert "there is no such folder" in refused(moved, "--to", str(tmp_path / "to"))
     assert not (tmp_path / "to").exists()

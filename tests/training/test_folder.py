@@ -6,6 +6,7 @@ import runpy
 import shutil
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from accelerate import PartialState
@@ -16,8 +17,12 @@ from tests.support.paths import ROOT
 from tests.support.processes.launch import in_two_processes
 from tests.support.running import fails
 from tests.support.worlds import world
+from vlm_recipes.training import export, run
+from vlm_recipes.training.anew import BeginsAnew, remove_earlier
+from vlm_recipes.training.checkpoints import newest_whole, weight_files
 from vlm_recipes.training.folder import FolderError, claim_folder, clear, write_once
 from vlm_recipes.training.launch import RecipeParser, launch
+from vlm_recipes.training.runs import RunError, kept_in, model_of, read_run
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank")
 OTHER_PARTS = {
@@ -57,6 +62,117 @@ def test_a_training_that_did_not_end_is_not_begun_anew_without_a_line(tmp_path, 
     claim("nutrition_tables", *arguments)
     line = f"! {tmp_path} has checkpoints of a training that did not end: this run begins anew and replaces it; "
     assert line in capsys.readouterr().out
+
+
+# --- an earlier run's model does not pass for that of one that was interrupted
+
+
+class Killed(Exception):
+    """Ends a run where SIGKILL would."""
+
+
+def kill(*arguments, **settings):
+    raise Killed
+
+
+def killed(out: Path, *more: str, monkeypatch) -> list[str]:
+    """Begin another training in the folder, with another rate, to be killed; returns how it was started."""
+    again = [*quick_look("vqa_rad")[1], "--output_dir", str(out), "--learning_rate", "3e-3", *more]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        start("vqa_rad", *again, monkeypatch=patch)
+    return again
+
+
+def another_s(tmp_path: Path) -> Path:
+    """The folder of a run that has ended, with a checkpoint of more steps than the next run gets to."""
+    out = Path(shutil.copytree(quick_look("vqa_rad")[0], tmp_path / "out"))
+    shutil.copytree(out / "checkpoint-1", out / "checkpoint-8")
+    return out
+
+
+def test_killed_after_a_checkpoint_a_run_has_that_one_and_nothing_of_the_run_before(tmp_path, monkeypatch, capsys):
+    out = another_s(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save", kill)
+        again = killed(out, monkeypatch=patch)
+    checkpoint = out / "checkpoint-1"
+    assert newest_whole(out)[0] == checkpoint and not (out / "checkpoint-8").exists()
+    assert kept_in(checkpoint / "trainer_state.json")["settings"]["learning_rate"] == 3e-3
+    assert weight_files(out) == [] and model_of(out, read_run(out)) == checkpoint
+    capsys.readouterr()
+    export.main([str(out), "--to", str(tmp_path / "to")])
+    line = f"! {out}: the run has not finished, checkpoint-1 is the model that it has saved last"
+    assert line in capsys.readouterr().out.splitlines() and not (tmp_path / "to" / "README.md").exists()
+    evaluate = [*again, "--do_train", "false", "--output_dir", str(tmp_path / "evaluated"), "--model_name_or_path"]
+    line = fails("vqa_rad", *evaluate, str(out), monkeypatch=monkeypatch)
+    why = f"{out} holds no model of its run, which was interrupted: name {checkpoint}"
+    assert line == f"error: --model_name_or_path {why}"
+    claim("vqa_rad", *evaluate, str(checkpoint))
+    start("vqa_rad", *again, "--resume_from_checkpoint", "true", "--max_steps", "2", monkeypatch=monkeypatch)
+    assert model_of(out, read_run(out)) == out and newest_whole(out)[0] == out / "checkpoint-2"
+    claim("vqa_rad", *evaluate, str(out))
+
+
+def test_killed_before_its_first_checkpoint_a_run_has_no_model(tmp_path, monkeypatch):
+    out = another_s(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(run.InterruptCallback, "on_step_end", kill)
+        again = killed(out, monkeypatch=patch)
+    with pytest.raises(RunError, match="run.json does not exist; the run was interrupted before it saved anything"):
+        read_run(out)
+    assert weight_files(out) == [] and newest_whole(out)[0] is None
+    other = ["--do_train", "false", "--output_dir", str(tmp_path / "other"), "--model_name_or_path", str(out)]
+    line = fails("vqa_rad", *again, *other, monkeypatch=monkeypatch)
+    assert line == f"error: --model_name_or_path {out} holds no model, for its run was interrupted: launch it again"
+
+
+def test_a_launch_that_is_refused_before_its_first_step_leaves_the_model_that_was_there(tmp_path, monkeypatch):
+    out = another_s(tmp_path)
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    again = [*quick_look("vqa_rad")[1], "--output_dir", str(out)]
+    fails("vqa_rad", *again, "--max_length", "3", monkeypatch=monkeypatch)
+    start("vqa_rad", *again, "--max_steps", "0", monkeypatch=monkeypatch)
+    there = {*weight_files(out), out / "run.json", *(out / "checkpoint-8").iterdir()}
+    assert all(file.read_bytes() == before[file] for file in there)
+
+
+def test_what_the_run_itself_reads_and_what_no_run_left_is_not_removed(tmp_path):
+    out = another_s(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (out / "checkpoint-9").symlink_to(tmp_path / "elsewhere")
+    (out / "checkpoint-best").mkdir()
+    remove_earlier(out, [out / "checkpoint-8", Path("Qwen/Qwen2-VL-2B-Instruct")])
+    left = {path.name for path in out.glob("checkpoint-*")}
+    assert left == {"checkpoint-8", "checkpoint-best"} and (tmp_path / "elsewhere").is_dir()
+    assert (out / "checkpoint-8" / "trainer_state.json").is_file() and (out / "preflight.json").is_file()
+    base = Path(shutil.copytree(quick_look("vqa_rad")[0], tmp_path / "base"))
+    remove_earlier(base, [base])
+    assert weight_files(base) and not (base / "checkpoint-1").exists()
+    world = Path(shutil.copytree(out.parent / "base", tmp_path / "world"))
+    for sign in ("run.json", "trainer_state.json"):
+        (world / sign).unlink(missing_ok=True)
+    remove_earlier(world)
+    assert weight_files(world)
+
+
+def test_a_checkpoint_of_another_folder_replaces_too_what_is_in_this_one(tmp_path, capsys):
+    out, arguments = quick_look("vqa_rad")
+    again = [*arguments, "--output_dir", str(out), "--resume_from_checkpoint"]
+    claim("vqa_rad", *again, str(tmp_path / "checkpoint-1"))
+    line = f"! {out} has a trained model: this run begins anew and replaces it; "
+    assert line in capsys.readouterr().out
+    claim("vqa_rad", *again, str(out / "checkpoint-1"))
+    assert "replaces it" not in capsys.readouterr().out
+
+
+def begun(out: Path) -> bool:
+    trainer = SimpleNamespace(args=SimpleNamespace(output_dir=str(out)), model=None)
+    BeginsAnew(trainer, None, SimpleNamespace(model_name_or_path="a/base")).on_train_begin(None, None, None)
+    return weight_files(out) == [] == list(out.glob("checkpoint-*"))
+
+
+def test_of_two_processes_neither_begins_before_the_earlier_run_s_things_are_gone(tmp_path):
+    assert in_two_processes(begun, another_s(tmp_path)) == [True, True]
 
 
 @pytest.mark.parametrize("recipe", SIZES)

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from PIL import Image
 from demo.worlds.small import SIZES
 from recipes import nutrition_tables, vqa_rad
 from tests.support import tiny
-from tests.support.left import WHOLE, left_by
+from tests.support.left import STEPS, WHOLE, left_by
 from tests.support.paths import ROOT
+from tests.support.worlds import world
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.report.check import Check
 from vlm_recipes.training import export, model_card
@@ -145,6 +147,20 @@ def test_the_card_of_a_run_that_saved_checkpoints_is_ours_not_trl_s_and_of_one_t
     assert (output / "checkpoint-3" / "trainer_state.json").is_file()
     evaluated = left_by("visual_chat", "--do_train", "false")
     assert (evaluated / "report.html").is_file() and not (evaluated / "README.md").exists()
+
+
+def test_where_the_best_model_is_kept_card_record_and_line_say_after_which_step_it_was(tmp_path, monkeypatch, capsys):
+    """Without a step that changes anything the first evaluation stays the best."""
+    arguments = [*world("vqa_rad"), *STEPS.split(), "--output_dir", str(tmp_path), "--learning_rate", "0"]
+    arguments += "--eval_strategy steps --eval_steps 1 --save_strategy steps --save_steps 1".split()
+    arguments += "--load_best_model_at_end true --do_predict false --max_validation_rows 1 --eval_rows 1".split()
+    monkeypatch.setattr("sys.argv", ["vqa_rad", *arguments])
+    runpy.run_path(str(ROOT / "recipes" / "vqa_rad.py"), run_name="__main__")
+    kept = "kept is the model after step 1, the best by eval_token_f1"
+    assert f"{kept}, of 3" in capsys.readouterr().out.splitlines()
+    assert read_run(tmp_path)["best_global_step"] == 1
+    assert f"| 3 steps, learning rate 0, seed 42; {kept} |" in (tmp_path / "README.md").read_text()
+    assert read_run(left_by("vqa_rad"))["best_global_step"] is None
 
 
 def test_a_run_that_answers_nothing_has_a_card_too():

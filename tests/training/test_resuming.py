@@ -23,9 +23,9 @@ from tests.training.test_folder import OTHER_PARTS, claim, refused, start
 from vlm_recipes.training import description
 from vlm_recipes.training.checkpoints import ResumeError
 from vlm_recipes.training.description import describe_run
-from vlm_recipes.training.folder import kept_in
 from vlm_recipes.training.launch import RecipeParser
 from vlm_recipes.training.resuming import TrainedAs, contents, what_decides
+from vlm_recipes.training.runs import kept_in
 
 pytestmark = pytest.mark.usefixtures("figures_are_blank", "preflight_is_left_out")
 SHORT = "--max_steps 2 --logging_steps 1 --eval_strategy no --load_best_model_at_end false --save_strategy steps "
@@ -206,6 +206,53 @@ def test_the_contents_of_rows_are_what_the_data_says_and_not_the_prompt():
     assert contents(rows) != contents(rows.select([1, 0, 2])) != contents(rows.select([0, 1]))
     for name in columns:
         assert contents(same) != contents(Dataset.from_dict(columns | {name: ["x", "y", "z"]}))
+
+
+def turns(*said: str, picture: bool = True) -> list[dict]:
+    """A conversation, as the recipes have it, with these answers."""
+    first = [{"type": "image", "text": None}] if picture else []
+    asked = [{"role": "user", "content": [*first, {"type": "text", "text": "Where?"}]}, {"role": "assistant"}]
+    return [turn | {"content": turn.get("content", [{"type": "text", "text": a}])} for a in said for turn in asked]
+
+
+def test_each_answer_of_a_conversation_is_of_the_contents_and_prompts_and_what_is_said_once_are_not():
+    columns = {"id": ["a", "b", "c"], "question": ["?"] * 3, "answer": ["yes", "no", "no"]}
+    said = [turns("yes"), turns("left", "no"), turns("up", "down", "no")]
+    rows = Dataset.from_dict(columns | {"messages": said})
+    single = [turns(answer) for answer in columns["answer"]]
+    assert contents(Dataset.from_dict(columns | {"messages": single})) == contents(Dataset.from_dict(columns))
+    assert contents(rows) != contents(Dataset.from_dict(columns))
+    assert contents(rows) == contents(rows.select([2, 0, 1]).select([1, 2, 0]))
+    prompted = [[{"role": "system", "content": turns("Be brief.")[1]["content"]}, *turn] for turn in said]
+    assert contents(rows) == contents(Dataset.from_dict(columns | {"messages": prompted}))
+    others = [turns("right", "no"), turns("left ", "no"), turns("x", "left", "no")]
+    for other in others:
+        assert contents(rows) != contents(Dataset.from_dict(columns | {"messages": [said[0], other, said[2]]}))
+    plain = [[{"role": turn["role"], "content": turn["content"][-1]["text"]} for turn in row] for row in said]
+    assert contents(rows) == contents(Dataset.from_dict(columns | {"messages": plain}))
+    assert contents(Dataset.from_dict({"id": ["a"], "messages": ["[]"]})) == contents(Dataset.from_dict({"id": ["a"]}))
+
+
+def test_what_trains_beside_boxes_and_masks_is_of_the_contents_and_what_a_codec_wrote_is_not():
+    boxes = {"id": ["a", "b"], "boxes": [[[1, 2, 3, 4]], []], "answer": ["one", "two"]}
+    named = contents(Dataset.from_dict(boxes | {"categories": [["cup"], []]}))
+    assert (
+        named
+        != contents(Dataset.from_dict(boxes | {"categories": [["jar"], []]}))
+        != contents(Dataset.from_dict(boxes))
+    )
+    assert named == contents(Dataset.from_dict(boxes | {"categories": [["cup"], []], "answer": ["1", "2"]}))
+    masks = {"id": ["a", "b"], "masks": [["m"], ["n"]]}
+    assert contents(Dataset.from_dict(masks | {"ignore": [None, None]})) == contents(Dataset.from_dict(masks))
+    assert contents(Dataset.from_dict(masks | {"ignore": [None, "i"]})) != contents(Dataset.from_dict(masks))
+
+
+def test_the_contents_of_many_conversations_take_little_time():
+    n, said = 20_000, [turns("left", "no"), turns("no")]
+    rows = Dataset.from_dict({"id": range(n), "answer": ["no"] * n, "messages": [said[i % 2] for i in range(n)]})
+    begun = time.monotonic()
+    contents(rows)
+    assert time.monotonic() - begun < 3  # .1 s where nobody else computes
 
 
 # --- a folder is still one run's
