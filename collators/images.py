@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from ..rows.errors import BadRow
-from ..rows.images import images_of, same_image
+from ..rows.images import images_of, may_be_same
 from ..rows.opened import open_image
 
 
@@ -45,13 +45,8 @@ def by_image(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[int
 
 
 def _alike(some: Sequence[Any], others: Sequence[Any]) -> bool:
-    """Whether two rows have the same images, as far as one sees without decoding any."""
-    return len(some) == len(others) and all(map(_may_be_same, some, others))
-
-
-def _may_be_same(one: Any, other: Any) -> bool:
-    opened = isinstance(one, Image.Image) and isinstance(other, Image.Image)
-    return one.size == other.size if opened else same_image(one, other)
+    """Whether two rows have as many images, of which none is seen to be another without decoding it."""
+    return len(some) == len(others) and all(map(may_be_same, some, others))
 
 
 def named(row: dict[str, Any], function: Callable, *arguments) -> Any:

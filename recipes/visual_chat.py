@@ -9,8 +9,7 @@ Meant for one 40 GB card (not measured), with --max_test_rows 1000; four bits on
         --model_name_or_path Qwen/Qwen2-VL-2B-Instruct --max_test_rows 1000 --output_dir outputs/chat_2b
     accelerate launch … recipes/visual_chat.py --model_name_or_path llava-hf/llava-1.5-7b-hf --output_dir outputs/llava
     accelerate launch … recipes/visual_chat.py --do_train false --model_name_or_path outputs/chat --output_dir …
-Your own: --dataset_name FOLDER or FILE: rows like these in JSONL or Parquet, ShareGPT's or LLaVA's (docs/data.md),
-or an imagefolder whose metadata.jsonl has `messages`, `file_names` (["front.jpg", "back.jpg"]) and, perhaps, `kind`.
+Your own: --dataset_name FOLDER or FILE: such rows (JSONL, Parquet, imagefolder), ShareGPT's, LLaVA's (docs/data.md).
 """
 
 from vlm_recipes.training.launch import launch  # isort: skip  (before the libraries that it keeps quiet)

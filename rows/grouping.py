@@ -15,6 +15,7 @@ from datasets import Dataset
 from ..models.upstream import selected_from
 from .beside import beside
 from .conventions import Row
+from .images import bytes_in
 from .paths import picture_columns
 
 OF_THE_IMAGE = ("image_id", "image_ids", "image", "images", "image_size", "image_sizes", "frames")
@@ -72,8 +73,8 @@ def group_by_image(
 ) -> Dataset:
     """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
 
-    Rows with the same `image_id` have to have the same images: `ValueError` is raised where their files have other
-    paths, or their bytes another length. One without stays by itself. More than `max_conversations` go to several.
+    Rows with the same `image_id` have to have the same images: `ValueError` is raised where they have more or fewer,
+    or files of another length. One without stays by itself. More than `max_conversations` go to several.
     Which come together is drawn by `seed`, and anew in each epoch where `vlm_recipes.callbacks.SharedImageCallback`
     says that one begins (else what `set_epoch` of the rows' transform was told last); so is what `reworded` makes of
     each. The number of rows is that of all epochs. No image is decoded, and no question before its row is read. With
@@ -121,13 +122,15 @@ def _refuse_other_images(dataset: Dataset, images: np.ndarray) -> None:
 
 
 def _looks(dataset: Dataset, column: str) -> list[Any]:
-    """Of each row how long its image's bytes are, or where its file is; a list of that for several."""
+    """Of each row how many bytes its image has, or its path where there is no such file; a list for several."""
     whole, numbers = selected_from(dataset)
     stored = whole.data.column(column)
     several = picture_columns(dataset)[column]
     flat = pc.list_flatten(stored) if several else stored
     data, path = pc.struct_field(flat, "bytes"), pc.struct_field(flat, "path")
-    told = pc.if_else(pc.is_valid(data), pc.cast(pc.binary_length(data), pa.string()), path).to_pylist()
+    sizes = {name: bytes_in(name) or name for name in pc.unique(path).to_pylist()}
+    lengths = zip(pc.binary_length(data).to_pylist(), path.to_pylist(), strict=True)
+    told = [sizes.get(name) if length is None else length for length, name in lengths]
     if several:
         ends = np.cumsum(pc.fill_null(pc.list_value_length(stored), 0).to_numpy())
         told = [told[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]

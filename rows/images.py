@@ -1,5 +1,6 @@
 """The images of one row, however it spells them; nothing is decoded or opened here."""
 
+import os
 import re
 from collections.abc import Mapping
 from os import PathLike
@@ -50,6 +51,23 @@ def same_image(first: Any, second: Any) -> bool:
     if isinstance(first, PathLike) or isinstance(second, PathLike):
         return str(first) == str(second)
     return first is second or bool(type(first) is type(second) and first == second)
+
+
+def may_be_same(first: Any, second: Any) -> bool:
+    """Whether two images, neither of them decoded here, have the same pixels a side, or files as many bytes."""
+    if isinstance(first, Image.Image) and isinstance(second, Image.Image):
+        return first.size == second.size
+    lengths = bytes_in(first), bytes_in(second)
+    if None not in lengths:
+        return lengths[0] == lengths[1]
+    return type(first) is not type(second) or same_image(first, second)
+
+
+def bytes_in(image: Any) -> int | None:
+    """How many bytes the file of an image has; None where it has none."""
+    if isinstance(image, Mapping):
+        return len(image["bytes"]) if image.get("bytes") is not None else bytes_in(image.get("path"))
+    return os.path.getsize(image) if isinstance(image, str | PathLike) and os.path.isfile(image) else None
 
 
 def fault_of(image: Any) -> str:
