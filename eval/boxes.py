@@ -87,7 +87,7 @@ def box_evaluation(
 
     def compared(answers: list[Said], rows: list[Row]) -> dict[str, list | None]:
         found = [found_in(answer, row) for answer, row in zip(answers, rows, strict=True)]
-        named = bool(rows) and names_count(rows[0])
+        named = any(map(names_count, rows))
         return {
             "predictions": [[one.box for one in own] for own in found],
             "references": [row["boxes"] for row in rows],

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import datasets
 import torch
 from PIL import Image
 from transformers import PreTrainedModel, TrainingArguments
@@ -13,7 +14,7 @@ from .generation.constraints import Constraint
 from .generation.generate import Answer, Ask, generate, require_prompts, without_images
 from .generation.kept import KeptAnswers
 from .generation.workers import SameWorkers
-from .metrics.number import Number, Scores
+from .metrics.number import Number, Scores, beside
 from .metrics.statistics import average, by_class
 from .sampling import chosen, evenly_spread
 
@@ -144,8 +145,10 @@ class Evaluation:
         return metrics, predictions
 
     def require_columns(self, rows: Any) -> None:
-        """Score the first row's right answer; raises `ValueError` where `rows` lack a column that is read of them."""
-        for row in map(_Columns, without_images(chosen(rows, range(min(len(rows), 1))))):
+        """Score one right answer a kind of row; raises `ValueError` where it lacks a column that is read of it."""
+        most = 1 if isinstance(rows, datasets.Dataset) else len(rows)  # a table's rows are alike
+        plain = without_images(chosen(rows, range(min(len(rows), most))))
+        for row in {frozenset(row): _Columns(row) for row in plain}.values():
             self.scored([row], [self.reference(row)], None)
 
     def scored(
@@ -183,16 +186,6 @@ class _Columns(dict):
 
     def __missing__(self, name: str) -> Any:
         raise ValueError(f"the rows to answer have no column {name!r}, only {', '.join(map(repr, self))}")
-
-
-def beside(number: Number, free: Number | None, gain: Number | None) -> Number:
-    """The number, and those of its groups, with what belongs to each of the others."""
-    groups = {
-        name: beside(own, free and free.groups.get(name), gain and gain.groups.get(name))
-        for name, own in number.groups.items()
-    }
-    macro = number.macro and replace(number.macro, free=free and free.macro)
-    return replace(number, free=free, gain=gain, macro=macro, groups=groups)
 
 
 def text_of(answer: Answer) -> str:

@@ -9,6 +9,7 @@ from trl import ModelConfig
 from .checkpoints import load_checkpoint
 from .frozen import no_grad_if_frozen
 from .kinds import config_of, refuse_other_kinds
+from .lora import refuse_lora
 from .sharding import gathered
 from .weights import CheckpointError
 
@@ -54,6 +55,8 @@ def load_blip2(
     To answer, or for a training of `adapter` that saves in `output_dir`, see `load_checkpoint`.
     """
     name, revision = model.model_name_or_path, model.model_revision
+    if output_dir is not None and adapter is None:
+        refuse_lora(model, "what trains here trains whole, without LoRA")
     refuse_other_kinds(name, ("blip-2",), "this recipe is for BLIP-2 with T5", revision)
     config = config_of(name, revision)
     if config and (kind := config.get("text_config", {}).get("model_type", "opt")) in DECODERS:

@@ -1,9 +1,11 @@
 """What recipes on chat models share: loading one of any family, where LoRA goes, and the area of an image."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from peft import PeftConfig, PeftModel
@@ -14,7 +16,7 @@ from trl import ModelConfig, get_peft_config
 
 from .checkpoints import left_by_a_run, load_checkpoint
 from .kinds import refuse_other_kinds
-from .lora import layers_of, refuse_unmatched
+from .lora import layers_of, refuse_lora, refuse_unmatched
 from .parts import LANGUAGE, VISION, fused_layers, parts_of, train_only
 from .precision import launched_dtype, small_card
 from .weights import CheckpointError, load_named, load_weights, without_weights
@@ -62,8 +64,10 @@ def load_chat_model(
     """
     name, to_train, says = model.model_name_or_path, output_dir is not None, PartialState().is_main_process
     refuse_other_kinds(name, CHAT, "this recipe is for chat models of images and text", model.model_revision)
+    if to_train and not lora:
+        refuse_lora(model, "what trains here trains whole, without LoRA")
     if model.load_in_4bit is None:
-        model = replace(model, load_in_4bit=bool(lora) and small_card())
+        model = replace(model, load_in_4bit=bool(lora) and small_card() and not model.load_in_8bit)
     outline = outline_of(model)
     parts, adapter = parts_of(outline), lora_on(model, lora, outline)
     if adapter is not None and not model.lora_target_modules and Path(name, "adapter_config.json").is_file():
@@ -87,8 +91,13 @@ def load_chat_model(
     has_own_way = not has_budget(processor)
     if has_own_way and says:
         print(f"{type(processor).__name__} resizes pictures in its own way: --min_pixels and --max_pixels do nothing")
-    elif not has_own_way and (to_train or not left_by_a_run(name)):
+    elif not has_own_way and (to_train or not left_by_a_run(name, model.model_revision)):
+        if budget.min_pixels > budget.max_pixels:  # small pictures would become larger than large ones
+            least, most = budget.min_pixels, budget.max_pixels
+            raise CheckpointError(f"--min_pixels {least} is more than --max_pixels {most}: give both of them")
         set_pixel_budget(processor, budget.min_pixels, budget.max_pixels)
+    elif not has_own_way:
+        _say_trained(name, budget_of(processor), budget)
     return network, processor
 
 
@@ -127,21 +136,43 @@ def has_budget(processor: ProcessorMixin) -> bool:
 def set_pixel_budget(processor: ProcessorMixin, min_pixels: int, max_pixels: int) -> None:
     """Make a processor that `has_budget` resize every image to an area between `min_pixels` and `max_pixels`.
 
-    GLM-4V counts an image as the frames of a video that it is repeated to; its limits are as many times as large.
-
     Raises `ValueError` if an image of twice that area still becomes larger than that, as it would with a
     processor that has its own way to name the limits.
     """
     image_processor = processor.image_processor
-
-    def area(side: int) -> int:
-        grid = image_processor(Image.new("RGB", (side, side)), return_tensors="pt")["image_grid_thw"][0]
-        return int(grid.prod()) * image_processor.patch_size**2
-
-    side = 2 * TRIED
-    image_processor.size = {"shortest_edge": 1, "longest_edge": TRIED**2}
-    frames = round(TRIED**2 / area(side))
+    frames = _frames(image_processor)
     image_processor.size = {"shortest_edge": frames * min_pixels, "longest_edge": frames * max_pixels}
     side = math.ceil((2 * max_pixels) ** 0.5)
-    if (pixels := area(side)) > max_pixels:
+    if (pixels := _area(image_processor, side)) > max_pixels:
         raise ValueError(f"a {side}×{side} image becomes {pixels} pixels, more than max_pixels={max_pixels}")
+
+
+def budget_of(processor: ProcessorMixin) -> tuple[int, int]:
+    """The least and the largest area in pixels, as `set_pixel_budget` sets them."""
+    image_processor = processor.image_processor
+    limits = (image_processor.size[edge] for edge in ("shortest_edge", "longest_edge"))
+    return tuple(limit // _frames(image_processor) for limit in limits)
+
+
+def _frames(image_processor: Any) -> int:
+    """As how many pictures the limits count one: GLM-4V's, as the frames of a video that it is repeated to."""
+    tried = copy.copy(image_processor)
+    tried.size = {"shortest_edge": 1, "longest_edge": TRIED**2}
+    return round(TRIED**2 / _area(tried, 2 * TRIED))
+
+
+def _area(image_processor: Any, side: int) -> int:
+    grid = image_processor(Image.new("RGB", (side, side)), return_tensors="pt")["image_grid_thw"][0]
+    return int(grid.prod()) * image_processor.patch_size**2
+
+
+def _say_trained(name: str, trained: tuple[int, int], budget: PixelBudget) -> None:
+    """Say with which budget a run's model answers; raises `CheckpointError` where another one is asked for."""
+    names = ("min_pixels", "max_pixels")
+    kept = " ".join(f"--{limit} {pixels}" for limit, pixels in zip(names, trained, strict=True))
+    for limit, pixels in zip(names, trained, strict=True):
+        if getattr(budget, limit) not in (pixels, getattr(type(budget), limit)):
+            asked = f"--{limit} {getattr(budget, limit)}"
+            raise CheckpointError(f"{asked} has no effect: {name} is shown pictures as it was trained, {kept}")
+    if any(getattr(budget, limit) != pixels for limit, pixels in zip(names, trained, strict=True)):
+        PartialState().print(f"pictures are shown as {name} was trained: {kept}")

@@ -10,10 +10,13 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from peft import PeftConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.utils import has_file
 from trl import ModelConfig, get_quantization_config
 
 from .adapters import MERGED_BASE, base_of, files_of, other_kind
 from .weights import FAULTS, CheckpointError, load_named, load_weights, reason_of, weight_settings, weights_are_read
+
+EXPORTED = "trained.json"  # in an export: the `run.json` of the run that trained it
 
 
 def load_checkpoint(
@@ -119,6 +122,10 @@ def refuse_other_kind(made: PeftConfig, wanted: PeftConfig) -> None:
         raise CheckpointError(f"this adapter has {differs}: train it on as it began")
 
 
-def left_by_a_run(name: str) -> bool:
-    """Whether `name` is a recipe's output folder or one of its checkpoints, with the processor it was trained with."""
-    return any((folder / "run.json").is_file() for folder in (Path(name), Path(name).parent))
+def left_by_a_run(name: str, revision: str | None = None) -> bool:
+    """Whether the processor of `name` is the one that a run trained its model with.
+
+    That is so of a recipe's output folder, its checkpoints, its export, and what it or one has sent to the Hub.
+    """
+    places = (name, str(Path(name).parent)) if Path(name).is_dir() else (name,)
+    return any(has_file(place, file, revision=revision) for place in places for file in ("run.json", EXPORTED))

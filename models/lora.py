@@ -3,13 +3,15 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from transformers import PreTrainedModel
-from trl import ModelConfig
+from trl import ModelConfig, get_peft_config
 
+from .given import given
 from .parts import LANGUAGE, linear_layers, parts_of
 from .weights import CheckpointError
 
@@ -43,12 +45,19 @@ def layers_of(network: PreTrainedModel, parts: Sequence[str]) -> str:
 
 
 def refuse_unmatched(network: PreTrainedModel, adapter: PeftConfig) -> None:
-    """Raise `CheckpointError` where no layer of `network` is one that `adapter` is for."""
+    """Raise `CheckpointError` where `adapter` names layers for LoRA, or one to train whole, that `network` has not."""
+    modules = [name for name, _ in network.named_modules()]
+    for name in getattr(adapter, "modules_to_save", None) or ():
+        if not any(module.endswith(name) for module in modules):  # as PEFT looks for it, which passes over this
+            raise CheckpointError(
+                f"--lora_modules_to_save {name} would train nothing: no module of this {network.config.model_type} "
+                "has a name that ends so"
+            )
     targets = adapter.target_modules
     if targets in ("all-linear", DUMMY_TARGET_MODULES):  # which find theirs, or train other weights
         return
     try:
-        found = any(check_target_module_exists(adapter, name) for name, _ in network.named_modules())
+        found = any(check_target_module_exists(adapter, name) for name in modules)
     except re.error as error:
         raise CheckpointError(f"--lora_target_modules {targets!r} is no regular expression: {error}") from error
     if not found:
@@ -57,6 +66,19 @@ def refuse_unmatched(network: PreTrainedModel, adapter: PeftConfig) -> None:
             f"LoRA has nothing to train, for no layer of this {network.config.model_type} matches "
             f"--lora_target_modules {named}: give several names, or one regular expression of a layer's whole name"
         )
+
+
+def refuse_lora(model: ModelConfig, why: str, unread: str = "lora_.*|use_dora|use_rslora") -> None:
+    """Raise `CheckpointError` where a setting of LoRA that matches `unread` is given, for a training without it."""
+    if asked := given(model, unread):
+        raise CheckpointError(f"{asked} has no effect: {why}")
+
+
+def lora_unless(model: ModelConfig, setting: str) -> PeftConfig | None:
+    """LoRA as `model` says; None where by this `setting` of it all trains, and then LoRA's own are refused."""
+    if whole := getattr(model, setting):
+        refuse_lora(model, f"--{setting} true trains without LoRA")
+    return get_peft_config(replace(model, use_peft=not whole))
 
 
 def add_adapter(network: PreTrainedModel, adapter: PeftConfig) -> PeftModel:
@@ -75,7 +97,7 @@ def with_lora(network: PreTrainedModel | PeftModel, model: ModelConfig, adapter:
     """
     if model.load_in_8bit or model.load_in_4bit:
         own = [weight for weight in network.parameters() if weight.requires_grad and isinstance(network, PeftModel)]
-        network = prepare_model_for_kbit_training(network, gradient_checkpointing_kwargs={"use_reentrant": False})
+        network = prepare_model_for_kbit_training(network, use_gradient_checkpointing=False)  # the Trainer's setting
         for weight in own:
             weight.requires_grad_(True)
     return network if isinstance(network, PeftModel) else add_adapter(network, adapter)

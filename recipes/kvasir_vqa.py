@@ -31,7 +31,6 @@ from vlm_recipes.eval.metrics.question_types import QuestionType, QuestionTypes
 from vlm_recipes.eval.typed import typed_evaluation
 from vlm_recipes.models.chat import ChatModel, PixelBudget, load_chat_model, lora_on
 from vlm_recipes.rows import BadRow, content_id, group_by_image, read_rows, start_of, three_parts, usable_rows
-from vlm_recipes.training.folder import write_once
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
 
@@ -143,7 +142,6 @@ def main(data: Data, training: Training, model: Model) -> None:
     collator = chat_collator(network, processor, data.questions_per_row, max_length=training.max_length, **data.shown)
     adapt = within_length(partial(to_chat, types=types, typed_prompt=data.typed_prompt), collator)
     parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
-    write_once(Path(training.output_dir, TYPES_FILE), types.as_json())
     parts = train, validation, test = data.limited(*parts, training)
     majority = typed_majority(train["answer"][:], train["question_type"][:], train["question"][:])
     run = Run(__file__, data, training, model, parts, evaluation(data, network, processor, majority), refused)
@@ -160,7 +158,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         )
         accuracy = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         lora = {"trains": "lora_", "parts": LORA, "share": TRAINABLE_SHARE} if model.use_peft else {}
-        network = run.train(trainer, accuracy, GradNormCallback(trainer), **lora)
+        network = run.train(trainer, accuracy, GradNormCallback(trainer), leaves={TYPES_FILE: types.as_json()}, **lora)
     run.conclude(network)
 
 

@@ -33,7 +33,7 @@ from vlm_recipes.rows import content_id, read_boxes, usable_rows, with_validatio
 from vlm_recipes.rows.boxes import PUBLISHED, BoxFormat, doubt_of, named_boxes
 from vlm_recipes.rows.formats.chat import text_of
 from vlm_recipes.rows.formats.open_food_facts import product_of
-from vlm_recipes.training.detection import DetectionSettings, asked_before
+from vlm_recipes.training.detection import DetectionSettings, asked_before, kept
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import ChatSettings, RowSettings, setting
 
@@ -120,7 +120,7 @@ def main(data: Data, training: Training, model: Model) -> None:
     raw, given, categories = read_boxes(data, ("image", "objects"), training.seed, Data.dataset_name)
     network, processor = load(data, model, training.trained_into)
     collator = ChatCollator(processor, max_length=training.max_length, **data.shown)
-    asked = data.asked(categories, training.output_dir)
+    asked = data.asked(categories)
     adapt = within_length(partial(to_chat, codec=codec_of(network, processor), given=given, asked=asked), collator)
     parts, refused = usable_rows(raw, adapt, training.output_dir, data.max_rejected, training.dataset_num_proc)
     parts = with_validation(parts, data.validation_fraction, by="product", seed=training.seed)
@@ -141,7 +141,7 @@ def main(data: Data, training: Training, model: Model) -> None:
         iou = GenerationEvalCallback(trainer, trainer.eval_dataset, run.evaluation)
         trains = {"parts": (LORA | WHOLE)[model.tune], "share": TRAINABLE_SHARE[model.tune]}
         trains |= {"trains": "lora_" if model.tune in LORA else "", "doubt": doubt_of(train, given)}
-        network = run.train(trainer, iou, GradNormCallback(trainer), **trains)
+        network = run.train(trainer, iou, GradNormCallback(trainer), leaves=kept(asked), **trains)
     run.conclude(network)
 
 

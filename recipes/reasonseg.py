@@ -39,6 +39,7 @@ from vlm_recipes.eval.metrics.baselines import best_constant_mask
 from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, load_lisa, with_adapter
+from vlm_recipes.models.lora import refuse_lora
 from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
 from vlm_recipes.rows import apart, content_id, group_by_image, one_per_query, read_rows, three_parts, usable_rows
 from vlm_recipes.rows.conventions import IGNORED_PIXEL
@@ -155,7 +156,9 @@ def load(data: Data, model: Model, output_dir: str | None = None):
     if training and model.tune == "all":
         if isinstance(network, PeftModel) or model.load_in_4bit or model.load_in_8bit:
             raise CheckpointError("--tune all trains a whole model that is not quantised, and no adapter")
+        refuse_lora(model, "--tune all trains without LoRA")
         freeze_unreached(network)
+        network.float()  # what is frozen, too, reads float32: on a CPU nothing would cast that for it
     elif training:
         network = with_adapter(network, model, lora=model.tune != "decoder", vocabulary=model.tune == "lisa")
     if training:

@@ -21,13 +21,13 @@ split by video in `--videos FILE`, and your answers in LABELS.
 """
 
 from vlm_recipes.training.launch import launch  # isort: skip  (before the libraries that it keeps quiet)
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
 from transformers import TrainingArguments, set_seed
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import VideoCollator
@@ -36,6 +36,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.generation.label_tree import LabelTree, choose_label
 from vlm_recipes.eval.keywords import keyword_evaluation
 from vlm_recipes.eval.metrics.baselines import majority_answers
+from vlm_recipes.models.lora import lora_unless
 from vlm_recipes.models.precision import launched_dtype
 from vlm_recipes.models.surgvivqa.loading import ATTENTION_AND_MLP, load_surgvivqa, train_parts
 from vlm_recipes.rows import BadRow, DataError, by_video, group_by_image, read_videos, usable_rows
@@ -160,8 +161,7 @@ def load(data: Data, model: Model, output_dir: str | None = None):
         model, model.video_name_or_path, model.text_name_or_path, model.num_frames, to_train=output_dir is not None
     )
     if output_dir is not None:
-        lora = get_peft_config(replace(model, use_peft=not model.train_gpt2))
-        network = train_parts(network, trained_whole(model), lora)
+        network = train_parts(network, trained_whole(model), lora_unless(model, "train_gpt2"))
     return network, processor
 
 

@@ -33,7 +33,7 @@ from vlm_recipes.models.blip2 import load_blip2
 from vlm_recipes.models.lora import with_lora
 from vlm_recipes.models.precision import launched_dtype
 from vlm_recipes.rows import BadRow, content_id, group_by_image, hold_out, parts_of, read_rows, usable_rows
-from vlm_recipes.rows.formats.vqa_rad import domain_of
+from vlm_recipes.rows.formats.vqa_rad import domain_of, is_closed
 from vlm_recipes.rows.splits import with_validation
 from vlm_recipes.training.run import Run
 from vlm_recipes.training.settings import RowSettings, RunSettings, setting
@@ -109,7 +109,7 @@ def to_row(row: dict, exemplar: bool) -> dict:
         raise BadRow(f"empty {'question' if not question else 'answer'}")
     image_id = row.get("image_name") or row.get("image_id") or content_id(row["image"])
     known = row.get("answer_type")
-    closed = known == "CLOSED" if known else answer.lower() in ("yes", "no")
+    closed = is_closed(known, answer)
     domain = ("closed" if closed else "open") if known else domain_of(question)
     return {
         "id": str(row.get("qid") or row["id"]),

@@ -6,6 +6,7 @@ Row = dict[str, Any]
 IGNORE_INDEX = -100  # a label that is not trained: what PyTorch's and transformers' losses leave out
 IGNORED_PIXEL = 255  # of a mask: counts neither as target nor as background
 PROBLEM = "why it cannot be read"  # a column of readers: the reason why a row is refused, "" for one that is not
+SPLIT = "split"  # a column of readers: which part a row says that it is of, where its file holds several
 ANNOTATED_SIZE = "annotated_size"  # a column of readers: of which [width, height] the annotated picture is, if known
 SEG_TOKEN = "[SEG]"  # LISA's: where the model says it, a mask is drawn
 

@@ -1,13 +1,14 @@
 """Whatever splits a dataset has -> the rows to train, to validate and to test on, always by image."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import datasets
 from accelerate import PartialState
 
 from ..models.upstream import cast_pictures
-from .conventions import Row
+from .conventions import PROBLEM, SPLIT, Row
 from .errors import BadRow, DataError
 from .images import images_of
 from .loading import apart
@@ -59,6 +60,29 @@ def parts_of(
     return {part: splits[name] for part, name in chosen.items()}
 
 
+def divided(splits: Mapping[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+    """The parts of a dataset, of a single one those that its column `split` tells; without that column.
+
+    Rows that could not be read, and do not tell, are trained on, that is, refused there. Raises `DataError` where the
+    column has another word than those of `SAME`.
+    """
+    told, bare = {}, {}
+    for name, rows in splits.items():
+        words = [str(word or "").strip() for word in rows[SPLIT][:]] if SPLIT in rows.column_names else []
+        bare[name] = rows.remove_columns(SPLIT) if SPLIT in rows.column_names else rows
+        if len(splits) > 1 or not any(words):
+            continue
+        problems = rows[PROBLEM][:] if PROBLEM in rows.column_names else [""] * len(rows)
+        for place, (word, problem) in enumerate(zip(words, problems, strict=True)):
+            part = next((names[0] for names in SAME if (word or problem and TRAIN[0]).lower() in names), None)
+            if part is None:
+                known = ", ".join(chain.from_iterable(SAME))
+                raise DataError(f"the column {SPLIT!r} says {word!r}, none of {known}: or call the column otherwise")
+            told.setdefault(part, []).append(place)
+        bare = {part: bare[name].select(places) for part, places in told.items()}
+    return bare
+
+
 def three_parts(
     splits: Mapping[str, datasets.Dataset], settings: Any, seed: int, validation: str = "val"
 ) -> dict[str, datasets.Dataset]:
@@ -82,8 +106,17 @@ def three_parts(
 
 
 def by_image(rows: datasets.Dataset, fraction: float, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """`hold_out` by a row's pictures, or by `image_id` or `img_id` where it has one of each."""
-    return tuple(rows.select(part["row"][:]) for part in hold_out(_numbered(rows), fraction, by="images", seed=seed))
+    """`hold_out` by a row's pictures, or by `image_id` or `img_id` where it has one of each.
+
+    Raises `DataError` where no row would be left, since all share pictures.
+    """
+    rest, held_out = (part["row"][:] for part in hold_out(_numbered(rows), fraction, by="images", seed=seed))
+    if len(held_out) > 1 and not rest and fraction < 1:
+        raise DataError(
+            f"no part can be held out: each of the {len(rows):,} rows shares a picture with another, and so on to all "
+            "of them. Divide them yourself, into train, val and test"
+        )
+    return rows.select(rest), rows.select(held_out)
 
 
 def _numbered(rows: datasets.Dataset) -> datasets.Dataset:

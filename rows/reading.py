@@ -1,6 +1,7 @@
 """A dataset in any format -> its splits: recognised by what is in its folder or file, else read by `datasets`."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ from .formats.objects import with_objects
 from .formats.read import Read
 from .formats.records import described
 from .loading import apart, load_all, require_columns
-from .parts import parts_of
+from .parts import divided, parts_of
 
 FORMATS = {  # those with a function `read_<kind>`, in the order in which they are asked
     "boxes": (coco, yolo, voc, labelme),
@@ -67,12 +68,14 @@ def read_rows(kind: str, settings: Any, columns: Iterable[str]) -> Read:
         except DataError as error:  # the file that has them may be broken, so that it was not recognised
             due = f"; --dataset_format {' or '.join(readers)} says what a dataset here has to have"
             raise DataError(f"{error}{described(place)}{due if place.exists() else ''}") from error
+        splits = divided(splits)
         return Read({split: _with_ids(rows) for split, rows in splits.items()} if kind == "questions" else splits, "")
     if not place.exists():
         raise DataError(f"there is no folder or file {str(place)!r}")
     reader = readers[fitting[0]]
     settings.refuse_without_effect("dataset_config", f"{reader.TITLE} has no configurations")
     found = getattr(reader, f"read_{kind}")(place)
+    found = replace(found, splits=divided(found.splits))
     if PartialState().is_main_process:
         print(f"read as {reader.TITLE}: {found.counts}", flush=True)
     return found

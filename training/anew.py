@@ -1,7 +1,7 @@
 """A training that begins anew in an earlier run's folder replaces it: what that left would pass for its own."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from .checkpoints import CHECKPOINT
+from .folder import write_once
 from .saved import CONFIG, OF_ADAPTER, OF_WHOLE
 
 # Beside its weights and checkpoints. What is written before the first step, such as the preflight, is this run's.
@@ -18,7 +19,7 @@ OF_RUN += (TRAINER_STATE_NAME, "training_args.bin")
 
 
 class BeginsAnew(TrainerCallback):
-    """Removes what an earlier run left in the output folder as the first step begins. Add it after the preflight.
+    """Replaces what an earlier run left in the output folder as the first step begins. Add it after the preflight.
 
     Until then nothing is lost: a launch that is refused leaves the folder as it was. A training that goes on from a
     checkpoint of the folder removes nothing.
@@ -26,17 +27,21 @@ class BeginsAnew(TrainerCallback):
     Args:
         checkpoint: from which the training goes on, if it does; it stays.
         model: what the recipe was asked, of which what it names stays, and so does an adapter's base.
+        leaves: files, name -> text, that belong to the model which is trained now.
     """
 
-    def __init__(self, trainer: Trainer, checkpoint: str | None, model: Any):
+    def __init__(self, trainer: Trainer, checkpoint: str | None, model: Any, leaves: Mapping[str, str]):
         names = {name for key, name in vars(model).items() if key.endswith("name_or_path")} | {checkpoint}
         names |= {name for name, _ in getattr(trainer.model, "loaded_from", {})}
         self.folder, self.reads = Path(trainer.args.output_dir), [Path(name) for name in names if name]
+        self.leaves = leaves
         self.begins = checkpoint is None or Path(checkpoint).resolve().parent != self.folder.resolve()
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.begins and PartialState().is_main_process:
             remove_earlier(self.folder, self.reads)
+        for name, text in self.leaves.items():
+            write_once(self.folder / name, text)
         PartialState().wait_for_everyone()
         self.begins = False  # a Trainer that looks for its batch size begins more than once
 

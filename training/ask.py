@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         evaluation = recipe.evaluation(data, network, processor)
     except RunError as error:
         parser.error(str(error))
-    except REFUSALS as error:
+    except (*REFUSALS, OSError) as error:  # a file of the run's may be gone
         sys.exit(f"error: {error}")
     names = {picture: picture.stem for picture in pictures}
     if len(set(names.values())) < len(names):  # 1.jpg and 1.png would be drawn on one file

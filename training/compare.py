@@ -13,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..eval.evaluation import Evaluation, beside
-from ..eval.metrics.number import Number
+from ..eval.evaluation import Evaluation
+from ..eval.metrics.number import Number, beside
 from ..eval.report.page import short, write_page
 from ..eval.report.tables import NOTHING, Published, Table, cells
 from .run import published_numbers

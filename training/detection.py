@@ -11,7 +11,6 @@ from accelerate import PartialState
 
 from ..rows.boxes import ORDERS, UNITS
 from ..rows.errors import DataError, start_of
-from .folder import write_once
 from .settings import setting
 
 PROMPT_FILE = "prompt.json"
@@ -32,16 +31,14 @@ class DetectionSettings:
         """Asked in other words than the recipe's, it is no published experiment, and has not its title and numbers."""
         return None if self.prompt == type(self).prompt else "objects"
 
-    def asked(self, categories: Sequence[str], output_dir: str) -> list[str]:
-        """The two texts, system and prompt, with these names; kept in `output_dir` for `asked_before`.
+    def asked(self, categories: Sequence[str]) -> list[str]:
+        """The two texts, system and prompt, with these names.
 
         A line says where something else is asked for in words of the recipe's own experiment.
         """
         if doubt := self._doubt(categories):
             PartialState().print(f"! {doubt}", flush=True)
-        texts = [in_words(text, categories=", ".join(categories)) for text in (self.system, self.prompt)]
-        write_once(Path(output_dir, PROMPT_FILE), json.dumps(texts, ensure_ascii=False))
-        return texts
+        return [in_words(text, categories=", ".join(categories)) for text in (self.system, self.prompt)]
 
     def _doubt(self, categories: Sequence[str]) -> str:
         """What is said in the recipe's own words though it may be something else that is to be found; "" for none."""
@@ -58,12 +55,17 @@ def _words(text: str) -> set[str]:
     return {*re.findall(r"[^\W_]+", text.casefold())}
 
 
+def kept(texts: Sequence[str]) -> dict[str, str]:
+    """The file in which a training keeps the texts of `DetectionSettings.asked`, for `asked_before`."""
+    return {PROMPT_FILE: json.dumps(texts, ensure_ascii=False)}
+
+
 def asked_before(folder: Path, settings: DetectionSettings) -> list[str]:
     """The two texts of `DetectionSettings.asked` in a run with these settings that left `folder`."""
-    kept = folder / PROMPT_FILE
-    if not kept.is_file():  # left by a run from before they were kept, whose settings say all
+    file = folder / PROMPT_FILE
+    if not file.is_file():  # left by a run from before they were kept, whose settings say all
         return [in_words(text) for text in (settings.system, settings.prompt)]
-    return json.loads(kept.read_text(encoding="utf-8"))
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def in_words(text: str, **values: str) -> str:

@@ -26,7 +26,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from trl import ModelConfig
 
 from ..callbacks.grad_norm import kinds_of
-from ..models.checkpoints import CheckpointError
+from ..models.checkpoints import EXPORTED, CheckpointError
 from ..models.upstream import hub_weight_names
 from .ask import NOTHING_KNOWN
 from .chatter import bars_only_in_a_terminal
@@ -76,10 +76,11 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
         stored, own = weights_in(source.glob("model*.safetensors")), dict(network.named_parameters())
         for name, weight in [*own.items(), *revert_weight_conversion(network, own).items()]:
             weight.data = weight.data.to(FORMATS.get(stored.get(name), weight.dtype))
-    unfinished = to.with_name(f"{to.name}.unfinished")
+    unfinished = to.resolve().with_name(f"{to.resolve().name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     network.save_pretrained(unfinished)
     processor.save_pretrained(unfinished)
+    shutil.copyfile(folder / "run.json", unfinished / EXPORTED)
     del network
     names = weights_in(unfinished.glob("*.safetensors"))
     print(
@@ -109,7 +110,7 @@ def export(folder: Path, to: Path, recipe_file: Path | None = None) -> None:
         )
     if source == folder:  # else there is none yet
         card_of_export(folder, unfinished, to)
-    unfinished.replace(to)
+    unfinished.replace(to.resolve())
     print(f"exported: {to}")
 
 
@@ -173,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
     bars_only_in_a_terminal()
     try:
         export(args.output_dir, args.to or args.output_dir / "export", args.recipe)
-    except (RunError, CheckpointError) as error:
+    except (RunError, CheckpointError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

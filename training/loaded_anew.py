@@ -32,6 +32,8 @@ def compare_anew(trainer: Trainer, recipe: Path, data: dict[str, Any], model: Mo
     """
     folder, module, asked = Path(trainer.args.output_dir), load_recipe(recipe), copy.copy(model)
     asked.model_name_or_path = str(folder)
+    if {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}:  # as it was saved
+        asked.dtype = "float32"
     batch = trainer.data_collator([trainer.train_dataset[0]])
     if isinstance(trainer, SFTTrainer):  # with labels its head returns no logits
         del batch["labels"]
@@ -41,10 +43,12 @@ def compare_anew(trainer: Trainer, recipe: Path, data: dict[str, Any], model: Mo
     expected = logits_of(trainer.model, batch)
     ways = {"the recipe's loader": lambda: module.load(restore(module.Data, data), asked)[0]}
     if plain and get_quantization_config(model) is None:
-        ways["transformers and PEFT"] = lambda: load_plain(folder, model)
+        ways["transformers and PEFT"] = lambda: load_plain(folder, asked)
     exact = str(trainer.model.dtype) == "torch.float32" and not (trainer.args.bf16 or trainer.args.fp16)
     for way, load in ways.items():
-        differ = ((logits_of(load(), batch) - expected).abs().max() / expected.std()).item()
+        with trainer.accelerator.autocast():  # as the trained one's own forward has it
+            found = logits_of(load(), batch)
+        differ = ((found - expected).abs().max() / expected.std()).item()
         print(f"{folder} loaded anew by {way}: logits differ by {differ:.1e} of their spread")
         if not differ <= LARGEST[exact]:
             raise SavedError(f"{folder} does not hold the model that was trained: loaded by {way}, logits differ")

@@ -142,7 +142,7 @@ def plain(text: str) -> str:
 
 def _in_words(licence: Mapping[str, Any]) -> str:
     found = licence.get("license_name") or licence.get("license") or "not stated"
-    return found if isinstance(found, str) else ", ".join(found)
+    return ", ".join(map(str, found if isinstance(found, list) else [found]))
 
 
 def _named(name: str) -> str:

@@ -94,6 +94,7 @@ class Run:
         share: float | None = None,
         first_loss: float | None = None,
         doubt: str = "",
+        leaves: Mapping[str, str] | None = None,
     ) -> PreTrainedModel:
         """Look at all that can be known before, then train and save, with what trains kept in float32.
 
@@ -104,8 +105,8 @@ class Run:
         Args:
             watch: answers rows at each evaluation; the report shows them.
             callbacks: the experiment's own, in their order after `watch`: they see its score.
-            trains, parts, share, first_loss, doubt: what the recipe states, see `Expected`; the share is that of its
-                own model.
+            trains, parts, share, first_loss, doubt: what the recipe states, see `Expected`; share: of its own model.
+            leaves: files of the output folder, name -> text, that belong to the model: how it was asked.
 
         Returns the trained model (the best one, if the arguments say so). Raises `LabelError`, `AttentionError`,
         `PreflightError`, `ResumeError`, `FullDiskError`, `SavedError`; `Interrupted` after SIGTERM or Ctrl-C, with a
@@ -135,7 +136,7 @@ class Run:
         self.record.checks = preflight.checks
         shared_image = SharedImageCallback(trainer)
         before = [trained_as, FrozenPartsCallback(trainer), LabelAuditCallback(check=False), shared_image, preflight]
-        before += [BeginsAnew(trainer, checkpoint, self.model)]
+        before += [BeginsAnew(trainer, checkpoint, self.model, leaves or {})]
         interrupt, resume = InterruptCallback(), ResumeCallback(trainer)
         lines = LogLinesCallback(trainer, watch)
         after = (ReportCallback(self.record, watch), *callbacks, interrupt, resume, lines)

@@ -54,8 +54,7 @@ def model_of(folder: Path, run: dict[str, Any]) -> Path:
     """
     own, (checkpoint, broken) = weight_files(folder), newest_whole(folder)
     saved = weight_files(checkpoint) if checkpoint else []
-    # Weights that are older than a checkpoint are those of an earlier run, or of before this one went on.
-    if own and (run.get("finished", True) or not saved or own[0].stat().st_mtime >= saved[0].stat().st_mtime):
+    if own and (run.get("finished", True) or not saved or _is_later(folder, checkpoint)):
         return folder
     if saved:
         return checkpoint
@@ -69,6 +68,19 @@ def model_of(folder: Path, run: dict[str, Any]) -> Path:
         f"{folder} holds no model, for the run was interrupted ({', '.join(why)}): let it go on to its end with "
         "--resume_from_checkpoint true"
     )
+
+
+def _is_later(folder: Path, checkpoint: Path) -> bool:
+    """Whether a folder's own weights are of no earlier step than a checkpoint's: else they are of before it went on.
+
+    The folder's `trainer_state.json` is written with its weights. Where it is not there, times tell, which a copy of
+    the folder may have lost.
+    """
+    try:
+        step = json.loads((folder / "trainer_state.json").read_bytes())["global_step"]
+        return step >= int(checkpoint.name.rpartition("-")[2])
+    except (OSError, ValueError, LookupError, TypeError):
+        return weight_files(folder)[0].stat().st_mtime >= weight_files(checkpoint)[0].stat().st_mtime
 
 
 def no_model_in(folder: Path) -> str | None:

@@ -84,7 +84,8 @@ def score_file(
     `groups` are the run's; by default they are those of the lines. Raises `RunError`.
     """
     splits, baseline = read_lines(file), file.with_name("baseline.json")
-    blind = from_json(baseline.read_text(encoding="utf-8")) if baseline.is_file() else None
+    with named(str(baseline)):
+        blind = from_json(baseline.read_text(encoding="utf-8")) if baseline.is_file() else None
     evaluation = recipe.evaluation(data, None, None, blind)
     if evaluation.group and not evaluation.groups:
         groups = groups or sorted({str(evaluation.group(line)) for lines in splits.values() for line in lines})
@@ -133,6 +134,8 @@ def main(arguments: list[str] | None = None) -> None:
         data, unknown = known.parse_args_into_dataclasses(settings, return_remaining_strings=True)
         if unknown:
             raise RunError(f"{' '.join(unknown)}: no setting of the recipe's Data")
+        if args.output and args.output.is_dir():
+            raise RunError(f"{args.output} is a folder: name a file, --output FILE")
         evaluation, splits = score_file(args.predictions, recipe, data, run and run.get("groups"))
     except RunError as error:
         sys.exit(f"error: {error}")

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -11,12 +10,14 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from trl import ScriptArguments
 
+from ..models.given import given
 from ..models.precision import MIXED_PRECISION, launched_precision, precision_of
 from ..rows.errors import DataError
 from ..rows.reading import NAMES
 from .cards import refuse_what_the_device_cannot_do
 from .plan.gpus import GPUS
 from .reachable import refuse_what_is_not_to_be_had
+from .unread import refuse_unread
 
 
 def setting(default: Any, about: str, *choices: str) -> Any:
@@ -65,9 +66,8 @@ class RowSettings(ScriptArguments):
 
     def refuse_without_effect(self, unread: str, why: str) -> None:
         """Raise `DataError` where a setting whose name matches `unread` is given; its default is not."""
-        for setting in fields(self):
-            if re.fullmatch(unread, setting.name) and (value := getattr(self, setting.name)) != setting.default:
-                raise DataError(f"--{setting.name} {value} has no effect: {why}")
+        if asked := given(self, unread):
+            raise DataError(f"{asked} has no effect: {why}")
 
     def _shares(self) -> dict[str, float]:
         names = [field.name for field in fields(self)]
@@ -110,8 +110,8 @@ class RunSettings:
     """Defaults over those of `TrainingArguments`; a recipe's `Training` inherits this first, and states the rest.
 
     The precision is the accelerate config's, unless `bf16` or `fp16` say another; each evaluation has its checkpoint,
-    and the best, by a metric of which more is better, is kept alone and loaded at the end; rows reach the collator
-    whole.
+    and the best is kept alone and loaded at the end: of a metric whose name ends in "loss" the lowest, else the
+    highest, unless `greater_is_better` says; rows reach the collator whole.
     """
 
     do_train: bool = True
@@ -124,7 +124,6 @@ class RunSettings:
     save_steps: float | None = setting(None, "by default those of evaluation, or 500")
     save_total_limit: int = 1
     load_best_model_at_end: bool = True
-    greater_is_better: bool = True
     vision_learning_rate: float | None = setting(
         None, "of the vision tower's weights, where they train; not with DeepSpeed or FSDP"
     )
@@ -142,6 +141,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         """Raises `ValueError` in one line where device, trackers or Hub cannot do what is asked of them."""
+        refuse_unread(self)
         if self.hub_token is not None:  # the Trainer would write it into training_args.bin, and send that to the Hub
             os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
         if self.save_strategy is None:
@@ -161,6 +161,9 @@ class RunSettings:
         precision = precision_of(self.bf16, self.fp16)
         with patch_environment(**({} if precision == launched else {MIXED_PRECISION: precision})):
             super().__post_init__()  # which reads the environment where neither of the two is set
+        if self.lr_scheduler_type == "reduce_lr_on_plateau":  # else the rate falls as a score rises
+            best = {"mode": "max" if self.greater_is_better else "min"}
+            self.lr_scheduler_kwargs = best | (self.lr_scheduler_kwargs or {})
         if self.load_saved_anew and self.world_size > 1:
             raise ValueError("--load_saved_anew true is for one process: leave it out, or launch one")
         refuse_what_the_device_cannot_do(self)

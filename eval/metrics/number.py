@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,16 @@ class Scores(Mapping[str, Number]):
 
     def __or__(self, other: Mapping[str, Number]) -> "Scores":
         return Scores(self.n, {**self, **other})
+
+
+def beside(number: Number, free: Number | None, gain: Number | None) -> Number:
+    """The number, and those of its groups, with what belongs to each of the others."""
+    groups = {
+        name: beside(own, free and free.groups.get(name), gain and gain.groups.get(name))
+        for name, own in number.groups.items()
+    }
+    macro = number.macro and replace(number.macro, free=free and free.macro)
+    return replace(number, free=free, gain=gain, macro=macro, groups=groups)
 
 
 def keys_of(name: str) -> dict[str, str]:

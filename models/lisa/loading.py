@@ -20,7 +20,7 @@ from trl import ModelConfig, get_peft_config
 from ...rows.conventions import SEG_TOKEN
 from ..checkpoints import refuse_fsdp, refuse_other_kind
 from ..kinds import refuse_other_kinds
-from ..lora import add_adapter
+from ..lora import add_adapter, refuse_lora
 from ..sharding import gathered
 from ..upstream import mark_quantised
 from ..weights import CheckpointError, load_named, load_weights, weight_settings
@@ -95,8 +95,9 @@ def _base(
         llava = load_weights(LlavaForConditionalGeneration, name, **settings, **of_name)
         sam = load_weights(SamModel, sam_name, **settings)
         llava_processor = LlavaProcessor.from_pretrained(name, revision=revision)
+        is_new = SEG_TOKEN not in llava_processor.tokenizer.get_vocab()
         processor = LisaProcessor.compose(llava_processor, SamImageProcessor.from_pretrained(sam_name))
-        network = compose(llava, sam, processor)
+        network = compose(llava, sam, processor, is_new)
         if "quantization_config" in settings:
             mark_quantised(network, settings["quantization_config"])
     else:
@@ -121,6 +122,7 @@ def with_adapter(
         adapter.modules_to_save = [part for part in adapter.modules_to_save if part not in VOCABULARY]
         adapter.trainable_token_indices = dict.fromkeys(VOCABULARY, [network.config.seg_token_id])
     if not lora:
+        refuse_lora(model, "no layer of the language model trains", "lora_(r|alpha|dropout|target.*)|use_.*lora")
         adapter.target_modules = DUMMY_TARGET_MODULES
     if not isinstance(network, PeftModel):
         return add_adapter(network, adapter)
@@ -132,18 +134,18 @@ def with_adapter(
 
 
 def compose(
-    llava: LlavaForConditionalGeneration, sam: SamModel, processor: LisaProcessor
+    llava: LlavaForConditionalGeneration, sam: SamModel, processor: LisaProcessor, is_new: bool
 ) -> LisaForConditionalGeneration:
-    """Join a LLaVA and a SAM; the projection between them is new, and `[SEG]` starts as the mean of all tokens."""
-    vocabulary = len(processor.tokenizer)
+    """Join a LLaVA and a SAM by a new projection; a `[SEG]` that `is_new`, too, starts as the mean of all tokens."""
+    seg_token_id = processor.tokenizer.convert_tokens_to_ids(SEG_TOKEN)
+    vocabulary = max(len(processor.tokenizer), seg_token_id + 1)
     if vocabulary > llava.get_input_embeddings().num_embeddings:  # LLaVA-1.5 has spare rows
         with torch.random.fork_rng(devices=[]):  # as in load_weights
             llava.resize_token_embeddings(vocabulary, mean_resizing=False)
     with torch.no_grad():
-        for embeddings in (llava.get_input_embeddings(), llava.get_output_embeddings()):
+        for embeddings in (llava.get_input_embeddings(), llava.get_output_embeddings()) if is_new else ():
             with gathered(embeddings.weight, change=True):
-                embeddings.weight[vocabulary - 1] = embeddings.weight[: vocabulary - 1].float().mean(0)
-    seg_token_id = processor.tokenizer.convert_tokens_to_ids(SEG_TOKEN)
+                embeddings.weight[seg_token_id] = embeddings.weight[:seg_token_id].float().mean(0)
     names = {"name_or_path": llava.name_or_path, "sam_name_or_path": sam.name_or_path}
     config = LisaConfig(llava.config, sam.config, seg_token_id, **names)
     network = LisaForConditionalGeneration(config, llava, sam)

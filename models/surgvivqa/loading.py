@@ -116,6 +116,8 @@ def train_parts(
         network = network.merge_and_unload()
         network.loaded_from = {}  # no folder has these weights
     if adapter is not None:
+        if adapter.modules_to_save:
+            raise CheckpointError("--lora_modules_to_save has no effect: --train_… says which parts train whole")
         adapter = copy.deepcopy(adapter)
         adapter.modules_to_save = list(parts)
         adapter.fan_in_fan_out = True  # GPT-2 keeps its weights transposed

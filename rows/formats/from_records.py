@@ -11,13 +11,13 @@ from typing import Any
 
 import datasets
 
-from ..conventions import PROBLEM, Row
+from ..conventions import PROBLEM, SPLIT, Row
 from ..errors import BadRow, DataError, start_of
 from ..images import fault_of
 from ..paths import inside
 from ..prepared import prepared, state_of
 from .files import storable
-from .read import dataset_of, picture_at
+from .read import TEXT, dataset_of, picture_at
 from .records import Record, root_of
 
 ROWS = 10_000  # that are Python's objects at once
@@ -57,6 +57,7 @@ def dataset_from(
     would give it to a second. Raises `DataError` for a file that is broken.
     """
     rows = _named(row for file in files for row in _rows(root, file, records, make))
+    columns = {**columns, SPLIT: TEXT}
     parts = [dataset_of([], columns)]
     while some := list(itertools.islice(rows, ROWS)):
         parts.append(dataset_of(some, columns))
@@ -70,6 +71,9 @@ def _rows(root: Path, file: Path, records: Callable[[Path], Iterator[Record]], m
         for place, record, problem in records(file):
             row = {"place": f"{name}{place}"} | ({PROBLEM: problem} if problem else {})
             try:
+                if isinstance(record, Mapping):
+                    said = (value for key, value in record.items() if key.strip().lower() == SPLIT)
+                    row[SPLIT] = as_text(SPLIT, next(said, None))
                 for piece in () if problem else make(record, find):
                     row |= piece
             except BadRow as error:

@@ -166,12 +166,27 @@ def _is_point(point: Any) -> bool:
     return isinstance(point, list) and len(point) == 2 and all(isinstance(x, Real) and abs(x) < finite for x in point)
 
 
+def _refuse_reordered(mask: Image.Image) -> None:
+    """`BadRow` for a palette of which black is another colour than the first: by its numbers it is inside out.
+
+    Writers that choose the palette by its picture order it as they like (PNG specification, 11.2.2); PASCAL VOC's has
+    black first, and there the numbers are what counts.
+    """
+    palette = mask.getpalette("RGB")
+    colours = {number: palette[3 * number : 3 * number + 3] for _, number in mask.getcolors()}
+    black = [number for number, colour in colours.items() if colour == [0, 0, 0]]
+    if black and 0 in colours and 0 not in black:
+        raise BadRow(f"a mask in which black is colour {black[0]} of its palette, and not 0: save it in greys")
+
+
 def picture_mask(mask: Image.Image | list, size: list[int]) -> np.ndarray:
     """The same of a picture or nested list of true and false; of 0, 1 and 255 (ignored); or of 0 and anything."""
     if isinstance(mask, Image.Image) and mask.mode == "CMYK":
         mask = mask.convert("RGB")  # its black has a channel that is not 0
     if isinstance(mask, Image.Image) and mask.mode in ("LA", "RGBA"):
         mask = mask.convert(mask.mode[:-1])  # how opaque a pixel is says nothing
+    if isinstance(mask, Image.Image) and mask.mode == "P":
+        _refuse_reordered(mask)
     mask = np.array(mask)
     mask = mask.max(axis=-1) if mask.ndim == 3 else mask
     if list(mask.shape) != size[::-1]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from accelerate import PartialState
 
 from ..errors import BadRow, DataError, start_of
 from ..paths import inside
@@ -19,7 +20,7 @@ KINDS = ("count", "exist", "query_color", "query_type", "query_location", "query
 RELATIONS = ("NA", "relate_spatial")
 NUMBER = re.compile("[0-9]{1,9}")  # of a frame: the name of its file
 POINT = re.compile(r"\[\s*(-?[0-9]{1,6}(?:\.[0-9]+)?)\s*,\s*(-?[0-9]{1,6}(?:\.[0-9]+)?)\s*\]")
-HEADERS = 2  # lines of each file that list what is in the frame
+LISTS = ("Which anatomical structures are present?", "Which tools are present?")  # in the frame: no labels, but lists
 TEXT = datasets.Value("string")
 COLUMNS = datasets.Features(
     {"id": TEXT, "video": TEXT, "frame": datasets.Value("int64"), "image": datasets.Image(decode=False), "line": TEXT}
@@ -59,18 +60,27 @@ def load_question_folder(folder: Path, frames: Path, videos: Sequence[str]) -> d
 
     `line` is for `read_line`, `id` ("VID01/262#3") ends with its number in the file, and `image`, the frame asked
     about, is `frames/<video>/<frame, six digits>.png`, there or not, or None where it or the questions' file is a link
-    that leaves its folder. Files whose name is no number are left out, so are videos that `folder` lacks; `DataError`
-    if no question is left.
+    that leaves its folder. Two lines at a file's beginning are no questions, if they list what its frame shows
+    (`LISTS`). Files whose name is no number are left out, with a line, and videos that `folder` lacks; `DataError` if
+    no question is left.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {str(folder)!r}")
     videos = sorted(videos)
+    others = sorted(f"{video}/{path.name}" for video in videos for path in _question_files(folder / video, False))
+    if others:
+        more = f" and {len(others) - 1:,} more" * (len(others) > 1)
+        PartialState().print(f"not read, as its name is no frame's number: {others[0]}{more}", flush=True)
     state = state_of(place / video for place in (folder, frames) for video in videos)
     return prepared(["SSG-VQA", str(folder), str(frames), state], partial(_read, folder, frames, videos))
 
 
+def _question_files(video: Path, frames: bool = True) -> list[Path]:
+    return [path for path in video.glob("*.txt") if bool(NUMBER.fullmatch(path.stem)) == frames]
+
+
 def _read(folder: Path, frames: Path, videos: list[str], scratch: Path) -> datasets.Dataset:
-    files = [path for video in videos for path in (folder / video).glob("*.txt") if NUMBER.fullmatch(path.stem)]
+    files = [path for video in videos for path in _question_files(folder / video)]
     in_order = sorted(files, key=lambda path: (path.parent.name, int(path.stem), path.stem))
     named = datasets.Dataset.from_dict({"file": [f"{path.parent.name}/{path.stem}" for path in in_order]})
     rows = named.map(
@@ -99,9 +109,14 @@ def _read_some(files: list[str], folder: Path, frames: Path) -> dict[str, list]:
         known = inside(folder, f"{file}.txt") and inside(frames, frame)
         image = {"bytes": None, "path": str(frames / frame)} if known else None
         lines = enumerate((folder / f"{file}.txt").read_bytes().decode(errors="replace").split("\n"), start=1)
-        for line_number, line in [(i, line) for i, line in lines if line.strip()][HEADERS:]:
+        asked = [(i, line) for i, line in lines if line.strip()]
+        for line_number, line in [one for one in asked if one not in asked[:2] or not _is_list(one[1])]:
             rows.append((f"{file}#{line_number}", video, int(number), image, line))
     return {name: [row[i] for row in rows] for i, name in enumerate(COLUMNS)}
+
+
+def _is_list(line: str) -> bool:
+    return line.partition("|")[0].strip() in LISTS
 
 
 def clip_of(image: str, frame: int, length: int, stride: int) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 
-from ..conventions import Row
+from ..conventions import SPLIT, Row
 from ..errors import BadRow, DataError
 from . import vqa_rad
 from .from_records import Find, as_text, dataset_from, prepared_splits
@@ -28,7 +28,7 @@ PICTURES = "image image_path image_file image_name file_name filename file img i
 IDS, IMAGE_IDS = ("id", "qid", "question_id"), ("image_id", "img_id")
 KEPT = ("question_type", "answer_type", "kind")
 COLUMNS = {**QUESTIONS, "image": PICTURE, **dict.fromkeys(KEPT, TEXT)}
-OWN = {"question", "answer", *KEPT, *IDS, *IMAGE_IDS}  # columns of a table that are texts
+OWN = {"question", "answer", SPLIT, *KEPT, *IDS, *IMAGE_IDS}  # columns of a table that are texts
 DUE = f"the columns question, answer and one of {', '.join(PICTURES)}"
 SEPARATORS = (",", ";", "\t")
 ENDINGS = (".csv", ".tsv", ".parquet", *JSON)

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 
 from ..conventions import PROBLEM
-from ..errors import DataError
+from ..errors import BadRow, DataError, start_of
 from ..loading import require_columns
 from ..paths import inside
 from .read import Read
@@ -18,6 +18,8 @@ TITLE = "VQA-RAD's original JSON"
 # A question that begins so wants yes or no, or one of two things that it names.
 CLOSED = set("am are can could did do does had has have is may might should was were will would".split())
 TEXTS = ("qid", "image_name", "question", "answer", "answer_type", "question_type", "phrase_type")
+# VQA-RAD's and SLAKE's words, and VQA v2's: whether a question is closed.
+ANSWER_TYPES = {"closed": True, "open": False, "yes/no": True, "number": False, "other": False}
 OWN = {"qid", "image_name", "phrase_type"}  # of `TEXTS`: other lists of questions have none of them together
 
 
@@ -79,6 +81,17 @@ def official_split(rows: datasets.Dataset) -> dict[str, datasets.Dataset]:
         split: rows.select([i for i, test in enumerate(is_test) if test is wanted])
         for split, wanted in (("train", False), ("test", True))
     }
+
+
+def is_closed(answer_type: str | None, answer: str) -> bool:
+    """Whether a question is closed, by one of `ANSWER_TYPES`, or, where its file has none, by its answer.
+
+    Raises `BadRow` for another word.
+    """
+    known = str(answer_type or "").strip().lower()
+    if known and known not in ANSWER_TYPES:
+        raise BadRow(f"the answer_type {start_of(known)} is none of {', '.join(ANSWER_TYPES)}")
+    return ANSWER_TYPES[known] if known else answer.lower() in ("yes", "no")
 
 
 def domain_of(question: str) -> str:

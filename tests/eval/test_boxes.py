@@ -268,3 +268,26 @@ def test_free_answers_are_compared_where_rows_have_no_image_id():
     unnamed = [row | {"image_id": None} for row in rows]
     found, expected = (box_evaluation(None, CODEC, 9).scored(own, ANSWERS, ANSWERS)[0] for own in (rows, unnamed))
     assert found == expected and found["iou_mean"].gain.value == 0
+
+
+def test_a_list_is_refused_where_any_of_its_rows_lacks_a_column():
+    """Rows of one's own may come from several sources: the late ones were found at the first evaluation."""
+    evaluation = box_evaluation(None, CODEC, 9)
+    rows = [*ROWS, {key: value for key, value in ROWS[0].items() if key != "image_size"}]
+    with pytest.raises(ValueError, match="no column 'image_size'"):
+        evaluation.require_columns(rows)
+    evaluation.require_columns(ROWS)
+
+
+def test_names_count_where_any_row_has_some_whatever_row_is_the_first():
+    """Of a file of answers, the first picture of which shows nothing, wrong names were once right."""
+    rows = [{"boxes": [], "image_size": [100, 100], "image_id": "none", "categories": []}, NAMED[1]]
+    evaluation = box_evaluation(None, CODEC, 9)
+    said = [evaluation.reference(row) for row in rows]
+    wrong = [said[0], evaluation.reference(NAMED[1] | {"categories": NAMED[1]["categories"][::-1]})]
+    for order in (1, -1):
+        assert evaluation.metric(said[::order], rows[::order])["f1_50"].value == 1
+        assert evaluation.metric(wrong[::order], rows[::order])["f1_50"].value < 1
+        unnamed = [{key: value for key, value in rows[0].items() if key != "categories"}, rows[1]][::order]
+        with pytest.raises(KeyError, match="categories"):
+            evaluation.metric(said[::order], unnamed)

@@ -15,6 +15,7 @@ from tests.support.families import FAMILIES, STRANGERS, checkpoint
 from vlm_recipes.models.chat import (
     ChatModel,
     PixelBudget,
+    budget_of,
     has_budget,
     load_chat_model,
     lora_on,
@@ -34,7 +35,7 @@ OTHERS = [family for family in FAMILIES + STRANGERS if family != "paligemma"]  #
 
 
 def model_of(name, **settings) -> ChatModel:
-    return ChatModel(str(name), **{"dtype": "float32", "load_in_4bit": False, "lora_r": 4} | settings)
+    return ChatModel(str(name), **{"dtype": "float32", "load_in_4bit": False} | settings)
 
 
 def test_every_model_that_has_no_chat_template_is_one_line(tmp_path):
@@ -77,7 +78,7 @@ def test_an_adapter_of_an_earlier_version_trains_on_as_it_began(family, parts, l
     adapter = LoraConfig(target_modules=layers, r=4, lora_alpha=32, task_type="CAUSAL_LM")
     get_peft_model(base, adapter).save_pretrained(tmp_path / "first")
     AutoProcessor.from_pretrained(checkpoint(family)).save_pretrained(tmp_path / "first")
-    model = model_of(tmp_path / "first", lora_alpha=32)
+    model = model_of(tmp_path / "first", lora_r=4, lora_alpha=32)
     network, _ = load_chat_model(model, BUDGET, str(tmp_path / "out"), parts)
     assert isinstance(network, PeftModel) and network.active_peft_config.target_modules == layers
     assert not (tmp_path / "out").exists()
@@ -191,3 +192,54 @@ def test_the_adapter_s_own_configuration_is_short_enough_to_read(tmp_path):
         r"model\.visual\.blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)|"
         r"(model\.visual\.merger\.mlp\.0|model\.visual\.merger\.mlp\.2)"
     )
+
+
+# --- what would have no effect
+
+
+def test_a_module_to_train_whole_that_there_is_not_is_refused_by_its_name(tmp_path):
+    """PEFT passes over it, and writes it into the adapter's configuration all the same."""
+    model = model_of(checkpoint("qwen2_vl"), lora_modules_to_save=["lm_head", "embed_token"])
+    with pytest.raises(CheckpointError, match="^--lora_modules_to_save embed_token would train nothing: no module"):
+        load_chat_model(model, BUDGET, str(tmp_path), LANGUAGE)
+    load_chat_model(replace(model, lora_modules_to_save=["lm_head", "embed_tokens"]), BUDGET, str(tmp_path), LANGUAGE)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"lora_modules_to_save": ["lm_head"]}, {"use_dora": True}, {"lora_alpha": 7}], ids=str
+)
+def test_lora_s_settings_are_refused_where_what_trains_trains_whole(asked, tmp_path):
+    model = ChatModel(str(checkpoint("qwen2_vl")), dtype="float32", load_in_4bit=False, **asked)
+    with pytest.raises(CheckpointError, match=f"^--{next(iter(asked))} .* has no effect: .* without LoRA$"):
+        load_chat_model(model, BUDGET, str(tmp_path), (), ("vision",))
+    load_chat_model(model, BUDGET, None)  # to answer, they are those that it was trained with
+
+
+def test_pixels_that_would_make_small_pictures_the_larger_ones_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="^--min_pixels 200704 is more than --max_pixels 50176"):
+        load_chat_model(model_of(checkpoint("qwen2_vl")), PixelBudget(max_pixels=50176), str(tmp_path), LANGUAGE)
+
+
+def test_eight_bits_that_are_asked_for_are_those_on_a_small_card(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlm_recipes.models.chat.small_card", lambda: True)
+    model = ChatModel(str(checkpoint("qwen2_vl")), dtype="float32", load_in_8bit=True)
+    network, _ = load_chat_model(model, BUDGET, str(tmp_path), LANGUAGE)
+    assert network.is_loaded_in_8bit and not getattr(network, "is_loaded_in_4bit", False)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "glm4v"])
+def test_a_trained_model_answers_with_the_pixels_that_it_was_trained_with_and_says_so(family, tmp_path, capsys):
+    trained = PixelBudget(8 * 28 * 28, 50 * 28 * 28)
+    network, processor = load_chat_model(model_of(checkpoint(family)), trained, str(tmp_path))
+    for part in (network, processor):
+        part.save_pretrained(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    assert budget_of(processor) == (6272, 39200)
+    capsys.readouterr()
+    for asked in (trained, PixelBudget()):
+        _, again = load_chat_model(model_of(tmp_path), asked, None)
+        assert again.image_processor.size == processor.image_processor.size
+    said = f"pictures are shown as {tmp_path} was trained: --min_pixels 6272 --max_pixels 39200\n"
+    assert capsys.readouterr().out == said  # once: of what was asked for nothing is to be said
+    with pytest.raises(CheckpointError, match=f"^--max_pixels 9999 has no effect: {tmp_path} is shown"):
+        load_chat_model(model_of(tmp_path), PixelBudget(max_pixels=9999), None)

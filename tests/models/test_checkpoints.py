@@ -484,3 +484,14 @@ def test_two_processes_train_on_the_same_merged_base_or_are_both_refused(adapter
         (tmp_path / "file").write_text("")
         with pytest.raises(Exception, match="cannot merge .* into .*/file/merged_base: "):
             launch.in_two_processes(_merge, folder, tmp_path / "file")
+
+
+def test_an_export_and_a_model_of_the_hub_are_known_by_their_record(tmp_path, monkeypatch):
+    (tmp_path / "trained.json").write_text("{}")
+    assert left_by_a_run(str(tmp_path))
+    asked = []
+    monkeypatch.setattr(
+        "vlm_recipes.models.checkpoints.has_file", lambda place, file, revision: asked.append((place, file, revision))
+    )
+    left_by_a_run("somebody/tuned", "v2")
+    assert asked == [("somebody/tuned", "run.json", "v2"), ("somebody/tuned", "trained.json", "v2")]

@@ -30,7 +30,7 @@ from vlm_recipes.eval.metrics.baselines import best_constant_mask
 from vlm_recipes.eval.metrics.masks import mask_metrics
 from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.lisa.config import LisaConfig
-from vlm_recipes.models.lisa.loading import load_lisa
+from vlm_recipes.models.lisa.loading import load_lisa, with_adapter
 from vlm_recipes.models.lisa.loss import mask_losses, token_loss
 from vlm_recipes.models.lisa.mask_decoding import enlarge
 from vlm_recipes.rows.conventions import SEG_TOKEN
@@ -376,9 +376,8 @@ def test_the_callback_logs_giou_and_ciou_of_masks_in_anybody_s_trainer(learnt, t
 
 def lisa_to_train(**model):
     llava, sam = tiny.lisa()
-    model = reasonseg.Model(
-        model_name_or_path=str(llava), sam_name_or_path=str(sam), dtype="float32", lora_dropout=0.0, **model
-    )
+    model |= {} if model.get("tune") in ("decoder", "all") else {"lora_dropout": 0.0}
+    model = reasonseg.Model(model_name_or_path=str(llava), sam_name_or_path=str(sam), dtype="float32", **model)
     torch.manual_seed(0)
     return reasonseg.load(reasonseg.Data(), model, output_dir="out")
 
@@ -665,3 +664,31 @@ def test_the_new_token_starts_as_the_mean_of_the_others_in_both_embeddings(spare
     ):
         torch.testing.assert_close(ours.weight[place], theirs.weight[:place].mean(0))
         assert torch.equal(ours.weight[:place], theirs.weight[:place])
+
+
+def test_a_llava_that_knows_seg_keeps_what_it_has_learnt_of_it_and_of_all_other_tokens(tmp_path):
+    """Only a token that is added starts as the mean; `[SEG]` was once taken for the last one."""
+    llava, sam = tiny.lisa()
+    network, processor = LlavaForConditionalGeneration.from_pretrained(llava), LlavaProcessor.from_pretrained(llava)
+    processor.tokenizer.add_tokens([SEG_TOKEN, "<p>"])
+    network.resize_token_embeddings(len(processor.tokenizer))
+    for part in (network, processor):
+        part.save_pretrained(tmp_path)
+    made, own = load(tmp_path, sam)
+    assert made.config.seg_token_id == processor.tokenizer.convert_tokens_to_ids(SEG_TOKEN)
+    for was, now in zip(
+        *((one.get_input_embeddings(), one.get_output_embeddings()) for one in (network, made.llava)), strict=True
+    ):
+        assert torch.equal(was.weight, now.weight)
+    new, processor = load()
+    weight, seg = new.get_input_embeddings().weight, new.config.seg_token_id
+    assert torch.allclose(weight[seg], weight[:seg].mean(0)) and seg == len(processor.tokenizer) - 1
+
+
+def test_a_part_to_train_whole_that_lisa_has_not_is_refused_by_its_name():
+    network, _ = load(to_train=True)
+    model = reasonseg.Model(lora_modules_to_save=["embed_tokens", "lm_head", "mask_decoders"])
+    with pytest.raises(CheckpointError, match="^--lora_modules_to_save mask_decoders would train nothing"):
+        with_adapter(network, model)
+    with pytest.raises(CheckpointError, match="^--lora_alpha 7 has no effect: no layer of the language model trains"):
+        with_adapter(network, reasonseg.Model(lora_alpha=7), lora=False)

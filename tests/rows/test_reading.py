@@ -511,6 +511,76 @@ def test_rows_without_an_image_s_name_are_split_by_the_pictures_themselves(tmp_p
         assert not pictures[0] & pictures[1] and [len(part) for part in parts.values()] == [4, 4]
 
 
+OWN_WORDS = ["train", "Train ", "train", "valid", "TEST", "test"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "chats", "datasets"])
+def test_a_column_split_says_which_part_a_row_is_of(kind, tmp_path, capsys):
+    """Rows that their owner has kept to test on were once drawn like all others, and trained."""
+    folder, rows = tmp_path / "data", []
+    for number, word in enumerate(OWN_WORDS):
+        picture(folder / f"{number}.png")
+        rows.append({"id": f"q{number}", "question": "What?", "answer": "a cup", "split": word})
+        rows[-1] |= {("file_name" if kind == "datasets" else "image"): f"{number}.png"}
+    if kind == "chats":
+        said = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "a cup"}]
+        rows = [{"id": row["id"], "image": row["image"], "messages": said, "split": row["split"]} for row in rows]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+    elif kind == "csv":
+        write_csv(folder / "rows.csv", [{"Split" if key == "split" else key: row[key] for key in row} for row in rows])
+    else:
+        name = "metadata.jsonl" if kind == "datasets" else "rows.jsonl"
+        (folder / name).write_text("\n".join(map(json.dumps, rows)))
+    settings = {"dataset_format": "datasets"} if kind == "datasets" else {}
+    if kind == "chats":
+        splits = read_rows("chats", visual_chat.Data(dataset_name=str(folder)), ()).splits
+    else:
+        splits = questions(folder, **settings).splits
+    assert {part: rows["id"][:] for part, rows in parts_of(splits, vqa_rad.Data(), 0).items()} == {
+        "train": ["q0", "q1", "q2"],
+        "validation": ["q3"],
+        "test": ["q4", "q5"],
+    }
+    assert not any("split" in rows.column_names for rows in splits.values())
+    assert "held out" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["train", "fold 2"], ["train", ""]])
+def test_a_column_split_of_other_words_is_refused(words, tmp_path):
+    for number in range(len(words)):
+        picture(tmp_path / f"{number}.png")
+    write_csv(tmp_path / "rows.csv", [{**asked(f"{i}.png"), "split": word} for i, word in enumerate(words)])
+    with pytest.raises(DataError, match=f"^the column 'split' says {words[1]!r}, none of train, training, raw, val, "):
+        questions(tmp_path)
+
+
+def test_rows_that_all_share_a_picture_are_not_divided_and_the_line_says_why(tmp_path):
+    """Each conversation shows the template and its own picture."""
+    said = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "a cup"}]
+    rows = [{"images": ["template.png", f"{number}.png"], "messages": said} for number in range(5)]
+    for name in ("template", *range(5)):
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    splits = read_rows("chats", visual_chat.Data(dataset_name=str(tmp_path)), ()).splits
+    with pytest.raises(DataError, match="^no part can be held out: each of the 5 rows shares a picture with another"):
+        parts_of(splits, visual_chat.Data(), 0)
+
+
+# --- What a question is
+
+
+@pytest.mark.parametrize("words", [("CLOSED", "OPEN"), ("closed ", "open"), ("Yes/No", "other"), ("yes/no", "number")])
+def test_a_question_is_closed_by_any_of_the_words_that_datasets_have_for_it(words):
+    """VQA-RAD's and SLAKE's, and VQA v2's; once, all but "CLOSED" were open."""
+    row = {"id": "1", "image_id": "a", "question": "Is it big?", "answer": "no"}
+    read = [vqa_rad.to_row(row | {"answer_type": word}, exemplar=True) for word in (*words, None, "")]
+    assert [one["closed"] for one in read] == [True, False, True, True]
+    assert [one["prompt"].endswith("(closed domain)\nA:") for one in read][:2] == [True, False]
+    with pytest.raises(BadRow, match="^the answer_type 'multiple choice' is none of closed, open, yes/no"):
+        vqa_rad.to_row(row | {"answer_type": "multiple choice"}, exemplar=False)
+
+
 # --- Ids
 
 

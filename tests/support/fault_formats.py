@@ -183,13 +183,14 @@ def read_scenes(folder: Path):
 
 
 VIDEOS = {"train": ["VID04"], "validation": ["VID01"], "test": ["VID02"]}
+SSG_LISTS = b"Which anatomical structures are present?|liver\nWhich tools are present?|hook\n"
 VIDEO_OF = {"val": "VID01", "test": "VID02"}
 
 
 def write_frames(folder: Path, rows: list[Row]) -> None:
     for row in rows:
         video = VIDEO_OF.get(row.name, "VID04")
-        text = b"tools?|hook\nanatomy?|liver\n" + (row.line or "|".join(row.data["fields"]).encode())
+        text = SSG_LISTS + (row.line or "|".join(row.data["fields"]).encode())
         put(folder / "ssg-qa" / video / f"{row.number}.txt", row.elsewhere or text)
         put(folder / "data" / video / f"{row.number:06d}.png", row.picture)
     (folder / "videos.yaml").write_text(json.dumps(VIDEOS))

@@ -14,11 +14,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndByte
 from trl import ModelConfig
 
 from demo.worlds.small import SIZES
+from recipes import visual_chat
 from tests.support import tiny
 from tests.support.left import WHOLE, left_by
 from tests.support.paths import ROOT
 from tests.support.worlds import world
 from vlm_recipes.collators import ChatCollator, SegmentationCollator, Seq2SeqCollator, VideoCollator
+from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.lisa.loading import load_lisa
 from vlm_recipes.models.surgvivqa.loading import load_surgvivqa
 from vlm_recipes.training import export
@@ -236,6 +238,31 @@ def refused(output: Path, *more: str) -> str:
         export.main([str(output), *more])
     assert "\n" not in ended.value.code
     return ended.value.code
+
+
+@pytest.mark.parametrize("place", ["run/export", "elsewhere"])
+def test_an_export_is_shown_pictures_as_its_run_was_wherever_it_lies(place, tmp_path, capsys):
+    """Not as the recipe's defaults say: that is told by the run's record, which an export has, too."""
+    output = shutil.copytree(left_by("visual_chat"), tmp_path / "run")
+    to = exported(output, tmp_path / place)
+    processors = [visual_chat.load(visual_chat.Data(), a_model(folder))[1] for folder in (output, to)]
+    sizes = [processor.image_processor.size for processor in processors]
+    assert sizes[0] == sizes[1] and sizes[0]["longest_edge"] == 12544
+    assert (to / "trained.json").read_bytes() == (output / "run.json").read_bytes()
+    with pytest.raises(CheckpointError, match="^--max_pixels 50176 has no effect"):
+        visual_chat.load(visual_chat.Data(min_pixels=12544, max_pixels=50176), a_model(to))
+
+
+def a_model(folder: Path) -> visual_chat.Model:
+    return visual_chat.Model(model_name_or_path=str(folder), dtype="float32")
+
+
+def test_a_folder_that_cannot_be_written_and_the_one_that_one_is_in(tmp_path, monkeypatch):
+    assert refused(left_by("visual_chat"), "--to", "/proc/export").startswith("error: [Errno 2]")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export.main([str(left_by("visual_chat")), "--to", "."])
+    assert (tmp_path / "here" / "model.safetensors").is_file()
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):

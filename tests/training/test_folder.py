@@ -167,8 +167,10 @@ def test_a_checkpoint_of_another_folder_replaces_too_what_is_in_this_one(tmp_pat
 
 def begun(out: Path) -> bool:
     trainer = SimpleNamespace(args=SimpleNamespace(output_dir=str(out)), model=None)
-    BeginsAnew(trainer, None, SimpleNamespace(model_name_or_path="a/base")).on_train_begin(None, None, None)
-    return weight_files(out) == [] == list(out.glob("checkpoint-*"))
+    begins = BeginsAnew(trainer, None, SimpleNamespace(model_name_or_path="a/base"), {"asked.json": "é"})
+    begins.on_train_begin(None, None, None)
+    told = (out / "asked.json").read_text(encoding="utf-8")
+    return weight_files(out) == [] == list(out.glob("checkpoint-*")) and told == "é"
 
 
 def test_of_two_processes_neither_begins_before_the_earlier_run_s_things_are_gone(tmp_path):
@@ -383,15 +385,32 @@ def test_a_run_that_is_killed_while_it_writes_a_file_leaves_that_of_before(tmp_p
     assert file.read_text() == "of before"
 
 
-def test_kvasir_vqa_s_types_have_one_writer(tmp_path):
-    """Every process has them; the other's folder is one that nobody may write to."""
-    in_two_processes(start_apart, world("kvasir_vqa"), tmp_path)
-    assert (tmp_path / "0" / "question_types.json").is_file()
-    assert not (tmp_path / "1" / "question_types.json").exists()
+@pytest.mark.parametrize("recipe", ["nutrition_tables", "kvasir_vqa"])
+def test_a_look_at_a_finished_run_s_folder_leaves_how_its_model_is_asked(recipe, tmp_path, monkeypatch):
+    """`vlm-ask` would put the new question to the model that was trained on the old one."""
+    out = Path(shutil.copytree(quick_look(recipe)[0], tmp_path / "out"))
+    file = out / {"nutrition_tables": "prompt.json", "kvasir_vqa": "question_types.json"}[recipe]
+    file.write_text(before := f"{file.read_text()}\n")
+    other = {"nutrition_tables": ["--prompt", "Find the red logo."]}.get(recipe, [])
+    again = [*quick_look(recipe)[1], "--output_dir", str(out), *other]
+    start(recipe, *again, "--max_steps", "0", monkeypatch=monkeypatch)
+    assert file.read_text() == before
+    start(recipe, *again, monkeypatch=monkeypatch)
+    assert file.read_text() != before and ("logo" in file.read_text()) == bool(other)
 
 
-def start_apart(arguments: list[str], folder: Path) -> None:
-    recipe, output = import_module("recipes.kvasir_vqa"), folder / str(PartialState().process_index)
-    settings = "--do_train false --do_predict false --use_cpu true --ddp_backend gloo --output_dir".split()
-    parser = RecipeParser((recipe.Data, recipe.Training, recipe.Model))
-    recipe.main(*parser.parse_args_and_config([*arguments, *settings, str(output)]))
+def test_a_copy_without_times_of_a_run_that_went_on_and_was_killed_has_the_newest_checkpoint(tmp_path):
+    """`cp -r` keeps no times; the folder's own weights are of before it went on."""
+    out = another_s(tmp_path)
+    state = json.loads((out / "trainer_state.json").read_text())
+    record = json.loads((out / "run.json").read_text()) | {"finished": False}
+    (out / "run.json").write_text(json.dumps(record))
+    for file in weight_files(out):
+        os.utime(file)
+    assert state["global_step"] == 1 and model_of(out, record) == out / "checkpoint-8"
+    (out / "trainer_state.json").write_text(json.dumps(state | {"global_step": 8}))
+    for file in weight_files(out / "checkpoint-8"):
+        os.utime(file)
+    assert model_of(out, record) == out
+    (out / "trainer_state.json").unlink()  # then times tell
+    assert model_of(out, record) == out / "checkpoint-8"

@@ -287,3 +287,9 @@ def test_the_hub_gets_the_card_and_the_finished_report_with_the_model(monkeypatc
     assert str(output) not in text
     links = re.findall(r'(?:href|src)="([^"#:]+)"', hub["report.html"].decode()) + re.findall(r"\]\(([^):]+)\)", text)
     assert links and set(links) <= hub.keys()
+
+
+@pytest.mark.parametrize(("metadata", "said"), [("license: 4.0", "4.0"), ("license: [mit, 2.0]", "mit, 2.0")])
+def test_a_licence_that_yaml_takes_for_a_number_is_a_text_in_the_card(metadata, said, tmp_path):
+    found = licence_of(card_in(tmp_path / "data", metadata), "dataset")
+    assert model_card._in_words(found) == said

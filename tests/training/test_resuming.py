@@ -150,8 +150,9 @@ def test_each_setting_that_decides_is_refused_with_both_values(recipe, tmp_path)
 @pytest.mark.parametrize("recipe", SIZES)
 def test_what_decides_neither_rows_nor_steps_nor_rates_may_change(recipe, tmp_path, capsys):
     before = checkpoint(tmp_path / "checkpoint-1", asked(recipe))
-    training = "--max_steps 99 --num_train_epochs 9 --logging_steps 3 --save_steps 3 --eval_steps 3 --do_predict false"
-    training += " --dataloader_num_workers 2 --per_device_eval_batch_size 3 --gradient_checkpointing false"
+    training = "--max_steps 99 --num_train_epochs 9 --logging_steps 3 --save_steps 3 --do_predict false"
+    training += " --eval_strategy steps --eval_steps 3 --dataloader_num_workers 2 --per_device_eval_batch_size 3"
+    training += " --gradient_checkpointing false"
     others = "--max_new_tokens 7 --eval_rows 3 --max_rejected 0.5 --dtype float32 --attn_implementation sdpa"
     asked(recipe, *training.split(), *others.split(), "--dataset_name", "moved").refuse_another(before)
     assert capsys.readouterr().out == ""

@@ -356,3 +356,20 @@ def test_comparing_logits_leaves_each_module_in_the_mode_it_came_in():
     modes = [module.training for module in network.modules()]
     assert torch.equal(logits_of(network, batch), logits_of(network, batch))  # nothing is dropped
     assert [module.training for module in network.modules()] == modes and len(set(modes)) == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"), [("nutrition_tables", ["--tune", "language"]), ("reasonseg", ["--tune", "decoder"])], ids=str
+)
+def test_in_16_bits_both_are_computed_alike(recipe, kind, start, tmp_path):
+    """The trained model's own forward is under autocast; the one loaded anew was once not, and differed by .06."""
+    half = ["--bf16", "true", "--dtype", "bfloat16"]
+    printed = start(recipe, tmp_path / "out", *kind, *half)
+    differ = [float(found) for found in re.findall(r"logits differ by (\S+) of", printed)]
+    assert differ and max(differ) < 1e-3
+
+
+def test_all_of_lisa_trains_in_16_bits_on_a_cpu(start, tmp_path):
+    """CLIP's last layer is frozen, and its norm takes no float32 in another format there."""
+    printed = start("reasonseg", tmp_path / "out", "--tune", "all", "--bf16", "true", "--dtype", "bfloat16")
+    assert "loaded anew by the recipe's loader" in printed

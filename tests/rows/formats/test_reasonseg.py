@@ -466,3 +466,45 @@ def test_a_folder_without_the_split_to_evaluate_is_an_error_that_names_it(tmp_pa
     write(tmp_path / "train", "a", GOOD, picture())
     with pytest.raises(DataError, match="test"):
         reasonseg.read(reasonseg.Data(dataset_name=str(tmp_path)), do_train=False)
+
+
+# --- palettes
+
+
+def as_palette(mask: np.ndarray, how: str) -> Image.Image:
+    grey, colours = Image.fromarray(mask), Image.fromarray(mask).convert("RGB")
+    file = io.BytesIO()
+    if how == "GIF":
+        colours.save(file, "gif")
+    else:
+        picture = {
+            "quantized": lambda: grey.quantize(2),
+            "adaptive": lambda: colours.convert("P", palette=Image.Palette.ADAPTIVE, colors=2),
+            "octree": lambda: colours.quantize(2, method=Image.Quantize.FASTOCTREE),
+            "web": lambda: colours.convert("P"),
+            "VOC": lambda: voc(mask),
+        }[how]()
+        picture.save(file, "png")
+    return Image.open(file)
+
+
+def voc(mask: np.ndarray) -> Image.Image:
+    """Numbers of classes, of which the palette is for people; colours that nothing has are black."""
+    picture = Image.fromarray((mask > 0).astype(np.uint8) * 7, "P")
+    picture.putpalette([0, 0, 0, 128, 0, 0])
+    return picture
+
+
+@pytest.mark.parametrize("share", [(5, 20), (2, 46)])
+@pytest.mark.parametrize("how", ["quantized", "adaptive", "octree", "web", "VOC", "GIF"])
+def test_a_mask_with_a_palette_is_read_right_or_refused_and_never_inside_out(how, share):
+    """Which number a colour has is its writer's affair: by numbers alone most of these were read inverted."""
+    first, last = share
+    mask = np.zeros((48, 64), dtype=np.uint8)
+    mask[first:last, first:last] = 255
+    try:
+        found = picture_mask(as_palette(mask, how), [64, 48])
+    except BadRow as refused:
+        assert str(refused).endswith("of its palette, and not 0: save it in greys") and how not in ("web", "VOC")
+        return
+    assert np.array_equal(found == 1, mask > 0)

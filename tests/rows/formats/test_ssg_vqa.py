@@ -210,6 +210,7 @@ def test_a_frame_that_is_missing_or_a_line_that_is_not_utf_8_is_refused_by_name(
         "VID01/1#4": "a line that is not in UTF-8: 'caf\ufffd?|2'",
         "VID01/1#5": "a line with 4 fields: 'one|two|three|four'",
         "VID01/1#6": "an empty question: '|empty'",
+        "VID01/2#1": "image file is missing: 000002.png",
         "VID01/2#3": "image file is missing: 000002.png",
     }
 
@@ -461,3 +462,14 @@ def test_real_colon_rows_are_split_by_video_and_no_video_is_left_out():
         by_video(rows, {"train": ["1"], "validation": ["2"], "test": ["4"]})
     with pytest.raises(DataError, match="no row is about 4, the videos of 'test'"):
         by_video(rows.select(range(3)), {"train": ["1"], "validation": ["2"], "test": ["4"]})
+
+
+def test_questions_of_one_s_own_have_no_lists_before_them_and_all_are_read(tmp_path, capsys):
+    write(tmp_path, "VID01/1.txt", "Which tool?|hook", "Is there blood?|no", "How many?|1")
+    write(tmp_path, "VID01/2.txt", HEADERS[1], "How many?|2", HEADERS[0].replace("liver", "gallbladder"))
+    for name in ("frame_3.txt", "notes.txt"):
+        write(tmp_path, f"VID01/{name}", "How many?|3")
+    rows = load_question_folder(tmp_path, tmp_path, ["VID01"])
+    assert rows["id"] == [f"VID01/{name}" for name in ("1#1", "1#2", "1#3", "2#2", "2#3")]
+    said = "not read, as its name is no frame's number: VID01/frame_3.txt and 1 more\n"
+    assert capsys.readouterr().out.startswith(said)

@@ -40,7 +40,9 @@ def name_of(recipe: ModuleType) -> str:
 def settings(way: str, folder: Path, output: Path, model: dict | None = None, **training) -> tuple:
     """What the recipe's `main` takes, for the model in `folder`."""
     recipe, own = WAYS[way]
-    model = {"lora_r": 4, "lora_alpha": 8, **own, **(model or {})}
+    own = {**own, **(model or {})}
+    whole = own.get("tune") in ("vision", "all") or own.get("use_peft") is False
+    model = own if whole else {"lora_r": 4, "lora_alpha": 8, **own}
     return (
         recipe.Data(dataset_name=str(world(name_of(recipe))), max_new_tokens=12, **PIXELS, **DATA[recipe]),
         recipe.Training(output_dir=str(output), **{**QUIET, **TRAINING, **training}),
