@@ -63,24 +63,27 @@ def parts_of(
 def divided(splits: Mapping[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
     """The parts of a dataset, of a single one those that its column `split` tells; without that column.
 
-    Rows that could not be read, and do not tell, are trained on, that is, refused there. Raises `DataError` where the
-    column has another word than those of `SAME`.
+    Rows that could not be read, and do not tell, are trained on, that is, refused there. A column without any word of
+    `SAME` is something else, and a line says so. Raises `DataError` where some of its words are of `SAME`, others not.
     """
-    told, bare = {}, {}
-    for name, rows in splits.items():
-        words = [str(word or "").strip() for word in rows[SPLIT][:]] if SPLIT in rows.column_names else []
-        bare[name] = rows.remove_columns(SPLIT) if SPLIT in rows.column_names else rows
-        if len(splits) > 1 or not any(words):
-            continue
-        problems = rows[PROBLEM][:] if PROBLEM in rows.column_names else [""] * len(rows)
-        for place, (word, problem) in enumerate(zip(words, problems, strict=True)):
-            part = next((names[0] for names in SAME if (word or problem and TRAIN[0]).lower() in names), None)
-            if part is None:
-                known = ", ".join(chain.from_iterable(SAME))
-                raise DataError(f"the column {SPLIT!r} says {word!r}, none of {known}: or call the column otherwise")
-            told.setdefault(part, []).append(place)
-        bare = {part: bare[name].select(places) for part, places in told.items()}
-    return bare
+    bare = {name: rows.remove_columns(SPLIT) if SPLIT in rows.column_names else rows for name, rows in splits.items()}
+    ((name, rows),) = splits.items() if len(splits) == 1 else ((WHOLE, None),)
+    words = rows[SPLIT][:] if rows is not None and SPLIT in rows.column_names else []
+    words = [str("" if word is None else word).strip().lower() for word in words]
+    part_of = {word: names[0] for names in SAME for word in names if word in words}
+    if not part_of:
+        if any(words):
+            _say(f"the column {SPLIT!r} is not read: it says {next(filter(None, words))!r}, and names no part")
+        return bare
+    told: dict[str, list[int]] = {}
+    problems = rows[PROBLEM][:] if PROBLEM in rows.column_names else [""] * len(rows)
+    for place, (word, problem) in enumerate(zip(words, problems, strict=True)):
+        part = TRAIN[0] if problem and not word else part_of.get(word)
+        if part is None:
+            known = ", ".join(chain.from_iterable(SAME))
+            raise DataError(f"the column {SPLIT!r} says {word!r}, and elsewhere {next(iter(part_of))!r}: use {known}")
+        told.setdefault(part, []).append(place)
+    return {part: bare[name].select(places) for part, places in told.items()}
 
 
 def three_parts(

@@ -78,7 +78,7 @@ class RecipeParser(TrlParser):
             training, model = config["arguments"]["training"], config["arguments"]["model"]
             if model["dtype"] == DTYPES[precision_of(training["bf16"], training["fp16"])]:
                 del model["dtype"]  # it followed those two, and does so again where one of them is given anew
-            if training["greater_is_better"] == (not training["metric_for_best_model"].endswith("loss")):
+            if training["greater_is_better"] == (not str(training["metric_for_best_model"]).endswith("loss")):
                 del training["greater_is_better"]  # it followed the metric's name
             config = {key: value for part in config["arguments"].values() for key, value in part.items()}
             del config["resume_from_checkpoint"]  # from the beginning

@@ -7,7 +7,6 @@ from ..models.given import given
 
 # Names of settings -> why they would do nothing; first what holds for all recipes.
 UNREAD = {
-    "train_sampling_strategy|group_by_length": "rows have no length before they are collated",
     "remove_unused_columns": "rows reach the collator whole",
     "predict_with_generate|generation_.*|sortish_sampler": "the recipe's own evaluation asks for answers",
 }
@@ -24,6 +23,8 @@ def refuse_unread(training: TrainingArguments) -> None:
     for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
         if (value := getattr(training, name)) < 1:
             raise ValueError(f"--{name} {value}: it has to be 1 or more")
+    if getattr(training, "train_sampling_strategy", "random") == "group_by_length":
+        raise ValueError("--train_sampling_strategy group_by_length: rows have no length before they are collated")
     unread = UNREAD | (OF_CHATS if isinstance(training, SFTConfig) else OF_OTHERS)
     if training.eval_strategy != "steps":
         unread["eval_steps"] = f"--eval_strategy {training.eval_strategy} evaluates otherwise; steps is another one"

@@ -551,8 +551,18 @@ def test_a_column_split_of_other_words_is_refused(words, tmp_path):
     for number in range(len(words)):
         picture(tmp_path / f"{number}.png")
     write_csv(tmp_path / "rows.csv", [{**asked(f"{i}.png"), "split": word} for i, word in enumerate(words)])
-    with pytest.raises(DataError, match=f"^the column 'split' says {words[1]!r}, none of train, training, raw, val, "):
+    with pytest.raises(
+        DataError, match=f"^the column 'split' says {words[1]!r}, and elsewhere 'train': use train, tr"
+    ):
         questions(tmp_path)
+
+
+def test_a_column_split_that_names_no_part_is_something_else_and_said_not_to_be_read(tmp_path, capsys):
+    for number in range(4):
+        picture(tmp_path / f"{number}.png")
+    write_csv(tmp_path / "rows.csv", [{**asked(f"{i}.png"), "split": f"fold {i % 2}"} for i in range(4)])
+    assert list(questions(tmp_path).splits) == ["all"]
+    assert "the column 'split' is not read: it says 'fold 0', and names no part\n" in capsys.readouterr().out
 
 
 def test_rows_that_all_share_a_picture_are_not_divided_and_the_line_says_why(tmp_path):

@@ -14,7 +14,6 @@ CHATS, OTHERS = ("nutrition_tables", "kvasir_vqa", "visual_chat"), ("vqa_rad", "
 UNREAD = [
     *(("label_smoothing_factor", 0.3, recipe) for recipe in OTHERS),
     *(("remove_unused_columns", True, recipe) for recipe in (*CHATS, *OTHERS)),
-    *(("train_sampling_strategy", "group_by_length", recipe) for recipe in (*CHATS, *OTHERS)),
     *((name, value, "kvasir_vqa") for name in ("completion_only_loss", "assistant_only_loss") for value in (True,)),
     *((name, "x", "visual_chat") for name in ("chat_template_path", "eos_token", "dataset_text_field")),
     ("completion_only_loss", False, "nutrition_tables"),
@@ -51,9 +50,15 @@ def test_a_batch_of_nothing_is_refused(recipe, name):
 def test_what_another_setting_gives_an_effect_is_taken():
     training("nutrition_tables", eval_steps=1, eval_strategy="steps")
     training("reasonseg", num_train_epochs=1, max_steps=-1)
-    training("kvasir_vqa", label_smoothing_factor=0.1, save_only_model=True)
+    training("kvasir_vqa", label_smoothing_factor=0.1, save_only_model=True, train_sampling_strategy="sequential")
     with pytest.raises(ValueError, match="^--save_only_model True has no effect: "):
         training("kvasir_vqa", save_only_model=True, resume_from_checkpoint="true")
+
+
+@pytest.mark.parametrize("recipe", [*CHATS, *OTHERS])
+def test_rows_are_not_sorted_by_a_length_that_they_have_not(recipe):
+    with pytest.raises(ValueError, match="^--train_sampling_strategy group_by_length: rows have no length"):
+        training(recipe, train_sampling_strategy="group_by_length")
 
 
 def test_a_launch_with_one_ends_in_its_line(tmp_path, monkeypatch):
