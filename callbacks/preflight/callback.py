@@ -15,7 +15,7 @@ from ..label_audit import collator_of
 from ..without_trace import same_randomness
 from .batches import inspect_batches
 from .lora import check_lora
-from .model import Expected, check_steps, check_trainable
+from .model import Expected, check_best, check_steps, check_trainable
 from .rows import (
     check_answers,
     check_baselines,
@@ -72,6 +72,8 @@ class PreflightCallback(TrainerCallback):
         self.checks.clear()
         of_rows: list[Any] = [self._of_rows() if PartialState().is_main_process else None]
         self._say(*broadcast_object_list(of_rows)[0])
+        if self.evaluation is not None and self.parts and "validation" in self.parts:
+            self._say(*filter(None, [check_best(args, self.evaluation, self.parts["validation"])]))
         with same_randomness():
             rows, collator = train_dataloader.dataset, collator_of(train_dataloader)
             checks, batch, what, shown = inspect_batches(

@@ -9,11 +9,14 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_pt_utils import get_model_param_count
 
+from ...eval.evaluation import Evaluation
+from ...eval.generation.generate import without_images
 from ...eval.report.check import Check
 from ...models.parts import LANGUAGE, parts_of
 from ..grad_norm import KINDS, kinds_of, parameters_by_group
@@ -23,6 +26,9 @@ from .probe import Probe, probe
 
 NEAR_FULL = 0.95  # of the GPU's memory
 NAMED = 3  # tensors without gradient
+# What an evaluation has beside an experiment's own metrics: the Trainers', and what stands before the names of ours.
+BESIDE = ("loss", "runtime", "samples_per_second", "steps_per_second", "num_tokens", "mean_token_accuracy", "entropy")
+BESIDE += ("baseline_", "question_baseline_", "free_", "constrained_gain")
 WORSE = 1.25  # times the loss of a uniform guess: random weights are sure of what they say
 
 
@@ -82,6 +88,17 @@ def check_first_loss(loss: float, model: nn.Module, expected: Expected) -> Check
     if not math.isfinite(loss):
         return Check("first loss", "stop", f"{loss}, which is no number", numbers)
     return Check("first loss", "warn" if loss > WORSE * bound or loss < 1e-3 else "pass", found, numbers)
+
+
+def check_best(args: TrainingArguments, evaluation: Evaluation, rows: Dataset) -> Check | None:
+    """A metric for the best model that an evaluation does not give: the first one would end in the Trainer's error."""
+    plain = without_images(rows.select(range(1)))
+    known = [*evaluation.metric([evaluation.reference(row) for row in plain], plain)]
+    asked = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    if args.eval_strategy == "no" or asked.startswith((*known, *BESIDE)):
+        return None
+    names = ", eval_".join((*known, "loss"))
+    return Check("best model", "stop", f"--metric_for_best_model {args.metric_for_best_model} is none of eval_{names}")
 
 
 def check_steps(trainer: Trainer, batch: Mapping[str, Any], steps: int, what: str, expected: Expected) -> list[Check]:

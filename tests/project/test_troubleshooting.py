@@ -81,6 +81,8 @@ PROVOKED_BY = """
     training/test_refusals.py::test_a_model_of_another_kind_is_one_line
 ` has no effect: `
     training/test_refusals.py::test_a_setting_that_a_recipe_or_the_datasets_format_does_not_read_is_one_line
+` is none of eval_`
+    training/test_unread.py::test_a_metric_that_no_evaluation_gives_ends_the_run_before_its_first_step
 `no row would be left to `
     training/test_refusals.py::test_a_share_that_leaves_nothing_to_train_or_to_validate_on_is_one_line
 `not asked (`

@@ -4,10 +4,14 @@ from importlib import import_module
 
 import pytest
 import torch
+from datasets import Dataset
 
 from tests.support.left import quick_look
 from tests.support.running import fails
 from tests.support.worlds import world
+from vlm_recipes.callbacks.preflight.model import check_best
+from vlm_recipes.eval.metrics.number import flat
+from vlm_recipes.eval.text import text_evaluation, text_majority
 from vlm_recipes.training.launch import RecipeParser
 
 CHATS, OTHERS = ("nutrition_tables", "kvasir_vqa", "visual_chat"), ("vqa_rad", "reasonseg", "ssg_vqa")
@@ -95,3 +99,25 @@ def test_on_a_plateau_the_rate_falls_where_the_metric_gets_no_better(metric, fal
     for score in (0.1, 0.2, 0.3):  # rising: a better accuracy, a worse loss
         schedule.step(score)
     assert (optimizer.param_groups[0]["lr"] < 1) == falls
+
+
+@pytest.mark.usefixtures("figures_are_blank")
+@pytest.mark.parametrize("recipe", ["kvasir_vqa", "reasonseg"])
+def test_a_metric_that_no_evaluation_gives_ends_the_run_before_its_first_step(recipe, tmp_path, monkeypatch):
+    """The Trainer says so at the first evaluation: of ssg_vqa's after 2,000 steps."""
+    arguments = [*world(recipe), "--output_dir", str(tmp_path), "--max_steps", "0", "--use_cpu", "true"]
+    arguments += "--bf16 false --dataloader_num_workers 0 --disable_tqdm true --metric_for_best_model".split()
+    known = {"kvasir_vqa": "eval_accuracy", "reasonseg": "eval_giou"}[recipe]
+    line = fails(recipe, *arguments, "eval_acuracy", monkeypatch=monkeypatch)
+    assert "✗ best model: --metric_for_best_model eval_acuracy is none of eval_" in line and f"{known}, " in line
+
+
+def test_every_metric_of_an_evaluation_may_be_the_one_that_is_best():
+    row = {"question": "What?", "answer": "a cup", "question_type": "what", "image_id": "a", "closed": False}
+    majority = text_majority(["a cup"], ["what"])
+    evaluation, rows = text_evaluation(None, 8, majority, groups=("what",)), Dataset.from_list([row] * 3)
+    given = flat(evaluation.scored([row] * 3, ["a cup"] * 3, ["a cup"] * 3)[0])
+    assert {"token_f1_what", "baseline_token_f1", "free_token_f1", "constrained_gain"} <= set(given)
+    for name in (*(given.keys() - {"n"}), "loss", "mean_token_accuracy"):
+        args = training("vqa_rad", metric_for_best_model=f"eval_{name}")
+        assert check_best(args, evaluation, rows) is None
