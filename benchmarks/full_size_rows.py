@@ -11,8 +11,6 @@ import pyarrow.parquet as parquet
 import yaml
 from PIL import Image
 
-from vlm_recipes.rows.formats.ssg_vqa import LISTS
-
 VIDEOS = Path(__file__).resolve().parent.parent / "recipes" / "ssg_vqa_videos.yaml"
 QUESTIONS = 38  # on each of SSG-VQA's 25,020 frames
 
@@ -42,7 +40,7 @@ def draw_ssg_vqa(frames: int, size: tuple[int, int], folder: Path) -> None:
         questions.mkdir(parents=True)
         shown.mkdir(parents=True)
         for frame in range(frames):
-            lines = [f"{question}|hook" for question in LISTS]
+            lines = ["Which anatomical structures are present?|liver", "Which tools are present?|hook"]
             for _ in range(QUESTIONS):
                 words = {"tool": source.choice(tools), "organ": source.choice(organs)}
                 lines.append("|".join(source.choice(forms)).format(**words))
