@@ -59,7 +59,7 @@ class SharedImageCallback(transformers.TrainerCallback):
             if attention == "eager" and mask.dtype == torch.bool:
                 added = torch.zeros_like(mask, dtype=torch.float32).masked_fill_(~mask, torch.finfo(torch.float32).min)
                 changed = (arguments, {**inputs, "attention_mask": added})
-        if self.counting and model.training:
+        if self.counting and model.training and torch.is_grad_enabled():  # SFTTrainer passes some batches twice
             self.has_counted = True
             self.tokens += (tokens != 0).sum()
         return changed

@@ -13,7 +13,7 @@ from .evaluation import Evaluation
 from .metrics.baselines import ConstantMask
 from .metrics.masks import RLE, Overlap, decode, encode, mask_overlaps, overlap_metrics
 from .metrics.number import Scores
-from .metrics.statistics import average, by_class, numbered
+from .metrics.statistics import average, by_class, flags, numbered
 
 UNKNOWN = (256, 256)  # for the baseline, the size of an image none of whose rows has a mask
 
@@ -61,7 +61,7 @@ def mask_evaluation(
             blind_overlaps = overlaps_of([[constant_rle(sizes.get(image, UNKNOWN))] for image in numbers], rows)
             blind, blind_ious = overlap_metrics(blind_overlaps), [overlap.iou for overlap in blind_overlaps]
         by_kind = by_class([overlap.iou for overlap in overlaps], own_kinds, kinds, images, baseline=blind_ious)
-        first = [i for i, row in enumerate(rows) if row["first"]]
+        first = [i for i, is_first in enumerate(flags("first", [row["first"] for row in rows])) if is_first]
         first = first if len(first) < len(rows) else []  # of all rows it would be the same again
         of_first = overlap_metrics([overlaps[i] for i in first], [images[i] for i in first])
         for name, groups in (("giou", by_kind), ("ciou", {})):

@@ -16,9 +16,9 @@ from trl import ModelConfig, get_peft_config
 
 from .checkpoints import left_by_a_run, load_checkpoint
 from .kinds import refuse_other_kinds
-from .lora import layers_of, refuse_lora, refuse_unmatched
+from .lora import LoraModel, layers_of, refuse_lora, refuse_unmatched
 from .parts import LANGUAGE, VISION, fused_layers, parts_of, train_only
-from .precision import launched_dtype, small_card
+from .precision import small_card
 from .weights import CheckpointError, load_named, load_weights, without_weights
 
 TRIED = 16 * 28  # the side of a square, in pixels, to see how a processor counts its area
@@ -28,11 +28,10 @@ EARLIER[LANGUAGE, VISION] = EARLIER[LANGUAGE,] + r"|.*visual\.blocks.*\.(qkv|att
 
 
 @dataclass
-class ChatModel(ModelConfig):
+class ChatModel(LoraModel):
     """For a recipe's `Model` to inherit."""
 
     model_name_or_path: str = "Qwen/Qwen2-VL-7B-Instruct"
-    dtype: str = field(default_factory=launched_dtype)
     load_in_4bit: bool | None = field(default=None, metadata={"help": "QLoRA; by default on cards below 24 GB"})
     use_bnb_nested_quant: bool = True
 
@@ -64,7 +63,9 @@ def load_chat_model(
     """
     name, to_train, says = model.model_name_or_path, output_dir is not None, PartialState().is_main_process
     refuse_other_kinds(name, CHAT, "this recipe is for chat models of images and text", model.model_revision)
-    if to_train and not lora:
+    if to_train and lora:
+        refuse_lora(model, "what trains here is LoRA", "use_peft")
+    elif to_train:
         refuse_lora(model, "what trains here trains whole, without LoRA")
     if model.load_in_4bit is None:
         model = replace(model, load_in_4bit=bool(lora) and small_card() and not model.load_in_8bit)

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
@@ -14,6 +16,7 @@ from transformers.utils import has_file
 from trl import ModelConfig, get_quantization_config
 
 from .adapters import MERGED_BASE, base_of, files_of, other_kind
+from .given import given
 from .weights import FAULTS, CheckpointError, load_named, load_weights, reason_of, weight_settings, weights_are_read
 
 EXPORTED = "trained.json"  # in an export: the `run.json` of the run that trained it
@@ -120,6 +123,14 @@ def refuse_other_kind(made: PeftConfig, wanted: PeftConfig) -> None:
     """Raise `CheckpointError` where an adapter that is there cannot train on as what is `wanted`."""
     if differs := other_kind(made, wanted):
         raise CheckpointError(f"this adapter has {differs}: train it on as it began")
+
+
+def refuse_other_parts(model: ModelConfig, has: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` where `model` asks for a part, by its setting's name, that its checkpoint `has` not."""
+    for setting, known in has.items():
+        if given(model, setting) and getattr(model, setting) != known:
+            asked = f"--{setting} {getattr(model, setting)}"
+            raise CheckpointError(f"{asked} has no effect: {model.model_name_or_path} was made with {known}")
 
 
 def left_by_a_run(name: str, revision: str | None = None) -> bool:

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -13,9 +13,18 @@ from trl import ModelConfig, get_peft_config
 
 from .given import given
 from .parts import LANGUAGE, linear_layers, parts_of
+from .precision import launched_dtype
 from .weights import CheckpointError
 
 NUMBER = r"(?<![^.])\d+(?![^.])"  # of a layer, in the name of a module
+
+
+@dataclass
+class LoraModel(ModelConfig):
+    """For a recipe's `Model` to inherit: LoRA unless its own settings say another thing, in the launch's precision."""
+
+    dtype: str = field(default_factory=launched_dtype)
+    use_peft: bool = True
 
 
 def layers_of(network: PreTrainedModel, parts: Sequence[str]) -> str:
@@ -78,6 +87,8 @@ def lora_unless(model: ModelConfig, setting: str) -> PeftConfig | None:
     """LoRA as `model` says; None where by this `setting` of it all trains, and then LoRA's own are refused."""
     if whole := getattr(model, setting):
         refuse_lora(model, f"--{setting} true trains without LoRA")
+    else:
+        refuse_lora(model, f"--{setting} true is what trains without LoRA", "use_peft")
     return get_peft_config(replace(model, use_peft=not whole))
 
 

@@ -69,7 +69,6 @@ class Training(ChatSettings, SFTConfig):
 
 @dataclass
 class Model(ChatModel):
-    use_peft: bool = True
     lora_r: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.05

@@ -29,7 +29,6 @@ from pathlib import Path
 from datasets import Dataset
 from peft import PeftModel
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
-from trl import ModelConfig
 
 from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import SegmentationCollator
@@ -39,8 +38,8 @@ from vlm_recipes.eval.metrics.baselines import best_constant_mask
 from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.models.checkpoints import CheckpointError
 from vlm_recipes.models.lisa.loading import ATTENTION, WHOLE, freeze_unreached, load_lisa, with_adapter
-from vlm_recipes.models.lora import refuse_lora
-from vlm_recipes.models.precision import launched_dtype, trainable_in_float32
+from vlm_recipes.models.lora import LoraModel, refuse_lora
+from vlm_recipes.models.precision import trainable_in_float32
 from vlm_recipes.rows import apart, content_id, group_by_image, one_per_query, read_rows, three_parts, usable_rows
 from vlm_recipes.rows.conventions import IGNORED_PIXEL
 from vlm_recipes.rows.formats.reasonseg import read_annotated
@@ -88,14 +87,13 @@ class Training(RunSettings, TrainingArguments):
 
 
 @dataclass
-class Model(ModelConfig):
+class Model(LoraModel):
     model_name_or_path: str = "llava-hf/llava-1.5-7b-hf"
     sam_name_or_path: str = "facebook/sam-vit-huge"
     tune: str = setting("lisa", "LoRA, vocabulary, masks; of the vocabulary [SEG]; no LoRA; all", *TRAINS)
     ce_weight: float = setting(1.0, "weight of the loss of the answer's tokens")
     bce_weight: float = setting(2.0, "weight of the binary cross-entropy of masks")
     dice_weight: float = setting(0.5, "weight of the Dice loss of masks")
-    dtype: str = field(default_factory=launched_dtype)
     use_bnb_nested_quant: bool = True
     lora_r: int = 8
     lora_alpha: int = 16

@@ -27,7 +27,6 @@ from pathlib import Path
 
 from datasets import Dataset
 from transformers import TrainingArguments, set_seed
-from trl import ModelConfig
 
 from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import VideoCollator
@@ -36,8 +35,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.generation.label_tree import LabelTree, choose_label
 from vlm_recipes.eval.keywords import keyword_evaluation
 from vlm_recipes.eval.metrics.baselines import majority_answers
-from vlm_recipes.models.lora import lora_unless
-from vlm_recipes.models.precision import launched_dtype
+from vlm_recipes.models.lora import LoraModel, lora_unless
 from vlm_recipes.models.surgvivqa.loading import ATTENTION_AND_MLP, load_surgvivqa, train_parts
 from vlm_recipes.rows import BadRow, DataError, by_video, group_by_image, read_videos, usable_rows
 from vlm_recipes.rows.formats.real_colon import load_real_colon, read_real_colon
@@ -83,7 +81,7 @@ class Training(RunSettings, TrainingArguments):
 
 
 @dataclass
-class Model(ModelConfig):
+class Model(LoraModel):
     model_name_or_path: str = "openai-community/gpt2"
     video_name_or_path: str = "MCG-NJU/videomae-base"
     text_name_or_path: str = "Salesforce/blip-vqa-base"
@@ -91,7 +89,6 @@ class Model(ModelConfig):
     train_videomae: bool = setting(False, "train VideoMAE, too")
     train_blip: bool = setting(False, "train BLIP's text encoder, too")
     train_gpt2: bool = setting(False, "train all of GPT-2 instead of LoRA")
-    dtype: str = field(default_factory=launched_dtype)
     lora_r: int = 8
     lora_alpha: int = 32
     lora_dropout: float = 0.1

@@ -56,7 +56,7 @@ class Training(ChatSettings, SFTConfig):
 
 @dataclass
 class Model(ChatModel):
-    use_peft: bool = True
+    lora_r: int = 16
 
 
 def to_chat(row: dict, control: list[str]) -> dict:

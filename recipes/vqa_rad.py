@@ -22,7 +22,7 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 from PIL import Image, ImageOps
 from transformers import Seq2SeqTrainingArguments, set_seed
-from trl import ModelConfig, get_peft_config
+from trl import get_peft_config
 
 from vlm_recipes.callbacks import GenerationEvalCallback, GradNormCallback
 from vlm_recipes.collators import Seq2SeqCollator
@@ -30,8 +30,7 @@ from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.metrics.baselines import Majority
 from vlm_recipes.eval.text import text_evaluation, text_majority
 from vlm_recipes.models.blip2 import load_blip2
-from vlm_recipes.models.lora import with_lora
-from vlm_recipes.models.precision import launched_dtype
+from vlm_recipes.models.lora import LoraModel, with_lora
 from vlm_recipes.rows import BadRow, content_id, group_by_image, hold_out, parts_of, read_rows, usable_rows
 from vlm_recipes.rows.formats.vqa_rad import domain_of, is_closed
 from vlm_recipes.rows.splits import with_validation
@@ -71,11 +70,9 @@ class Training(RunSettings, Seq2SeqTrainingArguments):
 
 
 @dataclass
-class Model(ModelConfig):
+class Model(LoraModel):
     model_name_or_path: str = "Salesforce/blip2-flan-t5-xl"
-    dtype: str = field(default_factory=launched_dtype)
     load_in_8bit: bool = True
-    use_peft: bool = True
     lora_r: int = 8
     lora_alpha: int = 16
     lora_dropout: float = 0.1

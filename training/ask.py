@@ -7,6 +7,7 @@ the exit status is 1.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -53,7 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
         question = (args.question or getattr(recipe, "QUESTION", "")).strip()
         if not question:
             raise RunError(f"{run['recipe']} has no question of its own; give one")
-        asked = {**NOTHING_KNOWN, "question": question, **recipe.to_question(data, args.output_dir, question)}
+        try:
+            asked = {**NOTHING_KNOWN, "question": question, **recipe.to_question(data, args.output_dir, question)}
+        except json.JSONDecodeError as error:  # of what the training left of its questions
+            raise RunError(f"{args.output_dir} does not say whole how its model was asked ({error})") from error
         source = model_of(args.output_dir, run)
         if source != args.output_dir:
             print(f"the run in {args.output_dir} was interrupted: answering with {source.name}")

@@ -22,6 +22,7 @@ NEEDED = {
     "no scheduler.pt": ("scheduler.pt", "latest"),
     "no rng_state": ("rng_state*.pth",),
 }
+MODEL_ALONE = "it holds the model alone, --save_only_model true"
 CHECKPOINT = re.compile(r"(broken-)?checkpoint-\d+")  # a folder's name
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What safetensors and PyTorch say where Python would raise an OSError with one of these numbers.
@@ -45,9 +46,9 @@ def fault_of(checkpoint: Path) -> str | None:
         TrainerState.load_from_json(str(state))
     except (OSError, ValueError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
-    for fault, patterns in NEEDED.items():
-        if not any(file for pattern in patterns for file in checkpoint.glob(pattern)):
-            return fault
+    missing = [fault for fault, patterns in NEEDED.items() if not any(map(any, map(checkpoint.glob, patterns)))]
+    if missing:
+        return MODEL_ALONE if missing == list(NEEDED)[1:] else missing[0]
     # The other processes may still write when the first one is done.
     saved = {file.name for file in checkpoint.glob("rng_state*.pth")}
     if saved != {"rng_state.pth"}:  # the one of a single process has no number
@@ -101,6 +102,9 @@ def checkpoint_to_resume(output_dir: str | Path, wanted: str | bool | None) -> s
 
 def _newest(output_dir: Path) -> list[str | None]:
     whole, broken = newest_whole(output_dir)
+    if alone := next((path for path, fault in broken.items() if fault == MODEL_ALONE), None):
+        train_on = f"train it on with --model_name_or_path {alone} in another --output_dir"
+        return [None, f"cannot go on from {alone}: {MODEL_ALONE}; {train_on}, or leave out --resume_from_checkpoint"]
     for path, fault in broken.items():
         aside = path.with_name(f"broken-{path.name}")
         shutil.rmtree(aside, ignore_errors=True)

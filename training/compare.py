@@ -17,7 +17,7 @@ from ..eval.evaluation import Evaluation
 from ..eval.metrics.number import Number, beside
 from ..eval.report.page import short, write_page
 from ..eval.report.tables import NOTHING, Published, Table, cells
-from .run import published_numbers
+from .published import published_numbers
 from .runs import RECIPES, RunError, read_run, recipe_of, restore
 from .score import Split, metric_rows, score_file
 
@@ -28,10 +28,11 @@ OF_THE_FOLDER = ("output_dir", "overwrite_output_dir", "logging_dir", "run_name"
 
 @dataclass
 class Answered:
-    """A run's folder, its record and its scored answers."""
+    """A run's folder, its record, the settings of its rows and its scored answers."""
 
     name: str
     record: dict[str, Any]
+    data: Any
     evaluation: Evaluation
     splits: dict[str, Split]
 
@@ -45,8 +46,9 @@ def read_answers(folder: Path, recipe: Path | None) -> Answered:
             f"--model_name_or_path {folder} --output_dir …, and compare that"
         )
     module = recipe_of(run, recipe)
-    scored = score_file(file, module, restore(module.Data, run["arguments"]["data"]), run.get("groups"))
-    return Answered(f"{folder}{'' if run['finished'] else ' (not finished)'}", run, *scored)
+    data = restore(module.Data, run["arguments"]["data"])
+    scored = score_file(file, module, data, run.get("groups"))
+    return Answered(f"{folder}{'' if run['finished'] else ' (not finished)'}", run, data, *scored)
 
 
 def difference(first: Answered, other: Answered, split: str) -> Number | str:
@@ -142,7 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
         names = dict.fromkeys(run.record.get("experiment", run.record["recipe"]) for run in runs)
         if len(names) > 1:
             raise RunError(f"runs of {' and '.join(names)}: compare runs of one recipe")
-        title, published = published_numbers(args.recipe or RECIPES / f"{runs[0].record['recipe']}.py", *names)
+        recipe = args.recipe or RECIPES / f"{runs[0].record['recipe']}.py"
+        title, published = published_numbers(recipe, *names, runs[0].data)
         splits = dict.fromkeys(split for run in runs for split in run.splits)
         splits = sorted(splits, key=lambda split: split != "test")
         parts = [split_table(split, runs, published if split == "test" else None) for split in splits]

@@ -7,7 +7,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import yaml
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
@@ -24,7 +23,7 @@ from ..callbacks.preflight.model import Expected
 from ..callbacks.resume import ResumeCallback
 from ..callbacks.shared_image import SharedImageCallback
 from ..eval.evaluation import Evaluation
-from ..eval.report.tables import Published, latest
+from ..eval.report.tables import latest
 from ..models.precision import trainable_in_float32
 from ..models.upstream import quantised_bits
 from ..rows.conventions import Row
@@ -36,6 +35,7 @@ from .description import best_step, changed_settings, describe_run, kept_in_word
 from .loaded_anew import compare_anew
 from .model_card import upload_report, write_model_card
 from .plan.count import count_instead
+from .published import published_numbers
 from .record import ReportCallback, RunRecord
 from .resuming import TrainedAs, what_decides
 from .runs import kept_of_training
@@ -77,7 +77,7 @@ class Run:
         self.evaluation = evaluation.as_trained(training)
         self.log_history: list[dict] = []
         self.repository: str | None = None  # on the Hub, where the Trainer sends what it saves
-        title, published = published_numbers(Path(recipe), name := name or Path(recipe).stem)
+        title, published = published_numbers(Path(recipe), name := name or Path(recipe).stem, data)
         run = {"experiment": name, **describe_run(recipe, data, training, model, self.parts)}
         if not training.do_train:
             run |= kept_of_training(Path(training.output_dir), model.model_name_or_path)
@@ -188,13 +188,3 @@ class Run:
     def _trains_its_own_model(self) -> bool:
         names = [name for name in vars(self.model) if name.endswith("name_or_path")]
         return all(getattr(self.model, name) == getattr(type(self.model), name) for name in names)
-
-
-def published_numbers(recipe: Path, name: str) -> tuple[str, Published | None]:
-    """The title and other people's numbers that `published.yaml` beside the recipe has under `name`."""
-    file = recipe.with_name("published.yaml")
-    known = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}).get(name)
-    if known is None or "rows" not in known:
-        return (known or {}).get("title", name), None
-    rows = [(row.pop("name"), row, row.pop("note", "")) for row in known["rows"]]
-    return known["title"], Published(known["metrics"], rows, known["source"])

@@ -31,6 +31,8 @@ def refuse_unread(training: TrainingArguments) -> None:
     longest = type(training).max_steps
     if 0 < longest == training.max_steps:
         unread["num_train_epochs"] = f"--max_steps {longest} is the recipe's length; with --max_steps -1 it counts"
+    if not training.dataloader_num_workers:
+        unread["dataloader_(persistent_workers|prefetch_factor)"] = "there are no workers, --dataloader_num_workers 0"
     if training.resume_from_checkpoint:
         unread["save_only_model"] = "nothing goes on from a checkpoint without its optimizer"
     for names, why in unread.items():

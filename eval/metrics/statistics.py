@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 
@@ -190,3 +191,10 @@ def by_class(
         own: [score if one == own else None for score, one in zip(scores, classes, strict=True)] for own in names
     }
     return {own: average(rows, groups, **baselines) for own, rows in of_class.items()}
+
+
+def flags(name: str, values: Sequence[Any]) -> Sequence[bool]:
+    """The `values`; ValueError where one is neither true nor false: the text "false", say, would pass for true."""
+    if odd := [value for value in values if value not in (True, False)]:
+        raise ValueError(f"{name!r} is true or false, and not {odd[0]!r}")
+    return values

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from .number import Scores
-from .statistics import summarize
+from .statistics import flags, summarize
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # spaces, joiners and marks without width; at last the BOM
@@ -87,7 +87,7 @@ def text_metrics(
       reports, such as LLaVA-Med, arXiv 2306.00890).
 
     Each comes with its 95% bootstrap interval (for two or more rows or groups). Raises ValueError for lists of
-    different lengths.
+    different lengths, and for a `closed` that is neither true nor false.
     """
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references; give one per row")
@@ -106,7 +106,7 @@ def text_metrics(
         raise ValueError(f"closed has {len(closed)} entries for {len(pairs)} rows; give one per row")
     normalized = [
         (is_closed, *map(squad_normalize, read if is_closed else pair))
-        for is_closed, read, pair in zip(closed, seen, pairs, strict=True)
+        for is_closed, read, pair in zip(flags("closed", closed), seen, pairs, strict=True)
     ]
     tokens = [None if is_closed else token_scores(p, r) for is_closed, p, r in normalized]
     of_kind = {

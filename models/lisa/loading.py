@@ -18,7 +18,7 @@ from transformers import (
 from trl import ModelConfig, get_peft_config
 
 from ...rows.conventions import SEG_TOKEN
-from ..checkpoints import refuse_fsdp, refuse_other_kind
+from ..checkpoints import refuse_fsdp, refuse_other_kind, refuse_other_parts
 from ..kinds import refuse_other_kinds
 from ..lora import add_adapter, refuse_lora
 from ..sharding import gathered
@@ -72,10 +72,13 @@ def load_lisa(
     adapter can train on. To answer, the model comes on this process's device. Both towers are quantised where `model`
     says so, and neither the parts that LISA trains nor SAM's prompt encoder. Weights are read from safetensors only.
 
-    Raises `CheckpointError` in one line when there is no such model, and under FSDP.
+    Raises `CheckpointError` in one line when there is no such model, under FSDP, and where a `sam_name_or_path` of
+    `model` is another SAM than that of a run's model.
     """
     refuse_fsdp("LISA")
-    return load_named(model, partial(_base, model, sam_name_or_path), to_train, LisaConfig)
+    network, processor = load_named(model, partial(_base, model, sam_name_or_path), to_train, LisaConfig)
+    refuse_other_parts(model, {"sam_name_or_path": network.config.sam_name_or_path})
+    return network, processor
 
 
 def _base(
@@ -121,7 +124,9 @@ def with_adapter(
     if not (lora and vocabulary):
         adapter.modules_to_save = [part for part in adapter.modules_to_save if part not in VOCABULARY]
         adapter.trainable_token_indices = dict.fromkeys(VOCABULARY, [network.config.seg_token_id])
-    if not lora:
+    if lora:
+        refuse_lora(model, "what trains here is LoRA", "use_peft")
+    else:
         refuse_lora(model, "no layer of the language model trains", "lora_(r|alpha|dropout|target.*)|use_.*lora")
         adapter.target_modules = DUMMY_TARGET_MODULES
     if not isinstance(network, PeftModel):

@@ -19,7 +19,7 @@ from transformers import (
 )
 from trl import ModelConfig, get_quantization_config
 
-from ..checkpoints import refuse_fsdp, refuse_other_kind
+from ..checkpoints import refuse_fsdp, refuse_other_kind, refuse_other_parts
 from ..kinds import refuse_other_kinds
 from ..lora import add_adapter
 from ..precision import trainable_in_float32
@@ -61,13 +61,17 @@ def load_surgvivqa(
     read. An adapter can train on. To answer, the model comes on this process's device. Weights are read from
     safetensors only.
 
-    Raises `CheckpointError` in one line when there is no such model, under FSDP, and for 4 or 8 bits.
+    Raises `CheckpointError` in one line when there is no such model, under FSDP, for 4 or 8 bits, and where fields of
+    `model` that are called like these arguments ask for other towers or frames than a run's model has.
     """
     refuse_fsdp("SurgViVQA")
     if get_quantization_config(model) is not None:
         raise CheckpointError("SurgViVQA is not quantised: it is small, and GPT-2's layers are none that would be")
     asked = (video_name_or_path, text_name_or_path, num_frames)
-    return load_named(model, partial(_base, model, asked), to_train, SurgViVqaConfig)
+    network, processor = load_named(model, partial(_base, model, asked), to_train, SurgViVqaConfig)
+    has = {name: getattr(network.config, name) for name in ("video_name_or_path", "text_name_or_path")}
+    refuse_other_parts(model, has | {"num_frames": network.config.video.num_frames})
+    return network, processor
 
 
 def _base(

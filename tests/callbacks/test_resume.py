@@ -87,13 +87,20 @@ def deepspeed(checkpoint: Path, *ranks: int) -> None:
         (checkpoint / "global_step1" / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
 
 
+def model_alone(checkpoint: Path) -> None:
+    """As `--save_only_model true` leaves one."""
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        (checkpoint / name).unlink()
+
+
 BREAKAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "killed before its last file": (lambda c: (c / "trainer_state.json").unlink(), "no trainer_state.json"),
     "killed in its last file": (lambda c: cut(c / "trainer_state.json"), "JSONDecodeError: .*"),
     "an empty last file": (lambda c: (c / "trainer_state.json").write_text(""), "JSONDecodeError: .*"),
     "another program's state": (lambda c: (c / "trainer_state.json").write_text('{"a": 1}'), "TypeError: .*"),
     "no weights": (lambda c: (c / "model.safetensors").unlink(), "no weights"),
-    "weights for use only": (lambda c: (c / "optimizer.pt").unlink(), "no optimizer"),
+    "no optimizer": (lambda c: (c / "optimizer.pt").unlink(), "no optimizer"),
+    "the model alone, as asked": (lambda c: model_alone(c), "it holds the model alone, --save_only_model true"),
     "no scheduler": (lambda c: (c / "scheduler.pt").unlink(), "no scheduler.pt"),
     "no random state": (lambda c: (c / "rng_state.pth").unlink(), "no rng_state"),
     "the second of two processes killed": (lambda c: from_processes(c, 0), "no rng_state_1.pth"),
@@ -118,6 +125,18 @@ def test_a_checkpoint_that_several_processes_wrote_to_its_end_is_whole(several, 
     checkpoint = Path(shutil.copytree(saved, tmp_path / "checkpoint-1"))
     several(checkpoint)
     assert fault_of(checkpoint) is None
+
+
+def test_a_checkpoint_that_holds_the_model_alone_is_no_broken_one_to_begin_anew_beside(saved, tmp_path):
+    """Its run may have ended: what it trained would be gone with the first step."""
+    toy_trainer(tmp_path, max_steps=1, save_only_model=True).train()
+    line = f"^cannot go on from {tmp_path}/checkpoint-1: it holds the model alone, --save_only_model true; train it on"
+    for wanted in ("true", str(tmp_path / "checkpoint-1")):
+        with pytest.raises(ResumeError, match=line if wanted == "true" else "which is broken .it holds the model"):
+            checkpoint_to_resume(tmp_path, wanted)
+    assert (tmp_path / "checkpoint-1").is_dir()
+    shutil.copytree(saved, tmp_path / "checkpoint-2")  # of a launch without the setting
+    assert checkpoint_to_resume(tmp_path, "true") == str(tmp_path / "checkpoint-2")
 
 
 def test_true_takes_the_newest_whole_checkpoint_and_names_the_broken_ones(saved, tmp_path, capsys):

@@ -178,7 +178,10 @@ class Tracker(TrainerCallback):
 
 
 @pytest.mark.parametrize("folder", ["qwen2_vl", "llava"], indirect=True)
-@pytest.mark.parametrize("settings", [{"images": 2}, {"gradient_accumulation_steps": 2}, {"images": 3}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"images": 2}, {"gradient_accumulation_steps": 2}, {"images": 3}, {"images": 2, "label_smoothing_factor": 0.1}],
+)
 def test_logs_count_tokens_and_questions_for_every_tracker(folder, settings, tmp_path):
     rows = twelve_questions()[:-2]  # images with 3, 3, 3 and 1
     processor, tracker = AutoProcessor.from_pretrained(folder), Tracker()

@@ -215,6 +215,13 @@ def test_lora_s_settings_are_refused_where_what_trains_trains_whole(asked, tmp_p
     load_chat_model(model, BUDGET, None)  # to answer, they are those that it was trained with
 
 
+def test_to_train_without_lora_is_refused_where_what_trains_is_lora(tmp_path):
+    model = model_of(checkpoint("qwen2_vl"), use_peft=False)
+    with pytest.raises(CheckpointError, match="^--use_peft False has no effect: what trains here is LoRA$"):
+        load_chat_model(model, BUDGET, str(tmp_path), LANGUAGE)
+    load_chat_model(model, BUDGET, str(tmp_path), (), ("vision",))
+
+
 def test_pixels_that_would_make_small_pictures_the_larger_ones_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="^--min_pixels 200704 is more than --max_pixels 50176"):
         load_chat_model(model_of(checkpoint("qwen2_vl")), PixelBudget(max_pixels=50176), str(tmp_path), LANGUAGE)

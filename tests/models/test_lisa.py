@@ -605,14 +605,26 @@ def test_training_resumes_from_a_checkpoint_and_the_best_one_comes_back(tune, tm
 
 
 def test_an_adapter_to_a_whole_lisa_comes_back_on_it_and_not_on_the_first_llava(learnt, tmp_path):
-    llava = {"model_name_or_path": str(learnt), "sam_name_or_path": "not read"}
-    model = reasonseg.Model(**llava, dtype="float32", lora_dropout=0.0)
+    model = reasonseg.Model(model_name_or_path=str(learnt), dtype="float32", lora_dropout=0.0)
     network, processor = reasonseg.load(reasonseg.Data(), model, output_dir="out")
     trainer = train(network, processor, tmp_path, tiny.mask_rows(), per_device_train_batch_size=4)
     trainer.save_model()
     batch = SegmentationCollator(processor)(tiny.mask_rows())
     again, _ = load(tmp_path, sam="not read")
     torch.testing.assert_close(network.eval()(**batch).loss, again.eval()(**batch).loss)
+
+
+def test_another_sam_than_that_of_a_run_s_model_is_refused(learnt):
+    model = reasonseg.Model(model_name_or_path=str(learnt), sam_name_or_path="another", dtype="float32")
+    with pytest.raises(CheckpointError, match=f"^--sam_name_or_path another has no effect: {learnt} was made with "):
+        reasonseg.load(reasonseg.Data(), model)
+
+
+@pytest.mark.parametrize("tune", ["lisa", "seg"])
+def test_lora_cannot_be_left_out_where_it_trains(tune):
+    with pytest.raises(CheckpointError, match="^--use_peft False has no effect: what trains here is LoRA$"):
+        lisa_to_train(tune=tune, use_peft=False)
+    lisa_to_train(tune="decoder", use_peft=False)
 
 
 def test_everything_trains_whole_and_is_reached_or_refused():

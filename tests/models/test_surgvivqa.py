@@ -1,6 +1,8 @@
 """SurgViVQA against the models that it is made of, the reference's leak, and itself after saving."""
 
 import time
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from transformers import (
 from trl import ModelConfig
 
 from demo.checkpoints.surgvivqa import write_surgvivqa
+from recipes import ssg_vqa
 from recipes.ssg_vqa import LABELS
 from tests.support import tiny
 from tests.support.running import QUIET
@@ -588,6 +591,27 @@ def test_an_adapter_knows_its_towers_and_reloads_to_identical_scores(three, part
         more, _ = load(folder, to_train=True)
         more = train_parts(more, parts, lora())
         assert trainable == {name for name, parameter in more.named_parameters() if parameter.requires_grad}
+
+
+def test_other_frames_and_towers_than_those_of_a_run_s_model_are_refused(three, tmp_path):
+    """A study of the number of frames would read the same number from each of its evaluations."""
+    network, processor = compose(three, num_frames=4)
+    network.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    asked = partial(ssg_vqa.Model, model_name_or_path=str(tmp_path), dtype="float32")
+    for name, value in {"num_frames": 16, "video_name_or_path": "another", "text_name_or_path": "one"}.items():
+        with pytest.raises(CheckpointError, match=f"^--{name} {value} has no effect: {tmp_path} was made with "):
+            ssg_vqa.load(ssg_vqa.Data(), asked(**{name: value}))
+    same = {"num_frames": 4, "video_name_or_path": str(three / "videomae")}
+    assert ssg_vqa.load(ssg_vqa.Data(), asked(**same))[0].config.video.num_frames == 4
+
+
+def test_lora_cannot_be_left_out_where_it_trains(three, tmp_path):
+    towers = {"video_name_or_path": str(three / "videomae"), "text_name_or_path": str(three / "blip")}
+    model = ssg_vqa.Model(str(three / "gpt2"), dtype="float32", use_peft=False, **towers)
+    with pytest.raises(CheckpointError, match="^--use_peft False has no effect: --train_gpt2 true is what trains"):
+        ssg_vqa.load(ssg_vqa.Data(), model, str(tmp_path))
+    ssg_vqa.load(ssg_vqa.Data(), replace(model, train_gpt2=True), str(tmp_path))
 
 
 def test_each_part_keeps_the_attention_that_it_was_loaded_with(three):

@@ -28,6 +28,7 @@ from vlm_recipes.rows.formats.reasonseg import polygon_mask
 from vlm_recipes.rows.grouping import group_by_image
 
 ATTENTION = ("q_proj", "v_proj")
+DEFAULT_SAM = reasonseg.Model.sam_name_or_path  # of a run's model it is not read
 COLOURS = ["red", "lime", "blue", "yellow", "cyan", "magenta", "white", "orange"]
 
 
@@ -183,7 +184,7 @@ def test_an_adapter_is_evaluated_again_to_the_same_masks_on_a_folder_with_a_test
     again = run(
         tmp_path / "only",
         tmp_path / "b",
-        model={**model, "model_name_or_path": str(tmp_path / "a"), "sam_name_or_path": "not read"},
+        model={**model, "model_name_or_path": str(tmp_path / "a"), "sam_name_or_path": DEFAULT_SAM},
         do_train=False,
     )
     assert list(again["results"]) == ["test, questions shuffled", "test"]
@@ -235,7 +236,7 @@ def test_a_dataset_with_image_text_and_mask_is_read_as_its_folder_is(scenes, lea
     dataset = Dataset.from_dict(rows).cast(features)
     (tmp_path / "hub").mkdir()
     dataset.to_parquet(tmp_path / "hub" / "test.parquet")
-    model = {"model_name_or_path": str(learnt["output"]), "sam_name_or_path": "not read"}
+    model = {"model_name_or_path": str(learnt["output"]), "sam_name_or_path": DEFAULT_SAM}
     again = run(tmp_path / "hub", tmp_path / "out", model=model, do_train=False)
     references = [row["reference"]["masks"] for row in again["predictions"] if row["split"] == "test"]
     assert [np.array(coco.decode(mask[0]), dtype=bool).tolist() for mask in references] == rows["mask"]

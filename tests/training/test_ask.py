@@ -200,6 +200,11 @@ def test_a_record_that_was_cut_is_one_line(cut, output, picture, capsys):
     assert str(output / "run.json") in refused(capsys, output, picture)
 
 
+def test_a_file_of_its_questions_that_was_cut_is_one_line(output, picture, capsys):
+    (output / "prompt.json").write_text('["You find')
+    assert "does not say whole how its model was asked" in refused(capsys, output, picture)
+
+
 # --- pictures
 
 

@@ -236,6 +236,12 @@ REFUSED = {
     "an unknown type": (["kvasir_vqa"], [YES | {"question_type": "odd"}], f"{SCORES} (question type 'odd' is none"),
     "no image": (["vqa_rad"], [{key: YES[key] for key in YES if key != "image_id"}], "line 1: no column 'image_id'"),
     "an image that is no name": (["vqa_rad"], [YES | {"image_id": ["a"]}], "said.jsonl, all rows: not what this rec"),
+    "a word for a truth": (
+        ["vqa_rad"],
+        [YES, YES | {"closed": "false"}],
+        "'closed' is true or false, and not 'false'",
+    ),
+    "no truth": (["vqa_rad"], [YES, YES | {"closed": None}], "'closed' is true or false, and not None"),
     "a list": (["vqa_rad"], [[1]], "line 1: no JSON object"),
     "no line": (["vqa_rad"], [], "has no answers"),
     "an unknown setting": (["vqa_rad", "--odd", "3"], [YES], "--odd 3: no setting of the recipe's Data"),
