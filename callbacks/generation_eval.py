@@ -20,9 +20,9 @@ class GenerationEvalCallback(TrainerCallback):
 
     All numbers enter the Trainer's `metrics`, so `metric_for_best_model="eval_<metric>"` and `EarlyStoppingCallback`
     (add it after this one) work with them. Every tracker sees them, too, intervals and baselines for the headline
-    and its groups alone. Where the Trainer has several `eval_dataset`s, rows are answered once, with the first.
-    `metrics` and `predictions` hold the latest evaluation. The data loader's workers live from the first evaluation to
-    the training's end.
+    and its groups alone. Where the Trainer has several `eval_dataset`s, rows are answered once, with the first; with
+    none where `trainer.evaluate` is given a prefix other than "eval". `metrics` and `predictions` hold the latest
+    evaluation. The data loader's workers live from the first evaluation to the training's end.
 
     Args:
         trainer: the Trainer this is added to; its `log` reaches the trackers.
@@ -39,8 +39,9 @@ class GenerationEvalCallback(TrainerCallback):
         self.predictions: list[dict[str, Any]] = []
 
     def on_evaluate(self, args, state, control, metrics, model, **kwargs):
-        others = list(self.trainer.eval_dataset)[1:] if isinstance(self.trainer.eval_dataset, dict) else []
-        if any(f"eval_{name}_runtime" in metrics for name in others):
+        named = isinstance(self.trainer.eval_dataset, dict)
+        own = f"eval_{next(iter(self.trainer.eval_dataset))}_runtime" if named else "eval_runtime"
+        if own not in metrics and any(name.endswith("_runtime") for name in metrics):  # of another dataset, or prefix
             return
         evaluation = replace(self.evaluation, workers=self.workers)
         self.metrics, self.predictions = evaluation(model, self.rows)

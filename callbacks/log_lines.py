@@ -139,7 +139,8 @@ class LogLinesCallback(transformers.TrainerCallback):
             ]
         else:
             evaluation, said = self.watch.evaluation, []
-            for name in (evaluation.headline, *evaluation.also):
+            answered = f"{EVAL}{evaluation.headline}" in metrics  # and not with another of several datasets
+            for name in (evaluation.headline, *evaluation.also) if answered else ():
                 number = self.watch.metrics.get(name)
                 if number is None or number.value is None:
                     continue
@@ -149,8 +150,10 @@ class LogLinesCallback(transformers.TrainerCallback):
                 if name == evaluation.headline and number.baseline is not None:
                     whose = evaluation.baseline.removeprefix("the ").removesuffix("'s")
                     said.append(f"{whose} {decimals(number.baseline)}")
-        if "eval_loss" in numbers(metrics):
-            said.append(f"loss {decimals(metrics['eval_loss'])}")
+        for key, value in numbers(metrics).items():
+            name = key.removeprefix(EVAL)
+            if name == "loss" or (self.watch and name.endswith("_loss")):  # without a watch all numbers are there
+                said.append(f"{name.replace('_', ' ')} {decimals(value)}")
         return said
 
 
@@ -165,7 +168,7 @@ def _in_brackets(values: Mapping[str, float], written) -> str:
 
 def decimals(value: float) -> str:
     """Three decimals, without a leading zero: ".782", "-.250" or "12.340"."""
-    return _without_zero(f"{value:.3f}")
+    return _without_zero(f"{round(value, 3) + 0.0:.3f}")
 
 
 def digits(value: float) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..rows.conventions import Row
 from .drawing import draw_boxes
 from .evaluation import Evaluation
-from .metrics.baselines import ConstantBox
+from .metrics.baselines import ConstantBox, by_frequency
 from .metrics.box_codecs import FAMILIES, BoxCodec, Qwen2VLBoxes, box_codec
 from .metrics.box_units import LabelledBox
 from .metrics.boxes import Box, box_metrics, box_scores, image_boxes
@@ -55,8 +56,9 @@ def box_evaluation(
     height]`) and, optionally, `categories`, a name for each of the boxes, and `image_id`.
 
     The metrics are `box_metrics` and `detection_metrics`, with intervals over images, and as baseline those of
-    `baseline` given for every image. The reference is written by the codec. An answer is a text, or boxes in pixels
-    that somebody has read already, with their names or without.
+    `baseline` given for every image, or of no box where some images have none and that is better. The reference is
+    written by the codec. An answer is a text, or boxes in pixels that somebody has read already, with their names or
+    without.
 
     Names count where there are two categories or more: boxes are matched within a class, as the metrics say. With a
     single category its name is in the question, and numbers stay comparable with published ones: whatever an answer
@@ -76,6 +78,11 @@ def box_evaluation(
 
     def names_count(row: Row) -> bool:
         return len(classes) > 1 or (not classes and "categories" in row)
+
+    def constant_name(rows: list[Row]) -> str:
+        """The constant box's: the first of the categories, or where none are known the most frequent of the rows."""
+        own = by_frequency(chain.from_iterable(row["categories"] for row in rows)) if not classes else ()
+        return next(iter(classes.values() or own), "")
 
     def used() -> BoxCodec:  # each time: a processor's budget may be set later
         return codec if collator is None else codec.used_with(collator.processor)
@@ -100,9 +107,12 @@ def box_evaluation(
         images = [row.get("image_id") for row in rows]
         if constant is not None:
             boxes = [[np.multiply(constant.box, [*row["image_size"]] * 2).tolist()] for row in rows]
-            names = given["reference_categories"] and [[next(iter(classes.values()), "")]] * len(rows)
-            blindly = boxes, names
-            blind = box_metrics(**given | {"predictions": boxes, "predicted_categories": names})
+            names = given["reference_categories"] and [[constant_name(rows)]] * len(rows)
+            tried, nothing = [(boxes, names)], [[]] * len(rows)
+            if not all(row["boxes"] for row in rows):
+                tried.append((nothing, names and nothing))
+            said = [box_metrics(**given | {"predictions": own, "predicted_categories": of}) for own, of in tried]
+            blind, blindly = max(zip(said, tried, strict=True), key=lambda one: one[0]["iou_mean"].value)
         metrics = box_metrics(**given, groups=images)
         metrics |= {name: replace(metrics[name], baseline=blind[name].value) for name in COMPARED if name in blind}
         return metrics | detection_metrics(**given, groups=images, classes=classes.values(), baseline=blindly)

@@ -41,6 +41,8 @@ def closed_set_evaluation(
         )
 
     def score(answers: list[str], rows: list[Row]) -> list[float]:
+        if odd := [row["answer"] for row in rows if not isinstance(row["answer"], str)]:  # 1 is no "1"
+            raise TypeError(f"the answer {odd[0]!r} is no text")
         return [float(said == row["answer"] and said in labels) for said, row in zip(answers, rows, strict=True)]
 
     return Evaluation(

@@ -148,8 +148,9 @@ class Evaluation:
         """Score one right answer a kind of row; raises `ValueError` where it lacks a column that is read of it."""
         most = 1 if isinstance(rows, datasets.Dataset) else len(rows)  # a table's rows are alike
         plain = without_images(chosen(rows, range(min(len(rows), most))))
-        for row in {frozenset(row): _Columns(row) for row in plain}.values():
-            self.scored([row], [self.reference(row)], None)
+        kinds = [_Columns(row) for row in {frozenset(row): row for row in plain}.values()]
+        for part in (*([row] for row in kinds), kinds):  # and together, as they will be scored
+            self.scored(part, [self.reference(row) for row in part], None)
 
     def scored(
         self, rows: list[Row], answers: list[Answer], free: list[Answer | None] | None

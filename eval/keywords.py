@@ -17,7 +17,8 @@ def keyword_evaluation(
     """An `Evaluation` of rows with `question`, `answer`, `short_answer`, `image_id` and `kind`: sentences.
 
     The metrics are `keyword_accuracy`, in all and by kind, and `text_metrics`; with `majority`, from
-    `majority_answers` of the training rows, its baseline is giving the most frequent answer of each kind.
+    `majority_answers` of the training rows, its baseline is giving the most frequent answer of each kind, or of all
+    where training has none of it.
     """
 
     def score(answers: list[str], rows: list[Row]) -> list[float]:
@@ -27,7 +28,7 @@ def keyword_evaluation(
         references, images, own_kinds = ([row[key] for row in rows] for key in ("answer", "image_id", "kind"))
         scores, constant = score(answers, rows), None
         if majority is not None:
-            constant = score([majority.by_type.get(kind, "") for kind in own_kinds], rows)
+            constant = score([majority.of_type(kind) for kind in own_kinds], rows)
         known = [kind for kind in groups if kind in own_kinds]
         by_kind = by_class(scores, own_kinds, known, images, baseline=constant)
         accuracy = replace(average(scores, images, baseline=constant), groups=by_kind, partial=True)

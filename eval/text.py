@@ -10,12 +10,12 @@ from .evaluation import Evaluation
 from .metrics.baselines import Majority, majority_answers
 from .metrics.number import Number, Scores
 from .metrics.statistics import by_class
-from .metrics.text import text_metrics, token_scores
+from .metrics.text import lowered, text_metrics, token_scores
 
 
 def text_majority(answers: Sequence[str], types: Sequence[str]) -> Majority:
-    """The most frequent of a training set's answers, in all and by type, compared lower-cased and stripped."""
-    return majority_answers([answer.lower().strip() for answer in answers], [[kind] for kind in types])
+    """The most frequent of a training set's answers, in all and by type, compared as `lowered`."""
+    return majority_answers(list(map(lowered, answers)), [[kind] for kind in types])
 
 
 def text_evaluation(
@@ -33,7 +33,7 @@ def text_evaluation(
 
     def score(answers: list[str], rows: list[Row]) -> list[float]:
         pairs = zip(answers, [row["answer"] for row in rows], strict=True)
-        return [token_scores(said.lower().strip(), true.lower().strip())[2] for said, true in pairs]
+        return [token_scores(lowered(said), lowered(true))[2] for said, true in pairs]
 
     def metric(answers: list[str], rows: list[Row]) -> Scores:
         references, images = ([row[key] for row in rows] for key in ("answer", "image_id"))

@@ -6,6 +6,7 @@ A leaf, which all may import, and which loads nothing.
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,6 +67,15 @@ def mark_quantised(network: "PreTrainedModel", quantization: "BitsAndBytesConfig
     PEFT asks the model and not its layers, and would take layers of 4 bits for plain ones.
     """
     network.is_loaded_in_4bit, network.is_loaded_in_8bit = quantization.load_in_4bit, quantization.load_in_8bit
+
+
+def name_of_cache() -> str:
+    """What models, their outputs and `generate` call the keys and values of tokens that they have read.
+
+    transformers 5.24 warns of the older name, and earlier ones know no other.
+    """
+    major_minor = tuple(map(int, version("transformers").split(".")[:2]))
+    return "cache" if major_minor >= (5, 24) else "past_key_values"
 
 
 def quantised_bits(network: "PreTrainedModel") -> int | None:

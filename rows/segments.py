@@ -9,6 +9,7 @@ from .conventions import IGNORED_PIXEL
 from .errors import BadRow
 from .formats.labelme_shapes import check_inside, drawn
 from .formats.read import numbers_of, shown
+from .run_lengths import counts_in
 
 
 def segments_mask(segments: str, size: list[int]) -> np.ndarray:
@@ -53,7 +54,10 @@ def _of_runs(segmentation: dict[str, Any], size: list[int]) -> np.ndarray:
     sides, counts = segmentation.get("size"), segmentation.get("counts")
     if sides != size[::-1]:
         raise BadRow(f"the size of its segmentation is {shown(sides)}, and the image has {size[::-1]}, height first")
-    counts = _counts_in(counts) if isinstance(counts, str) else counts
+    try:
+        counts = counts_in(counts).tolist() if isinstance(counts, str) else counts
+    except ValueError as error:
+        raise BadRow(str(error)) from error
     if not isinstance(counts, list) or not all(type(count) is int and 0 <= count < 2**32 for count in counts):
         raise BadRow(f"the counts of its segmentation, {shown(counts)}, are no whole numbers from 0 on")
     if sum(counts) != size[0] * size[1]:
@@ -61,21 +65,3 @@ def _of_runs(segmentation: dict[str, Any], size: list[int]) -> np.ndarray:
             f"the counts of its segmentation are of {sum(counts)} pixels, and the image has {size[0] * size[1]}"
         )
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size).T
-
-
-def _counts_in(text: str) -> list[int]:
-    """The counts in a string: five bits a sign, from the fourth number on the difference to the last but one."""
-    counts, number, bits = [], 0, 0
-    for sign in text:
-        value = ord(sign) - 48
-        if not 0 <= value < 64 or bits > 30:
-            raise BadRow(f"its counts have {sign!r}, which is none of COCO's signs there")
-        number, bits = number | (value & 31) << bits, bits + 5
-        if value & 32:
-            continue
-        number -= (value >> 4 & 1) << bits
-        counts.append(number + (counts[-2] if len(counts) > 2 else 0))
-        number, bits = 0, 0
-    if bits:
-        raise BadRow("its counts end within a number")
-    return counts

@@ -17,7 +17,7 @@ from ..eval.evaluation import Evaluation
 from ..eval.metrics.number import Number, beside
 from ..eval.report.page import short, write_page
 from ..eval.report.tables import NOTHING, Published, Table, cells
-from .published import published_numbers
+from .published import other_rows, published_numbers
 from .runs import RECIPES, RunError, read_run, recipe_of, restore
 from .score import Split, metric_rows, score_file
 
@@ -54,14 +54,17 @@ def read_answers(folder: Path, recipe: Path | None) -> Answered:
 def difference(first: Answered, other: Answered, split: str) -> Number | str:
     """How much higher the other's headline is on the same rows, or the line that says why that is not known.
 
-    Rows are the same by their id and the truth that both runs score by. What else they are scored by has to be the
-    same, too: what only one of them calls the truth, such as names of boxes, and the columns of `Evaluation.keep`.
+    Rows are the same by their id and question, and the truth that both runs score by. What else they are
+    scored by has to be the same, too: what only one of them calls the truth, such as names of boxes, and what
+    `Evaluation.keep` names.
     """
     parts, keys = (first.splits[split], other.splits[split]), []
     told = [[run.evaluation.restore(row)[0] for row in run.splits[split].rows] for run in (first, other)]
     ours, theirs = (set(chain.from_iterable(truths)) for truths in told)
     kept = {*first.evaluation.keep, *other.evaluation.keep} - NO_RULE - ours - theirs
-    truth, rules = ["id", *sorted(ours & theirs)], sorted(kept | ours ^ theirs)
+    asked = "question" in {*first.evaluation.keep} & {*other.evaluation.keep}
+    asked = ["question"] * (asked and all("question" in row for part in parts for row in part.rows))
+    truth, rules = ["id", *asked, *sorted(ours & theirs)], sorted(kept | ours ^ theirs)
     for part, truths in zip(parts, told, strict=True):
         pairs, unknown = zip(part.rows, truths, strict=True), dict.fromkeys(ours | theirs)
         rows = [row | unknown | true | {"id": row["id"]} for row, true in pairs]
@@ -102,7 +105,9 @@ def split_table(split: str, runs: list[Answered], published: Published | None) -
         for metric in numbers.keys() & rows.keys():
             rows[metric].append({"metric": metric, "run": f"{name} (published)", "value": short(numbers[metric])})
         notes += [f"{name}: {note}."] if note else []
-    notes += [f"Published, not measured here: {published.source}."] if published else []
+    if published:
+        notes += [f"Published, not measured here: {published.source}."]
+        notes += [f"{run.name} has {others}." for run in runs if (others := other_rows(run.data))]
     if any(row["difference"] != NOTHING for of_metric in rows.values() for row in of_metric if "difference" in row):
         notes.insert(0, f"Difference: to {first.name} on the same rows, with its interval over images.")
     return Table(split, [row for of_metric in rows.values() for row in of_metric], notes, texts=2)
@@ -145,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
         if len(names) > 1:
             raise RunError(f"runs of {' and '.join(names)}: compare runs of one recipe")
         recipe = args.recipe or RECIPES / f"{runs[0].record['recipe']}.py"
-        title, published = published_numbers(recipe, *names, runs[0].data)
+        title, published = published_numbers(recipe, *names)
         splits = dict.fromkeys(split for run in runs for split in run.splits)
         splits = sorted(splits, key=lambda split: split != "test")
         parts = [split_table(split, runs, published if split == "test" else None) for split in splits]

@@ -35,7 +35,7 @@ from .description import best_step, changed_settings, describe_run, kept_in_word
 from .loaded_anew import compare_anew
 from .model_card import upload_report, write_model_card
 from .plan.count import count_instead
-from .published import published_numbers
+from .published import other_rows, published_numbers
 from .record import ReportCallback, RunRecord
 from .resuming import TrainedAs, what_decides
 from .runs import kept_of_training
@@ -77,7 +77,9 @@ class Run:
         self.evaluation = evaluation.as_trained(training)
         self.log_history: list[dict] = []
         self.repository: str | None = None  # on the Hub, where the Trainer sends what it saves
-        title, published = published_numbers(Path(recipe), name := name or Path(recipe).stem, data)
+        title, published = published_numbers(Path(recipe), name := name or Path(recipe).stem)
+        if published and (others := other_rows(data)):
+            published.source += f"; this run has {others}"
         run = {"experiment": name, **describe_run(recipe, data, training, model, self.parts)}
         if not training.do_train:
             run |= kept_of_training(Path(training.output_dir), model.model_name_or_path)

@@ -8,9 +8,10 @@ such as `--dataset_format real_colon`. Baselines are of training rows: a run lea
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -87,11 +88,18 @@ def score_file(
     with named(str(baseline)):
         blind = from_json(baseline.read_text(encoding="utf-8")) if baseline.is_file() else None
     evaluation = recipe.evaluation(data, None, None, blind)
-    if evaluation.group and not evaluation.groups:
-        groups = groups or sorted({str(evaluation.group(line)) for lines in splits.values() for line in lines})
-    if groups and not evaluation.groups:
+    if takes_groups := len(signature(recipe.evaluation).parameters) > 4 and not evaluation.groups:
+        group = recipe.evaluation(data, None, None, blind, ("",)).group
+        groups = groups or sorted({_group(group, line) for lines in splits.values() for line in lines} - {""})
+    if groups and takes_groups:
         evaluation = recipe.evaluation(data, None, None, blind, tuple(groups))
     return evaluation, {split: _score(evaluation, lines, file, split) for split, lines in splits.items()}
+
+
+def _group(group: Callable[[Line], Any], line: Line) -> str:
+    if not isinstance(name := group(line), str):
+        raise RunError(f"{line.where}: {name!r} names no group of rows, as a text does")
+    return name
 
 
 def _score(evaluation: Evaluation, rows: list[Line], file: Path, split: str) -> Split:

@@ -83,7 +83,7 @@ def check_blank_images(
         return Check("blank images", "skip", "too few rows to compare", flat(compared))
     found = (
         f"{evaluation.headline} {seen.value:.3f}, with blank images {grey.value:.3f}: a difference of "
-        f"{gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f}, n = {len(pairs):,})"
+        f"{gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f}, n = {gain.n:,})"
     )
     if gain.low <= 0:
         return Check("blank images", "warn", f"{found}: the model may not look at its images", flat(compared))

@@ -6,7 +6,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, PreTrainedModel
 
-from ...models.upstream import attention_of, reads_pairs
+from ...models.upstream import attention_of, name_of_cache, reads_pairs
 from .agreement import SharingError, disagreement
 from .label_tree import LabelTree, tree_mask
 
@@ -19,7 +19,7 @@ def generate_after_prefix(model: PreTrainedModel, batch: dict[str, torch.Tensor]
     """Token ids `[B, prompt + new]`, as `model.generate` gives them to whole prompts.
 
     Args:
-        model: a decoder whose `generate` takes `past_key_values` and `position_ids`: Qwen2-VL, Qwen2.5-VL, LLaVA.
+        model: a decoder whose `generate` takes a cache and `position_ids`: Qwen2-VL, Qwen2.5-VL, LLaVA.
         batch: from a `SharedImageCollator` with `prompt_only=True`.
         settings: those of `generate`.
 
@@ -37,7 +37,7 @@ def generate_after_prefix(model: PreTrainedModel, batch: dict[str, torch.Tensor]
     cache = prefill(model, batch)
     if (copies := max(beams or 1, sequences or 1)) > 1:
         cache.batch_repeat_interleave(copies)  # generate repeats the questions, but no cache that it is given
-    return model.generate(**{key: batch[key] for key in TEXT}, past_key_values=cache, **settings)
+    return model.generate(**{key: batch[key] for key in TEXT}, **{name_of_cache(): cache}, **settings)
 
 
 def prefill(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> Cache:
@@ -45,7 +45,7 @@ def prefill(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> Cache:
     shared = {key: batch[f"prefix_{key}"] for key in TEXT}
     known = {*TEXT, *(f"prefix_{key}" for key in TEXT), "image_index"}
     images = {key: value for key, value in batch.items() if key not in known}
-    cache = model(**shared, **images, use_cache=True, logits_to_keep=1).past_key_values
+    cache = model(**shared, **images, use_cache=True, logits_to_keep=1).get(name_of_cache())
     if cache is None:
         raise ValueError("a model that trains with gradient checkpointing keeps no cache; call its eval()")
     cache.batch_select_indices(batch["image_index"])
@@ -102,7 +102,7 @@ def score_labels(
         input_ids=torch.cat([batch["input_ids"][:, shared:], tokens], dim=1),
         attention_mask=tree_mask(batch["attention_mask"], asked, labels, model.dtype),
         position_ids=torch.cat([positions[..., shared:], positions[..., -1:] + 1 + depths], dim=-1),
-        past_key_values=cache,
+        **{name_of_cache(): cache},
         use_cache=True,
         logits_to_keep=tokens.shape[1] + 1,
     ).logits

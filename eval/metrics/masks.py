@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco
 
+from ...rows.run_lengths import refuse_other_counts
 from .number import Scores
 from .statistics import ratio, summarize
 
@@ -33,6 +34,13 @@ def _check(rles: Sequence[RLE], size: Sequence[int]) -> None:
     sizes = [list(rle["size"]) for rle in rles]
     if any(other != list(size) for other in sizes):
         raise ValueError(f"masks of (height, width) {sizes}, but all need to be of the image's, {list(size)}")
+    for rle in rles:
+        _check_counts(rle["counts"], *size)
+
+
+@lru_cache(maxsize=4096)  # a row's masks are looked at more than once; wrong ones crash pycocotools, or it never ends
+def _check_counts(counts: str | bytes, height: int, width: int) -> None:
+    refuse_other_counts(counts if isinstance(counts, str) else counts.decode("latin-1"), height, width)
 
 
 def _merged(rles: Sequence[RLE], size: Sequence[int]) -> RLE:
@@ -147,7 +155,8 @@ def mask_metrics(
       fill its box, so it is only for comparison with numbers of that copy;
     - `empty_rate`: share of rows whose prediction has no pixel at all.
 
-    Raises ValueError for lists of different lengths and, naming the row, for masks of different sizes. Source: gIoU
+    Raises ValueError for lists of different lengths and, naming the row, for masks of different sizes and for run
+    lengths that are not those of a mask of that size. Source: gIoU
     and cIoU of LISA, arXiv 2308.00692, which leaves label 255 out; it adds 1e-5 to each union, which is not done here.
     """
     return overlap_metrics(mask_overlaps(predictions, references, ignores), image_ids)

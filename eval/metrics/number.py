@@ -1,8 +1,9 @@
 """What a metric returns: numbers as values, by name and by group; flat keys only for trackers and JSON."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -132,3 +133,10 @@ def _parts(scores: Scores) -> Iterator[tuple[str, str, Number]]:
         for group, own in number.groups.items():
             keys = keys_of(f"{metric}_{group}").values()
             yield metric, f"_{group}" if all(taken[key] == 1 for key in keys) else f"[{group}]", own
+
+
+def flags(name: str, values: Sequence[Any]) -> Sequence[bool]:
+    """The `values`; ValueError where one is neither true nor false: the text "false", say, would pass for true."""
+    if odd := [value for value in values if value not in (True, False)]:
+        raise ValueError(f"{name!r} is true or false, and not {odd[0]!r}")
+    return values

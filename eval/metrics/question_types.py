@@ -16,7 +16,7 @@ from typing import Any
 
 from .baselines import most_frequent
 from .text import as_read
-from .typed_answers import TYPES, items, normalize, tidy
+from .typed_answers import TYPES, YES_NO, items, normalize, tidy
 
 NEARLY_ALL = 0.99  # a few slips among thousands of counts do not make them words
 OPEN_FROM = 0.25  # closed as long as fewer answers than this would hold something never seen
@@ -94,8 +94,7 @@ def infer_type(question: str, answers: Sequence[str]) -> QuestionType:
     while items seen only once are under a quarter of the answers: by Good and Turing's estimate that is how often the
     next answer would hold something new.
     """
-    canonical = [normalize(answer, "yes_no") for answer in answers]
-    if set(canonical) <= {"yes", "no"}:
+    if {tidy(answer) for answer in answers} <= YES_NO.keys():  # and not "Yes, left lung"
         return QuestionType("yes_no", ("yes", "no"))
     words = [answer for answer in answers if not re.fullmatch(r"\d+", as_read(answer))]
     if _nearly_all(words, answers):

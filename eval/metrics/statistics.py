@@ -3,7 +3,6 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any
 
 import numpy as np
 
@@ -72,13 +71,14 @@ def interval(
 def numbered(groups: Groups, n_rows: int) -> np.ndarray:
     """The number of each row's group, from 0, in the order of sorted names; without `groups` each row is one.
 
-    Each None is a group of its own, after all others. Names of two types are two groups: 1 and "1".
+    Each None, or NaN, is a group of its own, after all others. Names of two types are two groups: 1 and "1".
     """
     if groups is None:
         return np.arange(n_rows)
-    of_numpy = isinstance(groups, np.ndarray) and groups.dtype != object
+    of_numpy = isinstance(groups, np.ndarray) and groups.dtype.kind in "iuU"
     if of_numpy or set(map(type, groups)) in ({str}, {int}):  # several times as fast as what follows
         return np.unique(np.asarray(groups), return_inverse=True)[1]
+    groups = [None if name != name else name for name in groups]  # what pandas has for no name is not equal to itself
     names = sorted({*groups} - {None}, key=lambda name: (type(name).__name__, name))  # no text beside a number
     numbers, unnamed = {name: number for number, name in enumerate(names)}, count(len(names))
     return np.array([next(unnamed) if name is None else numbers[name] for name in groups], dtype=np.intp)
@@ -102,6 +102,8 @@ def average(
     values = np.array([scores[row] for row in counted], dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError(f"the score of row {counted[int(np.isnan(values).argmax())]} is NaN")
+    if groups is not None and len(groups) != len(scores):
+        raise ValueError(f"{len(scores)} scores, {len(groups)} groups: give one per row")
     own = numbered(None if groups is None else [groups[row] for row in counted], len(counted))
     low, high = bootstrap_interval(values, own, statistic=statistic) if own.max() > 0 else (None, None)
     blind = {name: float(np.mean([of[row] for row in counted])) for name, of in baselines.items() if of is not None}
@@ -191,10 +193,3 @@ def by_class(
         own: [score if one == own else None for score, one in zip(scores, classes, strict=True)] for own in names
     }
     return {own: average(rows, groups, **baselines) for own, rows in of_class.items()}
-
-
-def flags(name: str, values: Sequence[Any]) -> Sequence[bool]:
-    """The `values`; ValueError where one is neither true nor false: the text "false", say, would pass for true."""
-    if odd := [value for value in values if value not in (True, False)]:
-        raise ValueError(f"{name!r} is true or false, and not {odd[0]!r}")
-    return values

@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from .number import Scores
-from .statistics import flags, summarize
+from .number import Scores, flags
+from .statistics import summarize
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # spaces, joiners and marks without width; at last the BOM
@@ -26,6 +26,11 @@ def as_read(text: str) -> str:
     NFKC, and a text in ASCII is as it was.
     """
     return unicodedata.normalize("NFC", text.translate(_AS_READ))
+
+
+def lowered(text: str) -> str:
+    """A text `as_read`, in lower case, without the white space around it."""
+    return as_read(text).lower().strip()
 
 
 def squad_normalize(text: str) -> str:
@@ -52,17 +57,25 @@ def token_scores(prediction: str, reference: str) -> tuple[float, float, float]:
 def rouge_l(prediction: str, reference: str) -> float:
     """F1 (0-1) of the longest common subsequence of two texts' words: ROUGE-L, as `rouge-score` computes it.
 
-    Its words are runs of a-z and 0-9 of the lower-cased text, without stemming; where either text has none, it is 0.
-    Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries"; Hugging Face's `rouge` is the same.
+    Its words are runs of letters and digits of `lowered`, without stemming; where either text has none, it is 0.
+    Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries"; Hugging Face's `rouge` is the same for
+    texts in ASCII, and knows no other letters.
     """
     return _rouge().score(reference, prediction)["rougeL"].fmeasure
+
+
+class _Words:
+    """Of any language, where `rouge-score` has a to z alone."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"[^\W_]+", lowered(text))
 
 
 @cache
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # brings NLTK, which brings scikit-learn
 
-    return RougeScorer(["rougeL"])
+    return RougeScorer(["rougeL"], tokenizer=_Words())
 
 
 def text_metrics(
@@ -78,24 +91,23 @@ def text_metrics(
 
     Returns, all as shares of 1 over rows:
 
-    - `exact_match` of lower-cased text `as_read`;
-    - `bleu1` (clipped unigram precision, no brevity penalty) and `token_f1` on lower-cased text split on white space,
-      as the BLIP-2 reproduction of Med-PaLM M (arXiv 2307.14334) computes them;
+    - `exact_match` of `lowered`;
+    - `bleu1` (clipped unigram precision, no brevity penalty) and `token_f1` on `lowered` split on white space, as
+      the BLIP-2 reproduction of Med-PaLM M (arXiv 2307.14334) computes them of lower-cased text;
     - `rouge_l`, as the function;
-    - with `closed`: `closed_accuracy` (exact match of SQuAD-normalised text `as_read`, over closed rows),
-      `open_recall` and `open_f1` (tokens of the SQuAD-normalised text over open rows, as the medical VQA literature
-      reports, such as LLaVA-Med, arXiv 2306.00890).
+    - with `closed`: `closed_accuracy` (exact match of SQuAD-normalised text, over closed rows), `open_recall` and
+      `open_f1` (tokens of the SQuAD-normalised text over open rows, as the medical VQA literature reports, such as
+      LLaVA-Med, arXiv 2306.00890); a text of nothing but signs and articles stays as it is.
 
     Each comes with its 95% bootstrap interval (for two or more rows or groups). Raises ValueError for lists of
     different lengths, and for a `closed` that is neither true nor false.
     """
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references; give one per row")
-    pairs = [(p.lower().strip(), r.lower().strip()) for p, r in zip(predictions, references, strict=True)]
-    seen = [[as_read(text).lower().strip() for text in pair] for pair in pairs]
+    pairs = [tuple(map(lowered, pair)) for pair in zip(predictions, references, strict=True)]
     plain = [token_scores(*pair) for pair in pairs]
     scores: dict[str, list[float | None]] = {
-        "exact_match": [float(p == r) for p, r in seen],
+        "exact_match": [float(p == r) for p, r in pairs],
         "bleu1": [precision for precision, _, _ in plain],
         "token_f1": [f1 for _, _, f1 in plain],
         "rouge_l": [rouge_l(*pair) for pair in pairs],
@@ -105,8 +117,8 @@ def text_metrics(
     if len(closed) != len(pairs):
         raise ValueError(f"closed has {len(closed)} entries for {len(pairs)} rows; give one per row")
     normalized = [
-        (is_closed, *map(squad_normalize, read if is_closed else pair))
-        for is_closed, read, pair in zip(flags("closed", closed), seen, pairs, strict=True)
+        (is_closed, *(squad_normalize(text) or text for text in pair))  # a sign or an article alone is an answer
+        for is_closed, pair in zip(flags("closed", closed), pairs, strict=True)
     ]
     tokens = [None if is_closed else token_scores(p, r) for is_closed, p, r in normalized]
     of_kind = {
@@ -133,6 +145,7 @@ def keyword_scores(predictions: Sequence[str], keywords: Sequence[str]) -> list[
     for row, (prediction, keyword) in enumerate(zip(predictions, keywords, strict=True)):
         if not keyword.strip():
             raise ValueError(f"row {row}: the keyword {keyword!r} is empty, so it would stand in every answer")
-        pattern = rf"(?<!\w){re.escape(keyword.strip())}(?!\w)"  # not \b, which "<" has only next to a letter or digit
-        scores.append(float(re.search(pattern, prediction, re.IGNORECASE) is not None))
+        # Not \b, which "<" has only next to a letter or digit.
+        pattern = rf"(?<!\w){re.escape(as_read(keyword).strip())}(?!\w)"
+        scores.append(float(re.search(pattern, as_read(prediction), re.IGNORECASE) is not None))
     return scores

@@ -8,14 +8,24 @@ from .text import as_read, squad_normalize
 
 TYPES = ("yes_no", "color", "size_numeric", "count_numeric", "mcq", "open_ended")
 LISTS = ("color", "size_numeric", "mcq")  # an answer may name several, "pink; red"
+NUMERIC = ("size_numeric", "count_numeric")
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 0.05, 0.0
 # Kvasir-VQA's own spellings. They stay in prompts and training answers, which the model has to read and write.
 TYPOS = {"instrumnets": "instruments", "rigth": "right"}
 YES_NO = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 NUMBER = re.compile(r"[-+]?\d*\.?\d+")
 _LENGTH = r"(\d+(?:\.\d+)?)"
-SIZE = re.compile(rf"([<>≤≥]?)\s*{_LENGTH}(?:\s*(?:-|–|to)\s*{_LENGTH})?\s*(mm|cm)?(?![\d.])")
-IN_WORDS = {"less than": "<", "smaller than": "<", "under": "<", "more than": ">", "larger than": ">", "over": ">"}
+SIZE = re.compile(rf"([<>≤≥]?)\s*{_LENGTH}(?:\s*(?:mm|cm)?\s*(?:-|–|to)\s*{_LENGTH})?\s*(mm|cm)?(?![\d.])")
+# How people write the four signs: what holds another's words comes before it; what stands behind a length goes first.
+SIGNS = {
+    "≤": r"(less|smaller) than or equal to|(not|no) (more|larger|greater) than|at most|up to",
+    "≥": r"(more|larger|greater|bigger) than or equal to|(not|no) (less|smaller) than|at least",
+    "<": r"(less|smaller) than|under|below",
+    ">": r"(more|larger|greater|bigger) than|over|above",
+}
+BEHIND = {"≤": r"or (less|smaller|below)", "≥": r"or (more|larger|greater|bigger|above)|\+"}
+IN_ASCII = {"<=": "≤", "=<": "≤", ">=": "≥", "=>": "≥"}
+COMPARED = re.compile(r"[<>≤≥]\s*\d|\d\s*(?:-|–|to)\s*\d")
 
 
 def tidy(text: str) -> str:
@@ -39,7 +49,7 @@ def normalize(answer: str, question_type: str) -> Hashable:
     - color, mcq: the set of items, without order ("pink; red" is "red; pink"); grey is gray;
     - size_numeric: a set of lengths in millimetres, as classes ("<5mm", "5-10mm", ">20" is ">20mm") or plain ("12mm");
       what is no length ("none") stays as it is;
-    - count_numeric: the first number if it is whole; else the text;
+    - count_numeric: the first number if it is whole; else the text, and so is a range ("6-10", "more than 20");
     - open_ended: SQuAD-normalised text.
 
     Raises ValueError for another type.
@@ -54,7 +64,8 @@ def normalize(answer: str, question_type: str) -> Hashable:
         canonical = _size if question_type == "size_numeric" else str
         return frozenset(map(canonical, items(text, question_type) or [text]))
     if question_type == "count_numeric":
-        found = NUMBER.search(text)
+        signed = _with_signs(re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text))
+        found = None if COMPARED.search(signed) else NUMBER.search(signed)
         number = float(found[0]) if found else math.nan
         return int(number) if math.isfinite(number) and number == int(number) else text
     if question_type == "open_ended":
@@ -62,9 +73,19 @@ def normalize(answer: str, question_type: str) -> Hashable:
     raise ValueError(f"question type {question_type!r} is none of {', '.join(TYPES)}")
 
 
+def _with_signs(text: str) -> str:
+    """A text with `SIGNS` for what people write instead of them."""
+    for two, sign in IN_ASCII.items():
+        text = text.replace(two, sign)
+    for sign, words in SIGNS.items():
+        text = re.sub(rf"(?<!\w)(?:{words})(?!\w)", sign, text)
+    for sign, words in BEHIND.items():
+        text = re.sub(rf"(\d[\d.]*\s*(?:mm|cm)?)\s*(?:{words})(?!\w)", rf"{sign}\1", text)
+    return text
+
+
 def _size(item: str) -> str:
-    for words, sign in IN_WORDS.items():
-        item = item.replace(words, sign)
+    item = _with_signs(item)
     found = list(SIZE.finditer(item))
     if len(found) != 1:
         return item
@@ -89,7 +110,7 @@ def is_right(prediction: str, reference: str, question_type: str) -> bool:
     if said == true:
         return True
     numbers = [_plain_number(value) for value in (said, true)]
-    if None in numbers:
+    if None in numbers or question_type not in NUMERIC:
         return False
     tolerance = max(ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE * max(1.0, abs(numbers[1])))
     return abs(numbers[0] - numbers[1]) <= tolerance

@@ -36,10 +36,12 @@ class Check:
 def check_learnt(headline: str, number: Number, groups: Sequence[str], baseline: str) -> list[Check]:
     """A warning for each group whose interval does not lie `CLEAR` above its own baseline, and thus may not be learnt.
 
-    Without groups the rows are judged together. What has no rows or no baseline is not judged; what has too few rows
-    for an interval is not clear of it. `baseline` is whose it is, in words.
+    All rows are judged together where some are in none of the groups. What has no rows or no baseline is not judged;
+    what has too few rows for an interval is not clear of it. `baseline` is whose it is, in words.
     """
-    parts = {group: number.groups[group] for group in groups if group in number.groups} or {headline: number}
+    parts = {group: number.groups[group] for group in groups if group in number.groups}
+    if sum(own.n for own in parts.values()) < number.n:
+        parts = {headline: number} | parts
     checks = []
     for name, own in parts.items():
         if own.value is None or own.baseline is None or (own.low is not None and own.low > own.baseline + CLEAR):

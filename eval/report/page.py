@@ -35,6 +35,7 @@ def short(value: float) -> str:
     """A number to three or four digits."""
     if not math.isfinite(value):
         return str(value)
+    value = round(value, 12) + 0.0  # a difference of floats that is none, and -0.0
     if value and not 0.001 <= abs(value) < 1e6:
         return f"{value:.2e}"
     return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.1f}"

@@ -64,7 +64,8 @@ def write_report(
     for name, classes in by_class.items():  # they have a table of their own
         results[name] |= {metric: replace(number, groups={}) for metric, number in classes.items()}
     test = metric_table(results.get("test", Scores()), headline)
-    baseline = results.get("validation", watched).get(headline, UNKNOWN).baseline
+    drawn_rows = watched if headline in watched else results.get("validation", watched)  # those of the curve
+    baseline = drawn_rows.get(headline, UNKNOWN).baseline
     with rc_context(STYLE):
         figures = {
             "metric": metric_figure(log_history, headline, baseline, also),

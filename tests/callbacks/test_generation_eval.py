@@ -116,6 +116,8 @@ def test_of_several_datasets_that_the_trainer_evaluates_the_first_has_the_answer
     trainer.train()
     assert trainer.state.global_step == 4 and len(evaluations(trainer)) == 4
     assert {"eval_a_loss", "eval_b_loss", "eval_exact"} <= trainer.evaluate().keys()
+    of_test = trainer.evaluate(trainer.eval_dataset["a"], metric_key_prefix="test")
+    assert "test_loss" in of_test and "eval_exact" not in of_test, "the watched rows' metric beside the loss of others"
 
 
 def test_a_collator_that_shows_the_answers_is_refused_before_anything_is_asked(tmp_path):

@@ -32,6 +32,9 @@ class Measured(TrainerCallback):
         self.evaluation = SimpleNamespace(headline="iou_mean", also=also, baseline="the constant box's")
         self.metrics = Scores(9, {"iou_mean": number, "ciou": Number(0.5, 9)} if number else {})
 
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        metrics["eval_iou_mean"] = 0.782
+
 
 def train(folder, watch=None, grouped=True, **settings) -> Trainer:
     rows = [{"x": torch.tensor([i / 8]), "labels": torch.tensor([2.0])} for i in range(8)]
@@ -40,7 +43,7 @@ def train(folder, watch=None, grouped=True, **settings) -> Trainer:
     args = TrainingArguments(str(folder), save_strategy="no", lr_scheduler_type="constant", **given | settings)
     trainer = Trainer(Line(), args, train_dataset=rows, eval_dataset=rows)
     groups = [GradNormCallback(trainer, {"weight": "w", "rest": "bias"})] if grouped else []
-    for callback in (*groups, LogLinesCallback(trainer, watch)):
+    for callback in (*groups, *([watch] if watch else []), LogLinesCallback(trainer, watch)):
         trainer.add_callback(callback)
     trainer.train()
     return trainer
@@ -67,6 +70,10 @@ def test_a_log_is_a_line_with_the_time_left_and_an_evaluation_one_with_interval_
     assert re.fullmatch(r"step 4/4: trained in 0 s, [\d,.e+]+ rows a second, evaluations included", lines[4])
 
 
+def test_what_rounds_to_nothing_has_no_sign():
+    assert decimals(-0.0001) == decimals(0.0001) == ".000" and decimals(-0.25) == "-.250"
+
+
 def test_the_numbers_of_a_line_are_those_of_the_log_history(tmp_path, capsys):
     trainer = train(tmp_path, eval_strategy="no")
     [last] = [log for log in trainer.state.log_history if log["step"] == 4 and "loss" in log]
@@ -88,6 +95,23 @@ def test_without_a_watch_an_evaluation_s_line_has_what_the_trainer_measured_and_
 def test_a_number_that_no_row_counts_for_is_left_out(tmp_path, capsys):
     train(tmp_path, Measured(Number(None, 0)), max_steps=2)
     assert re.fullmatch(rf"step 2: loss {NUMBER}", capsys.readouterr().out.splitlines()[1])
+
+
+def test_of_several_datasets_each_has_its_loss_by_name_and_the_first_alone_what_was_answered(tmp_path, capsys):
+    watch = Measured(Number(0.782, 9))
+    watch.on_evaluate = lambda args, state, control, metrics, **more: (
+        metrics.update(eval_iou_mean=0.782) if "eval_easy_loss" in metrics else None
+    )
+    rows = [{"x": torch.tensor([i / 8]), "labels": torch.tensor([2.0])} for i in range(8)]
+    args = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, dataloader_pin_memory=False)
+    trainer = Trainer(Line(), args, eval_dataset={"easy": rows[:4], "hard": rows[4:]}, callbacks=[watch])
+    trainer.add_callback(LogLinesCallback(trainer, watch))
+    measured = trainer.evaluate()
+    easy, hard = (decimals(measured[f"eval_{name}_loss"]) for name in ("easy", "hard"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    assert lines == [f"step 0: iou_mean .782, easy loss {easy}", f"step 0: hard loss {hard}"]
+    trainer.evaluate(rows[:2], metric_key_prefix="test")
+    assert re.fullmatch(rf"step 0: test loss {NUMBER}", capsys.readouterr().out.splitlines()[-1])
 
 
 def by_the_clock(folder, monkeypatch, step: float, evaluation: float, **settings) -> None:

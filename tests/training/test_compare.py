@@ -129,12 +129,22 @@ def test_where_rows_are_scored_otherwise_no_difference_is_given_and_a_line_names
     assert not any("difference" in row for row in cells(printed, "test"))
 
 
-def test_the_question_s_wording_and_the_image_s_name_are_no_rules_of_scoring(tmp_path, capsys):
+def test_the_image_s_name_is_no_rule_of_scoring(tmp_path, capsys):
     a, b = left(tmp_path / "a", FIRST), left(tmp_path / "b", SECOND)
     before = cells(compared(capsys, a, b), "test")
-    after = compared(capsys, a, changed(b, 3, question="Asked otherwise?", image_id="image 9"))
+    after = compared(capsys, a, changed(b, 3, image_id="image 9"))
     assert [row.get("difference") for row in cells(after, "test")] == [row.get("difference") for row in before]
     assert "there is no difference to give" not in after
+
+
+def test_another_question_makes_another_row(tmp_path, capsys):
+    """Two files of one name, with as many yes and no, have the same ids and answers."""
+    a, b = left(tmp_path / "a", FIRST), left(tmp_path / "b", SECOND)
+    for folder in (a, b):
+        changed(folder, question="Is there a mass?")
+    assert "answered other rows" not in compared(capsys, a, b)
+    printed = compared(capsys, a, changed(b, 3, question="Is the bird red?"))
+    assert f"{b} answered other rows than {a}: there is no difference to give." in printed
 
 
 def boxes(folder: Path, found: list[float], categories: list[str], **columns: object) -> Path:

@@ -215,6 +215,13 @@ def test_the_groups_of_a_file_without_a_run_are_its_own_and_settings_are_the_rec
     assert numbers["keyword_accuracy"] == 0.5
 
 
+def test_kinds_of_conversations_are_groups_without_a_run_too(tmp_path):
+    rows = [YES | {"question_type": kind, "prediction": said} for kind, said in (("what", "yes"), ("where", "no"))]
+    scored(lines(tmp_path, *rows), *recipe("visual_chat"), "--output", tmp_path / "numbers.json")
+    numbers = json.loads((tmp_path / "numbers.json").read_text())["all rows"]
+    assert (numbers["token_f1_what"], numbers["token_f1_where"]) == (1, 0)
+
+
 SCORES = "line 1: not what this recipe scores"
 BOXES = {"boxes": [[1, 1, 5, 5]], "categories": ["cat"], "predicted_boxes": [[1, 1, 5, 5]], "prediction": ""}
 REFUSED = {
@@ -242,6 +249,17 @@ REFUSED = {
         "'closed' is true or false, and not 'false'",
     ),
     "no truth": (["vqa_rad"], [YES, YES | {"closed": None}], "'closed' is true or false, and not None"),
+    "numbers for labels": (
+        ["ssg_vqa"],
+        [YES | {"reference": 1, "kind": "a", "hops": "b"}],
+        f"{SCORES} (the answer 1 is no text)",
+    ),
+    "a number for a group": (
+        ["ssg_vqa", "--dataset_format", "real_colon"],
+        [YES | {"kind": 0, "short_answer": "yes"}],
+        "line 1: 0 names no group of rows",
+    ),
+    "no group": (["reasonseg"], [YES | {"kind": None}], "line 1: None names no group of rows"),
     "a list": (["vqa_rad"], [[1]], "line 1: no JSON object"),
     "no line": (["vqa_rad"], [], "has no answers"),
     "an unknown setting": (["vqa_rad", "--odd", "3"], [YES], "--odd 3: no setting of the recipe's Data"),

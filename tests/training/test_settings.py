@@ -17,7 +17,7 @@ from tests.support.left import VALIDATED, quick_look
 from tests.support.paths import ROOT
 from tests.support.running import fails, read
 from tests.support.worlds import world
-from vlm_recipes.training.published import published_numbers
+from vlm_recipes.training.published import other_rows, published_numbers
 from vlm_recipes.training.runs import load_recipe
 from vlm_recipes.training.settings import RowSettings
 from vlm_recipes.training.trainers import RateError, with_rate_of_vision
@@ -113,7 +113,7 @@ def test_every_recipe_s_published_numbers_are_read_and_a_copy_without_the_file_h
     listed = yaml.safe_load((ROOT / "recipes" / "published.yaml").read_text())
     assert {recipe.stem for recipe in RECIPES} | {"real_colon"} == set(listed)
     for recipe in RECIPES:
-        title, published = published_numbers(recipe, recipe.stem, load_recipe(recipe).Data())
+        title, published = published_numbers(recipe, recipe.stem)
         assert title == listed[recipe.stem]["title"]
         if recipe.stem == "visual_chat":  # nobody's are known
             assert published is None
@@ -123,14 +123,15 @@ def test_every_recipe_s_published_numbers_are_read_and_a_copy_without_the_file_h
         assert shown == set(published.metric_names) and all(
             0 < v < 1 for _, row, _ in published.rows for v in row.values()
         )
-    assert published_numbers(RECIPES[0], "real_colon", RowSettings()) == ("REAL-Colon-VQA", None)
-    assert published_numbers(tmp_path / "mine.py", "mine", RowSettings()) == ("mine", None)
+    assert published_numbers(RECIPES[0], "real_colon") == ("REAL-Colon-VQA", None)
+    assert published_numbers(tmp_path / "mine.py", "mine") == ("mine", None)
 
 
-def test_published_numbers_beside_rows_of_another_dataset_say_whose_those_are():
-    data = vqa_rad.Data(dataset_name="my/scans")
-    _, published = published_numbers(ROOT / "recipes" / "vqa_rad.py", "vqa_rad", data)
-    assert published.source.endswith("; this run's rows are those of my/scans, not flaviagiammarino/vqa-rad")
+@pytest.mark.parametrize("asked", [{"dataset_name": "my/scans"}, {"image_disjoint": True}, {"max_test_rows": 20}])
+def test_published_numbers_stand_beside_a_word_of_the_run_s_own_rows(asked):
+    [(name, value)] = asked.items()
+    assert other_rows(vqa_rad.Data(**asked)) == f"the rows of --{name} {value}, not the recipe's own"
+    assert not any(other_rows(load_recipe(recipe).Data()) for recipe in RECIPES)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)

@@ -14,6 +14,7 @@ from vlm_recipes.eval.metrics import masks as metrics_of_masks
 from vlm_recipes.eval.metrics.baselines import ConstantMask, best_constant_mask
 from vlm_recipes.eval.metrics.masks import decode, encode, overlap, union
 from vlm_recipes.eval.metrics.number import flat
+from vlm_recipes.rows.run_lengths import counts_in
 
 
 def mask_metrics(*rows, **more) -> dict[str, float]:
@@ -277,3 +278,21 @@ def test_ten_thousand_small_masks_take_seconds():
     mask = best_constant_mask(references * 5).mask
     assert time.perf_counter() - started < 5.0
     assert mask[28:36, 28:36].all() and not mask[:4].any()
+
+
+@pytest.mark.parametrize("counts", ["", "zzzz", "0", "1" * 9, "oo"])
+def test_run_lengths_of_no_mask_are_refused_where_pycocotools_would_hang_or_crash(counts):
+    true = encode(np.eye(20, dtype=bool))
+    for wrong in ({"size": [20, 20], "counts": counts}, {"size": [20, 20], "counts": encode(np.eye(40))["counts"]}):
+        with pytest.raises(ValueError, match="^row 0: its counts "):
+            metrics_of_masks.mask_metrics([[wrong]], [[true]])
+        with pytest.raises(ValueError, match="^row 0: its counts "):
+            metrics_of_masks.mask_metrics([[true]], [[wrong]])
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 9))
+def test_the_counts_of_a_text_are_those_that_pycocotools_wrote(height, width, share, seed):
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    runs = np.diff(np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=~mask[0, 0], append=~mask[-1, -1])))
+    expected = [0] * int(mask[0, 0]) + runs.tolist()
+    assert counts_in(encode(mask)["counts"]).tolist() == expected

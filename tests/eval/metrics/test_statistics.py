@@ -219,3 +219,15 @@ def test_a_row_whose_group_has_no_name_is_a_group_of_its_own():
 
 def test_a_number_and_its_text_are_two_groups():
     assert numbered([1, "1", None, 1, "1", None], 6).tolist() == [0, 1, 2, 0, 1, 3]
+
+
+def test_what_pandas_has_for_no_name_is_a_group_of_its_own():
+    nan = float("nan")
+    for groups in (["a", nan, nan], [nan, np.nan, None], np.array([1.0, nan, nan])):
+        assert len(set(numbered(groups, 3).tolist())) == 3
+    assert average([0.0, 1.0, 1.0], [nan] * 3) == average([0.0, 1.0, 1.0])
+
+
+def test_groups_of_more_rows_than_there_are_scores_are_refused():
+    with pytest.raises(ValueError, match="2 scores, 3 groups"):
+        average([0.0, 1.0], ["a", "b", "c"])

@@ -9,6 +9,7 @@ from sklearn.metrics import jaccard_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from tests.support.paths import VQA_RAD, written_and_real
+from vlm_recipes.eval.metrics.question_types import infer_type
 from vlm_recipes.eval.metrics.typed_answers import TYPES, canonical_text, is_right, jaccard, normalize, tidy
 
 
@@ -121,3 +122,40 @@ def test_types_without_lists_have_no_partial_credit():
 def test_an_unknown_type_is_an_error():
     with pytest.raises(ValueError, match="'essay' is none of yes_no"):
         normalize("a", "essay")
+
+
+@pytest.mark.parametrize(
+    ("said", "true"),
+    [("<=10mm", ">=10mm"), ("5 mm or less", "5 mm or more"), ("at most 10 mm", "at least 10 mm"), ("20mm+", "20mm")]
+    + [("below 20mm", "above 20mm"), ("<=20mm", ">=21mm"), ("no more than 5mm", "more than 5mm")],
+)
+def test_classes_of_size_that_end_where_another_begins_are_not_the_same(said, true):
+    assert not is_right(said, true, "size_numeric") and not is_right(true, said, "size_numeric")
+    assert {*infer_type("How large?", [said, true] * 20).choices} == {said, true} - {"20mm"}  # which is any length
+
+
+@pytest.mark.parametrize(
+    ("said", "true"),
+    [("greater than 20mm", ">20mm"), ("5mm-10mm", "5-10mm"), ("20+ mm", "at least 20 mm"), ("<= 5 mm", "≤5mm")]
+    + [("up to 5mm", "not more than 5 mm"), ("less than or equal to 1cm", "10 mm or smaller"), ("over 2 cm", ">20")],
+)
+def test_one_class_of_size_is_written_in_many_ways(said, true):
+    assert is_right(said, true, "size_numeric")
+
+
+@pytest.mark.parametrize(
+    ("said", "true", "right"),
+    [("6", "6-10", False), ("20", "more than 20", False), ("1,000", "1000", True), ("1,000", "1", False)]
+    + [("2 polyps above the fold", "2", True), ("3+", "3", False)],
+)
+def test_a_range_is_no_count(said, true, right):
+    assert is_right(said, true, "count_numeric") is right
+
+
+def test_only_counts_and_lengths_may_be_near():
+    assert is_right("100mm", "104mm", "size_numeric") and not is_right("100mm", "104mm", "mcq")
+
+
+def test_answers_that_only_begin_with_yes_are_no_yes():
+    assert infer_type("Which lung?", ["Yes, left lung", "Yes, right lung", "No"] * 20).name == "mcq"
+    assert infer_type("Is it?", ["Yes", "no.", "TRUE"]).name == "yes_no"

@@ -35,3 +35,12 @@ def test_without_groups_all_rows_are_judged_together_and_without_a_baseline_noth
     assert str(line) == "! iou_mean: 0.300 (0.200 to 0.400, n = 20), not clear of the constant box's 0.350"
     assert check_learnt("iou_mean", Number(0.3, 20, 0.2, 0.4, 0.1), (), "the constant box's") == []
     assert check_learnt("iou_mean", Number(0.3, 20, 0.2, 0.4), (), "nobody's") == []
+
+
+def test_all_rows_are_judged_where_the_groups_leave_some_out():
+    learnt = Number(0.9, 10, 0.8, 1.0, 0.2)
+    number = Number(0.3, 100, 0.2, 0.4, 0.3, groups={"place": learnt})
+    [line] = check_learnt("giou", number, ("place",), "the constant mask's")
+    assert str(line).startswith("! giou: 0.300 (0.200 to 0.400, n = 100), not clear of")
+    [line] = check_learnt("giou", Number(0.3, 100, 0.2, 0.4, 0.3, groups={"place": Number(None, 0)}), ("place",), "a")
+    assert line.name == "giou"
