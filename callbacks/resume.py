@@ -21,6 +21,7 @@ class ResumeCallback(transformers.TrainerCallback):
       `restore_callback_states_from_checkpoint` makes them anew, which those that hold a Trainer do not survive.)
     - A run that was killed after its last step takes no further one, nor does one whose training had ended and saved,
       with the best checkpoint alone kept: it goes on with that one, and with the log of the training that ended.
+    - The best checkpoint is found again where the folder was moved; where it is gone, a line says so.
     - A whole model's checkpoints have the names of its weights in memory, for the Trainer loads no others when it
       resumes or takes the best (transformers issue 43701); what is saved after training has the Hub's names. Raises
       `WeightNamesError` before the first step where it resumed from a checkpoint with others.
@@ -34,6 +35,7 @@ class ResumeCallback(transformers.TrainerCallback):
         if isinstance(self.trainer.model, transformers.PreTrainedModel):
             self._refuse_other_names(args, state)
             keep_weight_names(self.trainer.model)
+        self._find_best(args, state)
         stopping = [other for other in self.trainer.callback_handler.callbacks if isinstance(other, ExportableState)]
         for callback in stopping if state.global_step else ():
             kept = state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
@@ -70,6 +72,18 @@ class ResumeCallback(transformers.TrainerCallback):
                 setattr(self.ended, which, getattr(self.trainer.state, which))
             self.trainer.state = self.ended
         self.close()
+
+    def _find_best(self, args, state) -> None:
+        """Where the folder was moved, the best checkpoint lies in it still, and not where the state has it."""
+        if not (state.global_step and state.best_global_step):
+            return
+        best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
+        if best.is_dir():
+            state.best_model_checkpoint = str(best)
+        elif args.load_best_model_at_end and not state.best_model_checkpoint:
+            if state.is_world_process_zero:
+                print(f"! the best checkpoint, {best.name}, is gone: the best from here on is kept", flush=True)
+            state.best_metric = state.best_global_step = None
 
     def _refuse_other_names(self, args, state) -> None:
         if not state.global_step or self.trainer.is_deepspeed_enabled or self.trainer.is_fsdp_enabled:

@@ -37,6 +37,11 @@ class FullDiskError(OSError):
     """Nothing more could be written; the message says where, and what is left to go on from."""
 
 
+def saved_with(eval_strategy: str, eval_steps: float | None) -> dict[str, str | float]:
+    """When checkpoints are saved unless it is said: with each evaluation, or where there is none, every 500 steps."""
+    return {"save_strategy": "steps" if eval_strategy == "no" else eval_strategy, "save_steps": eval_steps or 500}
+
+
 def fault_of(checkpoint: Path) -> str | None:
     """What keeps a run from going on from this folder; None for a checkpoint that was written to its end."""
     state = checkpoint / TRAINER_STATE_NAME  # the last file that the first process writes
@@ -122,14 +127,19 @@ def _named(checkpoint: Path) -> list[str | None]:
     return [str(checkpoint), fault and f"cannot go on from {checkpoint}, which is broken ({fault}): {advice}"]
 
 
+def is_full_disk(error: BaseException) -> bool:
+    """Whether this was raised where nothing more could be written."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in NO_SPACE or re.search(NO_SPACE_TEXT, str(error)) is not None
+
+
 @contextmanager
 def full_disk_in_one_line(trainer: Trainer) -> Iterator[None]:
     """Turn what is raised when a disk is full into a `FullDiskError`, and remove the checkpoint being written."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        if number not in NO_SPACE and not re.search(NO_SPACE_TEXT, str(error)):
+        if not is_full_disk(error):
             raise
         raise FullDiskError(_after_full_disk(trainer, error)) from error
 

@@ -22,6 +22,7 @@ from trl import ModelConfig
 
 from ..eval.report.page import replace_file
 from .checkpoints import CHECKPOINT, NO_SPACE, newest_whole
+from .held import hold
 from .runs import RunError, kept_in, left_in, no_model_in, read_run
 
 DATA = re.compile(r"dataset_\w+|frames_folder|videos|image_disjoint|\w+_fraction|split_seed")
@@ -95,6 +96,9 @@ def _fault(folder: Path, now: dict[str, Any], training: dict[str, Any]) -> str |
         if key.endswith("name_or_path") and name and (fault := no_model_in(Path(name))):
             return f"--{key} {fault}"
     try:
+        is_new = not folder.is_dir()
+        if not (is_new or hold(folder)):
+            return f"another launch is at work in --output_dir {folder}: wait for its end, or name another folder"
         if training.get("overwrite_output_dir"):  # only recipes' own settings have it
             if fault := _read_by(folder, now, training):
                 return fault
@@ -106,6 +110,8 @@ def _fault(folder: Path, now: dict[str, Any], training: dict[str, Any]) -> str |
             line = f"! {folder} has {left}: this run begins anew and replaces it"
             print(f"{line}; {goes_on}another --output_dir keeps it", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            hold(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(os.urandom(2**20))  # which no file system makes smaller
             file.flush()

@@ -29,8 +29,9 @@ from ..models.precision import DTYPES, launched_dtype, precision_of
 from ..models.weights import without_weights
 from ..rows.errors import DataError
 from .chatter import bars_only_in_a_terminal
-from .checkpoints import FullDiskError, ResumeError
+from .checkpoints import FullDiskError, ResumeError, is_full_disk, saved_with
 from .folder import FolderError, claim_folder
+from .held import let_go
 from .plan.count import PlanError
 from .plan.plan import say
 from .saved import SavedError
@@ -80,6 +81,9 @@ class RecipeParser(TrlParser):
                 del model["dtype"]  # it followed those two, and does so again where one of them is given anew
             if training["greater_is_better"] == (not str(training["metric_for_best_model"]).endswith("loss")):
                 del training["greater_is_better"]  # it followed the metric's name
+            saving = saved_with(training["eval_strategy"], training["eval_steps"])
+            if saving == {name: training[name] for name in saving}:
+                del training["save_strategy"], training["save_steps"]  # they followed the evaluations
             config = {key: value for part in config["arguments"].values() for key, value in part.items()}
             del config["resume_from_checkpoint"]  # from the beginning
             config.pop("overwrite_output_dir", None)  # was said of that run's folder
@@ -119,9 +123,15 @@ def launch(main: Callable[..., None], *arguments: type) -> None:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except HfHubHTTPError as error:
         sys.exit(f"error: the Hub refused: {' '.join(str(error).split())}")
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        sys.exit(f"error: the disk is full ({error}): make room, and launch it again; answers that came are kept")
     except Interrupted:
         leave_processes()
         raise
+    finally:
+        let_go()
     leave_processes()
 
 

@@ -30,6 +30,7 @@ from .runs import kept_in
 TRAINING = ("seed", "data_seed", "train_sampling_strategy", "dataloader_drop_last", "learning_rate")
 TRAINING += ("vision_learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args")
 TRAINING += ("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+TRAINING += ("metric_for_best_model", "greater_is_better")  # the best so far has its number in the checkpoint
 # Of `Data` and `Model`: where the rows lie and how many there are, which the rows themselves say; answering; formats.
 FREE = re.compile(
     r"dataset_(name|config|\w+_split)|\w+_folder|videos|max_(train|validation|test)_rows|max_rejected"
@@ -96,6 +97,7 @@ def what_decides(run: dict[str, Any], parts: dict[str, Dataset], args: TrainingA
     name = arguments["data"].get("dataset_name")
     rows = {split: {"n": len(part), "contents": contents(part), "of": name} for split, part in known.items()}
     decides = {"run": run_of(run["recipe"], arguments), "settings": settings, "rows": rows, "rows a step": in_rows}
+    decides |= {"tested": contents(parts["test"])} if "test" in parts else {}  # for `trained_on`
     return json.loads(json.dumps(decides, default=str))
 
 

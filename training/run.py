@@ -38,10 +38,11 @@ from .plan.count import count_instead
 from .published import other_rows, published_numbers
 from .record import ReportCallback, RunRecord
 from .resuming import TrainedAs, what_decides
-from .runs import kept_of_training
+from .runs import kept_of_training, log_history_in
 from .saved import prepare_to_save, save
 from .settings import RowSettings, RunSettings
 from .snippet import example_of
+from .trained_on import refuse_trained_on
 from .trainers import with_rate_of_vision
 
 CLOSED = (GenerationEvalCallback, SharedImageCallback, InterruptCallback, ResumeCallback, GradNormCallback)
@@ -82,7 +83,9 @@ class Run:
             published.source += f"; this run has {others}"
         run = {"experiment": name, **describe_run(recipe, data, training, model, self.parts)}
         if not training.do_train:
-            run |= kept_of_training(Path(training.output_dir), model.model_name_or_path)
+            refuse_trained_on(Path(model.model_name_or_path), run, self.parts["test"])
+            run |= kept_of_training(Path(training.output_dir), model.model_name_or_path, run)
+            self.log_history = log_history_in(Path(training.output_dir), model.model_name_or_path)
         self.record = RunRecord(training.output_dir, title, self.evaluation, run, published, refused)
         self.record.asked_again = data.eval_rows
 
@@ -159,7 +162,7 @@ class Run:
                     callback.close()
         if self.training.load_saved_anew:
             compare_anew(trainer, self.recipe, self.record.run["arguments"]["data"], self.model)
-        if interrupt.received:
+        if interrupt.received_by_any():
             evaluate = f"--do_train false --model_name_or_path {args.output_dir}"
             interrupt.leave(f"interrupted when trained to the end, saved {args.output_dir}: {evaluate}")
         self.log_history, self.repository = trainer.state.log_history, trainer.hub_model_id

@@ -11,7 +11,7 @@ from typing import Any
 
 from .checkpoints import CHECKPOINT, newest_whole, weight_files
 
-OF_TRAINING = ("quantised_bits", "best_global_step")
+OF_TRAINING = ("quantised_bits", "best_global_step", "trained_with")
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"  # of the clone that this is installed from
 
 
@@ -138,15 +138,36 @@ def _began_with(folder: Path) -> str:
     return kept["run"].get("model_name_or_path", name)
 
 
-def kept_of_training(folder: Path, model: str | None) -> dict[str, Any]:
-    """What `run.json` keeps of the training in a folder while only the `model` that it left there is evaluated."""
+def kept_of_training(folder: Path, model: str | None, now: dict[str, Any]) -> dict[str, Any]:
+    """What `run.json` keeps of the training in a folder while only the `model` that it left there is evaluated.
+
+    With the training's own settings as its `arguments`, so that it can be compared and launched again; those of `now`,
+    the evaluation's record, are `evaluated_with`. Of one of the folder's checkpoints, how many bits it has.
+    """
     if not left_in(folder, model):
         return {}
     try:
         run = read_run(folder, ())
     except RunError:
         return {}
-    return {name: run[name] for name in OF_TRAINING if name in run}
+    if folder.resolve() != Path(model).resolve():
+        return {name: run[name] for name in OF_TRAINING[:1] if name in run}
+    kept, before = {name: run[name] for name in OF_TRAINING if name in run}, run["arguments"]
+    if before.get("training", {}).get("do_train"):
+        asked = {part: now["arguments"][part] for part in ("training", "model")}
+        own = {part: before[part] for part in asked if part in before}
+        kept |= {"arguments": now["arguments"] | own, "evaluated_with": asked}
+    return kept
+
+
+def log_history_in(folder: Path, model: str | None) -> list[dict[str, Any]]:
+    """What the training in a folder logged that left this `model` there; nothing of another model."""
+    if not (model and folder.resolve() == Path(model).resolve()):
+        return []
+    try:
+        return json.loads((folder / "trainer_state.json").read_bytes())["log_history"]
+    except (OSError, ValueError, LookupError, TypeError):  # not there, or cut
+        return []
 
 
 def recipe_of(run: dict[str, Any], file: Path | None) -> ModuleType:

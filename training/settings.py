@@ -15,6 +15,7 @@ from ..models.precision import MIXED_PRECISION, launched_precision, precision_of
 from ..rows.errors import DataError
 from ..rows.reading import NAMES
 from .cards import refuse_what_the_device_cannot_do
+from .checkpoints import saved_with
 from .plan.gpus import GPUS
 from .reachable import refuse_what_is_not_to_be_had
 from .unread import refuse_unread
@@ -144,10 +145,9 @@ class RunSettings:
         refuse_unread(self)
         if self.hub_token is not None:  # the Trainer would write it into training_args.bin, and send that to the Hub
             os.environ["HF_TOKEN"], self.hub_token = self.hub_token, None
-        if self.save_strategy is None:
-            self.save_strategy = "steps" if self.eval_strategy == "no" else self.eval_strategy
-        if self.save_steps is None:
-            self.save_steps = self.eval_steps or 500
+        for name, value in saved_with(self.eval_strategy, self.eval_steps).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
         launched = launched_precision()
         if self.plan is not None:  # on a CPU, which has no float16: bfloat16 is as large
             self.bf16 = bool(self.bf16 or self.fp16 or (self.bf16 is None and launched != "no"))

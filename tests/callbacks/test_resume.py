@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from demo.worlds.small import SIZES
 from tests.support.processes.recipe_run import LaunchedRun, RecipeRun
@@ -137,6 +137,22 @@ def test_a_checkpoint_that_holds_the_model_alone_is_no_broken_one_to_begin_anew_
     assert (tmp_path / "checkpoint-1").is_dir()
     shutil.copytree(saved, tmp_path / "checkpoint-2")  # of a launch without the setting
     assert checkpoint_to_resume(tmp_path, "true") == str(tmp_path / "checkpoint-2")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_best_checkpoint_of_a_folder_that_was_moved_is_found_again_or_told_of(there, tmp_path, capsys):
+    trainer = toy_trainer(
+        tmp_path, max_steps=6, load_best_model_at_end=True, eval_strategy="steps", save_strategy="steps"
+    )
+    state = TrainerState(global_step=4, best_global_step=2, best_metric=0.5, is_world_process_zero=True)
+    if there:
+        (tmp_path / "checkpoint-2").mkdir()
+        state.best_model_checkpoint = "/before/it/was/copied/checkpoint-2"
+    ResumeCallback(trainer)._find_best(trainer.args, state)
+    said = "! the best checkpoint, checkpoint-2, is gone: the best from here on is kept\n"
+    assert capsys.readouterr().out == ("" if there else said)
+    best = (state.best_model_checkpoint, state.best_global_step, state.best_metric)
+    assert best == ((str(tmp_path / "checkpoint-2"), 2, 0.5) if there else (None, None, None))
 
 
 def test_true_takes_the_newest_whole_checkpoint_and_names_the_broken_ones(saved, tmp_path, capsys):

@@ -202,7 +202,8 @@ def test_a_run_that_was_evaluated_in_its_own_folder_keeps_its_base_and_its_bits(
     for _ in range(2):
         runpy.run_path(str(ROOT / "recipes" / "visual_chat.py"), run_name="__main__")
     run = json.loads((output / "run.json").read_text())
-    assert run["arguments"]["model"]["model_name_or_path"] == str(output)
+    assert run["arguments"]["model"]["model_name_or_path"] == base
+    assert run["evaluated_with"]["model"]["model_name_or_path"] == str(output)
     assert run["quantised_bits"] == before["quantised_bits"] == 4
     assert first_base(str(output)) == base
     capsys.readouterr()

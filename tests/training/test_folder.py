@@ -4,6 +4,8 @@ import json
 import os
 import runpy
 import shutil
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from vlm_recipes.training import export, run
 from vlm_recipes.training.anew import BeginsAnew, remove_earlier
 from vlm_recipes.training.checkpoints import newest_whole, weight_files
 from vlm_recipes.training.folder import FolderError, claim_folder, clear, write_once
+from vlm_recipes.training.held import let_go
 from vlm_recipes.training.launch import RecipeParser, launch
 from vlm_recipes.training.runs import RunError, kept_in, model_of, read_run
 
@@ -414,3 +417,21 @@ def test_a_copy_without_times_of_a_run_that_went_on_and_was_killed_has_the_newes
     assert model_of(out, record) == out
     (out / "trainer_state.json").unlink()  # then times tell
     assert model_of(out, record) == out / "checkpoint-8"
+
+
+def test_a_folder_in_which_another_launch_is_at_work_is_refused_and_free_when_that_is_gone(tmp_path):
+    """Also where it was killed, and its workers live on: forked ones do not hold the folder."""
+    script = "import os, sys, time; from pathlib import Path; from vlm_recipes.training.held import hold\n"
+    script += "assert hold(Path(sys.argv[1]))\nif not os.fork():\n  time.sleep(60)\n"
+    script += "print('held', flush=True)\ntime.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        training = import_module("recipes.vqa_rad").Training(str(tmp_path), use_cpu=True, bf16=False)
+        with pytest.raises(FolderError, match=f"^another launch is at work in --output_dir {tmp_path}: wait"):
+            claim_folder("vqa_rad.py", training)
+    finally:
+        other.kill()
+        other.wait()
+    claim_folder("vqa_rad.py", training)
+    let_go()

@@ -129,6 +129,7 @@ DECIDES = {
     "--weight_decay": "0.5",
     "--model_name_or_path": "another",
     "--model_revision": "another",
+    "--metric_for_best_model": "eval_loss",
     "--lora_r": "7",
     "--lora_alpha": "7",
 }

@@ -1,5 +1,6 @@
 """Settings of the Trainers: what no step would follow is refused; what is best follows the metric's name."""
 
+import json
 from importlib import import_module
 
 import pytest
@@ -91,6 +92,28 @@ def test_a_run_s_record_started_again_with_another_metric_follows_that_one():
     for metric, greater in (("eval_accuracy", True), ("eval_loss", False)):
         asked = parser.parse_args_and_config([*again, "--metric_for_best_model", metric])[1]
         assert asked.greater_is_better is greater
+
+
+def test_a_run_s_record_started_again_with_other_evaluations_saves_with_those():
+    """Else the best would be an evaluation that has no checkpoint."""
+    out, recipe = quick_look("kvasir_vqa")[0], import_module("recipes.kvasir_vqa")
+    parser = RecipeParser((recipe.Data, recipe.Training, recipe.Model))
+    record = json.loads((out / "run.json").read_text())
+    for asked, again, saved in (
+        ({"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}, ("1",), ("steps", 1)),
+        (
+            {"eval_strategy": "epoch", "eval_steps": None, "save_strategy": "epoch", "save_steps": 500},
+            ("3",),
+            ("steps", 3),
+        ),
+        ({"eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 2}, ("8",), ("steps", 2)),
+    ):
+        record["arguments"]["training"] |= asked
+        (out.parent / "again.json").write_text(json.dumps(record))
+        start = ["--config", str(out.parent / "again.json"), "--use_cpu", "true", "--output_dir", "another"]
+        start += ["--eval_strategy", "steps", "--eval_steps", *again]
+        training = parser.parse_args_and_config(start)[1]
+        assert (training.save_strategy, training.save_steps) == saved
 
 
 @pytest.mark.parametrize(("metric", "falls"), [("eval_accuracy", False), ("eval_loss", True)])
