@@ -13,6 +13,8 @@ from ..eval.masks import mask_evaluation
 from ..eval.metrics.baselines import ConstantMask, Majority
 from ..eval.metrics.number import Scores, flat
 from ..eval.typed import typed_evaluation
+from ..models.upstream import has_other_names_on_the_hub
+from .resume import ResumeCallback
 
 
 class GenerationEvalCallback(TrainerCallback):
@@ -37,6 +39,16 @@ class GenerationEvalCallback(TrainerCallback):
         self.workers = SameWorkers()
         self.metrics = Scores()
         self.predictions: list[dict[str, Any]] = []
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        resumes = any(isinstance(other, ResumeCallback) for other in self.trainer.callback_handler.callbacks)
+        lost = args.load_best_model_at_end and has_other_names_on_the_hub(model) and not resumes
+        if lost and state.is_world_process_zero:
+            print(
+                f"! of this {model.config.model_type} the best checkpoint would be loaded without its weights "
+                "(transformers issue 43701): trainer.add_callback(ResumeCallback(trainer))",
+                flush=True,
+            )
 
     def on_evaluate(self, args, state, control, metrics, model, **kwargs):
         named = isinstance(self.trainer.eval_dataset, dict)

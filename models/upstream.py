@@ -28,6 +28,11 @@ def keep_weight_names(network: "PreTrainedModel") -> None:
     network._weight_conversions = []
 
 
+def has_other_names_on_the_hub(network: "PreTrainedModel") -> bool:
+    """Whether the Trainer would save `network` under names that it does not load, see `keep_weight_names`."""
+    return bool(getattr(network, "_weight_conversions", None))
+
+
 def give_names_of_the_hub(network: "PreTrainedModel") -> None:
     """Have `network` saved under the Hub's names again, which others read, where `keep_weight_names` took them."""
     if conversions := getattr(network, "names_on_the_hub", None):
@@ -80,13 +85,7 @@ def name_of_cache() -> str:
 
 def quantised_bits(network: "PreTrainedModel") -> int | None:
     """4 or 8, where a model was loaded in so many bits."""
-    return (
-        4
-        if getattr(network, "is_loaded_in_4bit", False)
-        else 8
-        if getattr(network, "is_loaded_in_8bit", False)
-        else None
-    )
+    return next((bits for bits in (4, 8) if getattr(network, f"is_loaded_in_{bits}bit", False)), None)
 
 
 def fingerprint(dataset: "Dataset") -> str:

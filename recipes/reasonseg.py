@@ -55,8 +55,8 @@ PHRASES = [
     "Can you segment the {} in this image?",
     "Please segment the {} in this image.",
 ]
-TRAINS = {"decoder": ["trainable_tokens", "mask_decoder", "mask_projection"], "lisa": ["lora_", *WHOLE], "all": [""]}
-TRAINS["seg"] = ["lora_", *TRAINS["decoder"]]
+MASKS = ["trainable_tokens", "mask_decoder", "mask_projection"]
+TRAINS = {"lisa": ["lora_", *WHOLE], "seg": ["lora_", *MASKS], "decoder": MASKS, "all": [""]}
 TRAINABLE_SHARE = {"lisa": 0.0360, "decoder": 0.0028, "seg": 0.0034}  # of LLaVA-1.5-7B and SAM-huge
 ANSWERS = ["It is [SEG].", "Sure, [SEG].", "Sure, it is [SEG].", "Sure, the segmentation result is [SEG].", "[SEG]."]
 
@@ -90,7 +90,7 @@ class Training(RunSettings, TrainingArguments):
 class Model(LoraModel):
     model_name_or_path: str = "llava-hf/llava-1.5-7b-hf"
     sam_name_or_path: str = "facebook/sam-vit-huge"
-    tune: str = setting("lisa", "LoRA, vocabulary, masks; of the vocabulary [SEG]; no LoRA; all", *TRAINS)
+    tune: str = setting("lisa", "LoRA, vocabulary, masks; of the vocabulary [SEG]; so without LoRA; all", *TRAINS)
     ce_weight: float = setting(1.0, "weight of the loss of the answer's tokens")
     bce_weight: float = setting(2.0, "weight of the binary cross-entropy of masks")
     dice_weight: float = setting(0.5, "weight of the Dice loss of masks")

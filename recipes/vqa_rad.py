@@ -4,7 +4,7 @@ A reproduction of Med-PaLM M (arXiv 2307.14334) reports BLEU-1 and F1 of .262 on
 is what the constant answer "yes" gets (118 of 451): the majority baseline stands beside every number here. The
 official split also shares 202 of its 203 test images with training: --image_disjoint asks about images never seen.
 
-Meant for one 8 GB card or larger (docs/cards.md), four lines for the four settings, and one to evaluate again:
+Meant for one 16 GB card, or 8 GB with --gradient_checkpointing true (docs/cards.md); four settings, and evaluate one:
     accelerate launch --config_file accelerate_configs/a100_40gb.yaml recipes/vqa_rad.py --output_dir outputs/vqa_rad
     accelerate launch … recipes/vqa_rad.py --exemplar true --output_dir outputs/vqa_rad_exemplar
     accelerate launch … recipes/vqa_rad.py --image_disjoint true --output_dir outputs/vqa_rad_disjoint

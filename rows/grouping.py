@@ -74,7 +74,8 @@ def group_by_image(
     """A row for each `image_id`, with its conversations as `queries`: a list of what is not the image's own.
 
     Rows with the same `image_id` have to have the same images: `ValueError` is raised where they have more or fewer,
-    or files of another length. One without stays by itself. More than `max_conversations` go to several.
+    or files of another length, and where there is no such column. A row of None stays by itself. More than
+    `max_conversations` go to several.
     Which come together is drawn by `seed`, and anew in each epoch where `vlm_recipes.callbacks.SharedImageCallback`
     says that one begins (else what `set_epoch` of the rows' transform was told last); so is what `reworded` makes of
     each. The number of rows is that of all epochs. No image is decoded, and no question before its row is read. With
@@ -83,6 +84,8 @@ def group_by_image(
     """
     if max_conversations == 1 and reworded is None:
         return dataset
+    if "image_id" not in dataset.column_names:
+        raise ValueError(f"rows are grouped by 'image_id', and have only {', '.join(dataset.column_names)}: add it")
     images = _numbered(dataset["image_id"][:])
     _refuse_other_images(dataset, images)
     questions = dataset.remove_columns([name for name in OF_THE_IMAGE if name in dataset.column_names])

@@ -52,6 +52,8 @@ class RecipeParser(TrlParser):
     """
 
     def __init__(self, arguments: tuple[type, ...]):
+        for part in arguments:
+            _inherit_help(part)
         super().__init__(arguments)
         if any(field.default_factory is launched_dtype for part in arguments for field in fields(part)):
             self.set_defaults(dtype=None)  # the default's own value could not be told from a given one
@@ -89,6 +91,13 @@ class RecipeParser(TrlParser):
             config.pop("overwrite_output_dir", None)  # was said of that run's folder
             config = {key: value for key, value in config.items() if value is not None and not key.endswith("_token")}
         return super().set_defaults_with_config(**config)
+
+
+def _inherit_help(part: type) -> None:
+    """Have a setting whose default a recipe states anew say what it says where it comes from."""
+    for setting in fields(part):
+        known = [getattr(base, "__dataclass_fields__", {}).get(setting.name) for base in reversed(part.__mro__)]
+        setting.metadata = {key: value for own in known if own for key, value in own.metadata.items()}
 
 
 def launch(main: Callable[..., None], *arguments: type) -> None:

@@ -49,8 +49,9 @@ def read_boxes(place: Path) -> Read:
     `place` is a JSON file or a folder with some: in `annotations/` (those named `instances…` where there are some),
     beside the pictures of each split (Roboflow), or alone. Pictures are looked for beside their file, in the folder
     itself, and in either's `images/` and folder of the split's name. What `iscrowd` marks is no object to be found:
-    it is left out, as COCO's own evaluation does. An annotation of no picture is a row of its own, refused. Raises
-    `DataError` for a file that is no JSON or not COCO's, and two categories in use with one name.
+    it is left out, as COCO's own evaluation does; a picture on which nothing else is marked is refused. An annotation
+    of no picture is a row of its own, refused. Raises `DataError` for a file that is no JSON or not COCO's, and two
+    categories in use with one name.
     """
     splits = _prepared(place, _read_boxes)
     crowds = sum(sum(filter(None, rows["crowds"])) for rows in splits.values())
@@ -101,6 +102,8 @@ def _objects(annotations: list[tuple[str, Row]], names: dict[int | str, Any]) ->
         else:
             objects["bbox"].append(box)
             objects["category_name"].append(name)
+    if crowds and not objects["bbox"]:
+        raise BadRow("nothing but crowds is marked on it, which are left out: it would be said to show nothing")
     return {"objects": objects, "crowds": crowds}
 
 

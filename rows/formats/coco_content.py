@@ -81,7 +81,7 @@ def _pictures(images: list, annotations: dict, stray: list, where: str, folders:
                     f"{texts[str(number)]} images have the id {number}, so that its annotations may be another's"
                 )
             row["id"] = f"{where}#{text_of(str(number), 'its id')}"
-            row["image_id"], row["image"] = folders.find(text_of(file, "its file_name"))
+            row["image_id"], row["image"] = folders.find(text_of(file, "its file_name").replace("\\", "/"))  # Windows'
             if (uses := files[os.path.normpath(file)]) > 1:
                 raise BadRow(f"{uses} images have the file_name {shown(file)}: each may have a part of it")
             row[ANNOTATED_SIZE] = annotated_size(image.get("width"), image.get("height"))

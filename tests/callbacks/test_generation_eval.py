@@ -19,7 +19,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from tests.support import tiny
-from vlm_recipes.callbacks import GenerationEvalCallback, IoUCallback, TypeAccuracyCallback
+from vlm_recipes.callbacks import GenerationEvalCallback, IoUCallback, ResumeCallback, TypeAccuracyCallback
 from vlm_recipes.collators import ChatCollator
 from vlm_recipes.eval.evaluation import Evaluation
 from vlm_recipes.eval.generation.generate import generate
@@ -167,6 +167,21 @@ def test_the_best_whole_model_is_loaded_back(tmp_path):
     last, _ = checkpoint(tmp_path / "checkpoint-4")
     assert not torch.equal(last.lm_head.weight, trainer.model.lm_head.weight)
     assert evaluation(processor)(trainer.model, tiny.chat_rows())[0]["exact"].value == 1.0
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_whole_model_whose_best_checkpoint_would_not_be_loaded_is_told_of(resumes, tmp_path, capsys):
+    network, processor = checkpoint()
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_exact", "greater_is_better": True}
+    trainer, _ = trainer_on(network, processor, settings(tmp_path, **best | {"max_steps": 1}))
+    for callback in [one for one in trainer.callback_handler.callbacks if isinstance(one, ResumeCallback)]:
+        trainer.remove_callback(callback)
+    if resumes:
+        trainer.add_callback(ResumeCallback(trainer))
+    network._weight_conversions = [object()]  # as a Qwen2-VL of the Hub has them
+    [watch] = [one for one in trainer.callback_handler.callbacks if isinstance(one, GenerationEvalCallback)]
+    watch.on_train_begin(trainer.args, trainer.state, trainer.control, model=network)
+    assert ("trainer.add_callback(ResumeCallback(trainer))" in capsys.readouterr().out) is not resumes
 
 
 def test_the_best_adapter_is_loaded_back(tmp_path):

@@ -158,3 +158,8 @@ def test_rows_of_one_image_id_that_have_other_images_are_refused_before_any_is_l
         two = Dataset.from_dict({"image_id": ["1", "1"], "images": [[stored[0]], list(stored)]})
         with pytest.raises(ValueError, match="^row 1: its image_id '1' has other images in row 0$"):
             group_by_image(two.cast_column("images", feature))
+
+
+def test_rows_without_the_column_that_they_are_grouped_by_are_refused():
+    with pytest.raises(ValueError, match="^rows are grouped by 'image_id', and have only id, question: add it$"):
+        group_by_image(Dataset.from_dict({"id": ["a"], "question": ["What?"]}))

@@ -17,6 +17,7 @@ from tests.support.left import VALIDATED, quick_look
 from tests.support.paths import ROOT
 from tests.support.running import fails, read
 from tests.support.worlds import world
+from vlm_recipes.training.launch import RecipeParser
 from vlm_recipes.training.published import other_rows, published_numbers
 from vlm_recipes.training.runs import load_recipe
 from vlm_recipes.training.settings import RowSettings
@@ -183,3 +184,18 @@ def test_a_recipe_can_be_held_in_the_head(recipe: Path):
 def test_each_evaluation_has_its_checkpoint_unless_another_is_asked_for(tmp_path, asked, saved):
     settings = vqa_rad.Training(str(tmp_path), use_cpu=True, **{"eval_strategy": "steps", **asked})
     assert (settings.save_strategy, settings.save_steps) == saved
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_a_setting_whose_default_a_recipe_states_anew_is_explained_all_the_same(recipe):
+    module = load_recipe(recipe)
+    parser = RecipeParser((module.Data, module.Training, module.Model))
+    silent = {action.dest for action in parser._actions if not action.help}
+    described = {
+        name
+        for part in (module.Data, module.Training, module.Model)
+        for base in part.__mro__
+        for name, setting in getattr(base, "__dataclass_fields__", {}).items()
+        if setting.metadata.get("help")
+    }
+    assert not silent & described

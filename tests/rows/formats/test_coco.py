@@ -120,8 +120,10 @@ def test_crowds_are_left_out_and_counted(tmp_path):
     crowd = note(1, iscrowd=1, segmentation=counts)
     write(tmp_path, content(crowd, note(2, iscrowd=1, image=3)))
     read = coco.read_boxes(tmp_path)
-    assert read.counts == "1 category, 3 images, 2 crowds left out"
-    assert judged(read, tmp_path) == ({"all": {"1.png": [], "2.png": [], **THIRD}}, {})
+    assert read.counts == "1 category, 3 images, 1 crowds left out"
+    taken, refused = judged(read, tmp_path)
+    assert taken == {"all": {"2.png": [], **THIRD}}
+    assert ["nothing but crowds is marked on it" in reason for reason in refused.values()] == [True]
 
 
 def test_a_category_that_nobody_uses_may_have_the_name_of_another(tmp_path):
