@@ -96,8 +96,9 @@ class RecipeParser(TrlParser):
 def _inherit_help(part: type) -> None:
     """Have a setting whose default a recipe states anew say what it says where it comes from."""
     for setting in fields(part):
-        known = [getattr(base, "__dataclass_fields__", {}).get(setting.name) for base in reversed(part.__mro__)]
-        setting.metadata = {key: value for own in known if own for key, value in own.metadata.items()}
+        known = (getattr(base, "__dataclass_fields__", {}).get(setting.name) for base in part.__mro__)
+        told = (own.metadata["help"] for own in known if own and "help" in own.metadata)
+        setting.metadata = {"help": next(told, None), **setting.metadata}
 
 
 def launch(main: Callable[..., None], *arguments: type) -> None:
