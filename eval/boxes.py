@@ -56,9 +56,8 @@ def box_evaluation(
     height]`) and, optionally, `categories`, a name for each of the boxes, and `image_id`.
 
     The metrics are `box_metrics` and `detection_metrics`, with intervals over images, and as baseline those of
-    `baseline` given for every image, or of no box where some images have none and that is better. The reference is
-    written by the codec. An answer is a text, or boxes in pixels that somebody has read already, with their names or
-    without.
+    `baseline` given for every image. The reference is written by the codec. An answer is a text, or boxes in pixels
+    that somebody has read already, with their names or without.
 
     Names count where there are two categories or more: boxes are matched within a class, as the metrics say. With a
     single category its name is in the question, and numbers stay comparable with published ones: whatever an answer
@@ -108,11 +107,8 @@ def box_evaluation(
         if constant is not None:
             boxes = [[np.multiply(constant.box, [*row["image_size"]] * 2).tolist()] for row in rows]
             names = given["reference_categories"] and [[constant_name(rows)]] * len(rows)
-            tried, nothing = [(boxes, names)], [[]] * len(rows)
-            if not all(row["boxes"] for row in rows):
-                tried.append((nothing, names and nothing))
-            said = [box_metrics(**given | {"predictions": own, "predicted_categories": of}) for own, of in tried]
-            blind, blindly = max(zip(said, tried, strict=True), key=lambda one: one[0]["iou_mean"].value)
+            blindly = boxes, names
+            blind = box_metrics(**given | {"predictions": boxes, "predicted_categories": names})
         metrics = box_metrics(**given, groups=images)
         metrics |= {name: replace(metrics[name], baseline=blind[name].value) for name in COMPARED if name in blind}
         return metrics | detection_metrics(**given, groups=images, classes=classes.values(), baseline=blindly)

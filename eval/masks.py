@@ -27,9 +27,9 @@ def mask_evaluation(
 
     - `seg_rate`: share of rows whose text has as many `[SEG]` as the true answer;
     - `giou` by kind, for each of `kinds`;
-    - `giou_first_query` and `ciou_first_query` over the rows whose `first` is true: LISA's protocol scores one query
-      of each image;
-    - with `constant`, the baseline of `giou` and `ciou`, and of these: that mask given to every row.
+    - `giou_first_query` and `ciou_first_query` over the rows whose `first` is true, where others are among them:
+      LISA's protocol scores one query of each image;
+    - with `constant`, the baseline of `giou` and `ciou`: that mask given to every row.
 
     Args:
         collator: a `SegmentationCollator` with `prompt_only=True`.
@@ -62,13 +62,12 @@ def mask_evaluation(
             blind, blind_ious = overlap_metrics(blind_overlaps), [overlap.iou for overlap in blind_overlaps]
         by_kind = by_class([overlap.iou for overlap in overlaps], own_kinds, kinds, images, baseline=blind_ious)
         first = [i for i, is_first in enumerate(flags("first", [row["first"] for row in rows])) if is_first]
+        first = first if len(first) < len(rows) else []  # of all rows it would be the same again
         of_first = overlap_metrics([overlaps[i] for i in first], [images[i] for i in first])
-        blind_first = overlap_metrics([blind_overlaps[i] for i in first]) if blind else Scores()
         for name, groups in (("giou", by_kind), ("ciou", {})):
             baseline = blind[name].value if blind else None
             metrics |= {name: replace(metrics[name], baseline=baseline, groups=groups)}
-            baseline = blind_first[name].value if blind else None
-            metrics |= {f"{name}_first_query": replace(of_first[name], partial=bool(first), baseline=baseline)}
+            metrics |= {f"{name}_first_query": replace(of_first[name], partial=bool(first))}
         return metrics | {"seg_rate": average(agree, images)}
 
     return Evaluation(

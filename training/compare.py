@@ -16,7 +16,7 @@ from typing import Any
 from ..eval.evaluation import Evaluation
 from ..eval.metrics.number import Number, beside
 from ..eval.report.page import short, write_page
-from ..eval.report.tables import NOTHING, Published, Table, cells
+from ..eval.report.tables import NOTHING, Published, Table, cells, measured_as
 from .published import other_rows, published_numbers
 from .runs import RECIPES, RunError, read_run, recipe_of, restore
 from .score import Split, metric_rows, score_file
@@ -102,8 +102,9 @@ def split_table(split: str, runs: list[Answered], published: Published | None) -
             shown = cells(row, "difference")
             rows.setdefault(row.name, []).append({"metric": row.name, "run": run.name, **shown})
     for name, numbers, note in published.rows if published else ():
-        for metric in numbers.keys() & rows.keys():
-            rows[metric].append({"metric": metric, "run": f"{name} (published)", "value": short(numbers[metric])})
+        for metric in numbers:
+            if (own := measured_as(metric, rows)) in rows:
+                rows[own].append({"metric": own, "run": f"{name} (published)", "value": short(numbers[metric])})
         notes += [f"{name}: {note}."] if note else []
     if published:
         notes += [f"Published, not measured here: {published.source}."]

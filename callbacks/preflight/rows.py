@@ -80,11 +80,12 @@ def check_baselines(parts: Parts, evaluation: Evaluation) -> list[Check]:
     """What needs no picture: the metric's own baseline, and for texts the answer that training gives the question."""
     checks, name = [], evaluation.headline
     for split, rows in _evaluated(parts).items():
-        scored = rows.select(evenly_spread(len(rows), SCORED))
-        plain = without_images(scored)
+        plain = without_images(rows.select(evenly_spread(len(rows), SCORED)))
         right = [evaluation.reference(row) for row in plain]
         ceiling = evaluation.metric(right, plain)[name]
         blind = {} if ceiling.baseline is None else {"constant": ceiling.baseline}
+        if "boxes" in rows.column_names and not all(row["boxes"] for row in plain):
+            blind["no_box"] = evaluation.metric([[]] * len(plain), plain)[name].value
         if _have(parts, "question", "answer") and all(isinstance(answer, str) for answer in right):
             guess = question_only(next(iter(parts.values())))
             blind["question_only"] = evaluation.metric([guess(row["question"]) for row in plain], plain)[name].value

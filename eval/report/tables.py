@@ -1,6 +1,6 @@
 """The report's tables: each metric with what it takes to believe it, by group, and beside published numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -161,10 +161,18 @@ def find_headline(results: Mapping[str, Scores], watched: Scores, headline: str)
     return next((part for part in candidates if part[1].get(headline, UNKNOWN).value is not None), ("", Scores()))
 
 
+def measured_as(name: str, numbers: Container[str]) -> str:
+    """A run's own name for a published metric: where one query is asked about each image, it is the first."""
+    return name if name in numbers else name.removesuffix("_first_query")
+
+
 def comparison_rows(published: Published, test: list[ResultRow]) -> list[PublishedRow]:
     """This run and its baseline, then the published rows."""
     rows = [(name, numbers, note, False) for name, numbers, note in published.rows]
-    compared = {metric.name: metric.number for metric in test if metric.name in published.metric_names}
+    numbers = {metric.name: metric.number for metric in test}
+    compared = {
+        name: numbers[own] for name in published.metric_names if (own := measured_as(name, numbers)) in numbers
+    }
     baselines = {name: number.baseline for name, number in compared.items() if number.baseline is not None}
     if baselines:
         rows.insert(0, ("Trivial baseline", baselines, "on the rows of this run", True))

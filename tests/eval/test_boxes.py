@@ -299,13 +299,6 @@ def test_a_callback_s_rows_some_of_which_have_names_are_refused_as_they_will_be_
         box_evaluation(None, CODEC, 9).require_columns(rows)
 
 
-def test_where_most_images_show_nothing_the_baseline_finds_nothing():
-    """A model that says nothing has no higher score than one that does not look."""
-    rows = [*({"boxes": [], "image_size": [9, 9], "image_id": str(i)} for i in range(8)), *ROWS[:2]]
-    metrics = box_evaluation(None, CODEC, 9, [0.1, 0.1, 0.8, 0.5]).metric([""] * 10, rows)
-    assert metrics["iou_mean"].value == metrics["iou_mean"].baseline == 0.8
-
-
 def test_a_constant_box_without_a_name_is_called_as_most_boxes_are():
     box, cup = [0.1, 0.1, 0.6, 0.8], {"image_id": "a", "categories": ["cup"]}
     named = [cup | {"boxes": [[0.1 * w, 0.1 * h, 0.6 * w, 0.8 * h]], "image_size": [w, h]} for w, h in SIZES[:2]]

@@ -81,13 +81,7 @@ def test_lisa_s_protocol_scores_the_first_query_of_each_image():
     assert metrics["ciou_first_query_low"] <= 12 / 16 <= metrics["ciou_first_query_high"]
     firsts = [0, 2, 3]
     only = metrics_of([ANSWERS[i] for i in firsts], [ROWS[i] for i in firsts])
-    assert only["ciou"] == only["ciou_first_query"] == metrics["ciou_first_query"]
-    half = best_constant_mask([[encode(LEFT)]])
-    blind, alone = (
-        metrics_of([ANSWERS[i] for i in some], [ROWS[i] for i in some], constant=half) for some in (range(4), firsts)
-    )
-    for name in ("giou", "ciou"):
-        assert blind[f"baseline_{name}_first_query"] == alone[f"baseline_{name}"] != blind[f"baseline_{name}"]
+    assert not [name for name in only if "first_query" in name] and only["ciou"] == metrics["ciou_first_query"]
 
 
 def test_the_constant_mask_is_scored_on_the_same_rows():

@@ -240,8 +240,7 @@ def test_a_dataset_with_image_text_and_mask_is_read_as_its_folder_is(scenes, lea
     again = run(tmp_path / "hub", tmp_path / "out", model=model, do_train=False)
     references = [row["reference"]["masks"] for row in again["predictions"] if row["split"] == "test"]
     assert [np.array(coco.decode(mask[0]), dtype=bool).tolist() for mask in references] == rows["mask"]
-    test = again["results"]["test"]
-    assert test["n"] == test["giou_first_query_n"] == 8 and test["giou_first_query"] == test["giou"]
+    assert again["results"]["test"]["n"] == 8 and "giou_first_query" not in again["results"]["test"]
 
 
 def test_what_cannot_work_ends_in_one_clear_line(scenes, tmp_path, monkeypatch):
