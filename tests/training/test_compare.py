@@ -198,6 +198,17 @@ def test_published_numbers_stand_beside_those_of_the_test_part_alone(tmp_path, c
         assert all(row["n"] == row["baseline"] == "–" for row in published)
 
 
+def test_each_run_with_rows_of_its_own_has_a_line_beside_published_numbers(tmp_path, capsys):
+    a, b = left(tmp_path / "a", FIRST), left(tmp_path / "b", SECOND)
+    record = json.loads((b / "run.json").read_text())
+    record["arguments"]["data"] |= {"dataset_name": "my/scans"}
+    (b / "run.json").write_text(json.dumps(record))
+    printed = compared(capsys, a, b)
+    assert (
+        f"{b} has the rows of --dataset_name my/scans, not the recipe's own." in printed and f"{a} has" not in printed
+    )
+
+
 def test_only_settings_that_differ_are_shown_and_the_output_folder_is_none(tmp_path, capsys):
     a = left(tmp_path / "a", FIRST)
     b = left(tmp_path / "b", FIRST, training={"learning_rate": 3e-4}, git_commit="def", samples_per_second=3.0)

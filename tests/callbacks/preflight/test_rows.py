@@ -22,7 +22,9 @@ from vlm_recipes.callbacks.preflight.rows import (
     check_shared_images,
     question_only,
 )
+from vlm_recipes.eval.boxes import box_evaluation
 from vlm_recipes.eval.evaluation import Evaluation
+from vlm_recipes.eval.metrics.box_codecs import Qwen2VLBoxes
 from vlm_recipes.eval.metrics.masks import encode
 from vlm_recipes.eval.metrics.number import Number, Scores
 from vlm_recipes.eval.sampling import evenly_spread
@@ -235,6 +237,18 @@ def test_a_baseline_is_of_all_videos_though_rows_come_video_by_video():
     assert few.numbers["constant"] == 1 and few.found.endswith("(n = 2,000)")
     asked = Counter(test["question"][i] for i in evenly_spread(9000, 3000))  # one of each three: never always the same
     assert all(count > 900 for count in asked.values()) and len(asked) == 3
+
+
+def test_where_pictures_show_nothing_it_is_said_what_no_box_scores():
+    """A model that says nothing has that score, whatever the constant box has."""
+    boxes, size = [[]] * 8 + [[[1, 1, 5, 5]]] * 2, [[10, 10]] * 10
+    part = rows(boxes=boxes, image_size=size, image_id=list(map(str, range(10))))
+    evaluation = box_evaluation(None, Qwen2VLBoxes(), 9, [0.1, 0.1, 0.5, 0.5])
+    (found,) = check_baselines({"train": part, "test": part}, evaluation)
+    assert found.found.startswith("iou_mean without looking: constant 0.200, no box 0.800; of the right answers 1.000")
+    full = part.select([8, 9])
+    (found,) = check_baselines({"train": full, "test": full}, evaluation)
+    assert "no box" not in found.found
 
 
 def test_an_unknown_question_gets_the_most_frequent_answer():

@@ -305,6 +305,16 @@ def test_published_numbers_stand_beside_the_test_result_with_its_n_and_baseline(
     assert "n = 1,234" in page.text and "papers or other runs (a paper)" in page.text
 
 
+@pytest.mark.parametrize(("several", "shown"), [(True, 0.5), (False, 0.7)])
+def test_numbers_of_first_queries_stand_beside_a_run_s_first_queries_or_where_there_are_no_others_all(
+    several, shown, tmp_path
+):
+    published = Published(["giou_first_query"], [("LISA", {"giou_first_query": 0.473}, "")], "a paper")
+    numbers = {"giou": Number(0.7, 20)} | ({"giou_first_query": Number(0.5, 9)} if several else {})
+    page = report(tmp_path, headline="giou", results={"test": Scores(20, numbers)}, published=published)
+    assert page.numbers("This run") == [[shown]] and page.numbers("LISA") == [[0.473]]
+
+
 def test_before_the_test_published_numbers_stand_alone(tmp_path):
     page = report(tmp_path, results={"validation": RESULTS["validation"]}, published=PUBLISHED)
     assert page.numbers("This run") == [] and page.numbers("Model $x_{$") == [[0.864]]
