@@ -448,6 +448,13 @@ def test_rows_whose_image_has_no_name_are_images_of_their_own():
     assert line.status == "pass" and line.numbers["gain"] == pytest.approx(2 / 3)
 
 
+def test_the_rows_are_counted_that_have_a_score():
+    rows, evaluation = coloured(30), Answering(looks=True)
+    answered = evaluation(None, rows)[1]
+    some = [row | ({} if i < 9 else {"score": None}) for i, row in enumerate(answered)]
+    assert ", n = 9)" in check_blank_images(evaluation, None, rows, some).found
+
+
 def test_one_row_is_too_few_and_many_are_sampled_evenly():
     rows, evaluation = coloured(1), Answering(True)
     assert check_blank_images(evaluation, None, rows, evaluation(None, rows)[1]).status == "skip"

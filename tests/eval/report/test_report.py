@@ -18,7 +18,7 @@ from vlm_recipes.eval.metrics.confusion import confusion
 from vlm_recipes.eval.metrics.number import Number, Scores
 from vlm_recipes.eval.report.check import Check
 from vlm_recipes.eval.report.gallery import GalleryItem
-from vlm_recipes.eval.report.page import TEXT_LIMIT, picture_address
+from vlm_recipes.eval.report.page import TEXT_LIMIT, picture_address, short
 from vlm_recipes.eval.report.plotting import HEIGHT, WIDTH
 from vlm_recipes.eval.report.report import write_report
 from vlm_recipes.eval.report.result_figures import groups_figure
@@ -313,6 +313,11 @@ def test_numbers_of_first_queries_stand_beside_a_run_s_first_queries_or_where_th
     numbers = {"giou": Number(0.7, 20)} | ({"giou_first_query": Number(0.5, 9)} if several else {})
     page = report(tmp_path, headline="giou", results={"test": Scores(20, numbers)}, published=published)
     assert page.numbers("This run") == [[shown]] and page.numbers("LISA") == [[0.473]]
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.1 - 0.3 + 0.2, "0.000"), (-0.0, "0.000"), (2e-5, "2.00e-05")])
+def test_what_floats_leave_of_a_difference_that_is_none_is_none(value, shown):
+    assert short(value) == shown
 
 
 def test_before_the_test_published_numbers_stand_alone(tmp_path):

@@ -10,6 +10,7 @@ import supervision
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools.coco import COCO
 from torchvision.ops import box_convert
 
@@ -113,6 +114,14 @@ def test_of_several_kinds_of_annotations_the_instances_are_read(tmp_path):
     write(tmp_path, content(), "annotations/instances_train2017.json")
     write(tmp_path, content(note(1, bbox=None)), "annotations/person_keypoints_train2017.json")
     assert judged(coco.read_boxes(tmp_path), tmp_path) == ({"train": {"1.png": [], "2.png": [], **THIRD}}, {})
+
+
+def test_a_path_that_windows_wrote_is_found(tmp_path):
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a" / "9.png")
+    picture = {"id": 9, "file_name": "a\\9.png", "width": 64, "height": 48}
+    write(tmp_path, {"images": [picture], "annotations": [], "categories": CATEGORIES})
+    assert coco.read_boxes(tmp_path).splits["all"]["why it cannot be read"][:] == [""]
 
 
 def test_crowds_are_left_out_and_counted(tmp_path):
