@@ -1,8 +1,11 @@
 """What cannot work ends in one line before rows are checked; an error of this project's own keeps its traceback."""
 
+import errno
 import json
 import runpy
 import shutil
+import signal
+import sys
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -22,10 +25,12 @@ from tests.support import tiny
 from tests.support.paths import ROOT
 from tests.support.running import fails
 from tests.support.worlds import world
+from vlm_recipes.callbacks import InterruptCallback
 from vlm_recipes.models.weights import without_weights
 from vlm_recipes.training.launch import RecipeParser, launch
 
 QUICK = "--use_cpu true --bf16 false --dataloader_num_workers 0 --disable_tqdm true --max_steps 2".split()
+TRAINED = [*QUICK, *"--eval_strategy no --save_strategy no --load_best_model_at_end false".split()]
 HOLDING_OUT = [name for name in SIZES if name not in ("reasonseg", "ssg_vqa")]
 NOWHERE = ["--dataset_name", "no/such/dataset"]  # so the line comes before a dataset is looked for
 
@@ -336,3 +341,29 @@ def test_vqa_rad_names_no_part_of_what_it_divides_by_image(part, tmp_path, monke
     more = ["--image_disjoint", "true", f"--dataset_{part}_split", "other"]
     line = refused("vqa_rad", tmp_path / "out", monkeypatch, *more)
     assert line == f"error: --dataset_{part}_split other has no effect: --image_disjoint true divides all images anew"
+
+
+# --- at the end
+
+
+def test_a_disk_that_fills_in_the_last_evaluation_is_one_line(tmp_path, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vlm_recipes.training.record.RunRecord.conclude", full)
+    line = fails(
+        "vqa_rad", *world("vqa_rad"), *TRAINED, "--output_dir", str(tmp_path / "out"), monkeypatch=monkeypatch
+    )
+    assert line.startswith("error: the disk is full ([Errno 28] No space left on device): make room")
+
+
+def test_a_signal_that_another_process_got_as_training_ended_ends_this_one_too(tmp_path, monkeypatch, capfd):
+    """Else that one waits for this one, and this one for its answers."""
+    ended = []
+    monkeypatch.setattr(InterruptCallback, "on_train_end", lambda self, *event, **named: ended.append(self.close()))
+    monkeypatch.setattr(InterruptCallback, "received_by_any", lambda self: bool(ended))
+    monkeypatch.setattr(sys, "argv", ["vqa_rad", *world("vqa_rad"), *TRAINED, "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "recipes" / "vqa_rad.py"), run_name="__main__")
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert f"interrupted when trained to the end, saved {tmp_path / 'out'}" in capfd.readouterr().err
